@@ -1,0 +1,1 @@
+"""What to run: plain get_config(arg) files that import ml_collections only."""

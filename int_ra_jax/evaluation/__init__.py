@@ -1,0 +1,1 @@
+"""L2: rankings, metrics, intervals and the report."""

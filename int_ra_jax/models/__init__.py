@@ -1,0 +1,1 @@
+"""L1: the systems, as pure functions of (parameters, batch)."""

@@ -1,0 +1,1 @@
+"""L3: what a product imports to search a gallery."""

@@ -1,0 +1,1 @@
+"""L3: one step function and one loop for every system."""
