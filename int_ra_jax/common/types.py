@@ -35,6 +35,19 @@ class Tokens:
 
 
 @struct.dataclass
+class Labels:
+    """The K intention names, which Int-RA embeds with its text tower.
+
+    Attributes:
+      tokens: Tokens [K, L'].
+      hidden: f[K, L', Dt], the frozen lower layers' output where it is cached, else None.
+    """
+
+    tokens: Tokens
+    hidden: jax.Array | None = None
+
+
+@struct.dataclass
 class Batch:
     """B conversations. Stickers are addressed by gallery index, never stored per example.
 
@@ -45,6 +58,7 @@ class Batch:
       example: i32[B], row within the split; addresses per-example caches and per-query files.
       valid: bool[B], False for rows that only pad the batch to its static size.
       context_hidden: f[B, L, Dt], the frozen lower layers' output where it is cached, else None.
+      labels: the intention names, the same for every batch; see ``Resident.attach``.
     """
 
     context: Tokens
@@ -53,25 +67,31 @@ class Batch:
     example: jax.Array
     valid: jax.Array
     context_hidden: jax.Array | None = None
+    labels: Labels | None = None
 
 
 @struct.dataclass
 class Bank:
-    """What a model may read of the gallery; every leaf has the leading axis N.
+    """What a model may read of the gallery, one row per sticker.
+
+    Attribute texts repeat ("grinning face" describes many stickers), so they are held once, in a
+    table of U unique texts that ``attribute_index`` points into.
 
     Attributes:
       pixels: u8[N, S, S, 3] RGB on white; None once ``image_hidden`` replaces it.
-      attributes: Tokens [N, J, A].
+      attributes: Tokens [U, A].
+      attribute_index: i32[N, J], row of ``attributes``; any valid row where the attribute is absent.
       attribute_mask: bool[N, J], True where the sticker has that attribute (its text is not empty).
       intentions: bool[N, K], intentions with which the sticker is annotated in train, and only
         there: valid and test annotations never reach training.
       index: i32[N], the row's own gallery index, kept when rows are gathered.
       image_hidden: f[N, 1+P, Dv], the frozen lower layers' output where cached, else None.
-      attribute_hidden: f[N, J, A, Dt], likewise for the attribute texts.
+      attribute_hidden: f[U, A, Dt], likewise for the attribute texts.
     """
 
     pixels: jax.Array | None
     attributes: Tokens
+    attribute_index: jax.Array
     attribute_mask: jax.Array
     intentions: jax.Array
     index: jax.Array
@@ -79,8 +99,36 @@ class Bank:
     attribute_hidden: jax.Array | None = None
 
     def rows(self, index: jax.Array) -> "Bank":
-        """Gathers the rows ``index`` (i32[C]); the result is a Bank of C stickers."""
-        return jax.tree.map(lambda leaf: leaf[index], self)
+        """Gathers the stickers ``index`` (i32[C]); the table of attribute texts stays whole."""
+        return self.replace(
+            pixels=None if self.pixels is None else self.pixels[index],
+            attribute_index=self.attribute_index[index],
+            attribute_mask=self.attribute_mask[index],
+            intentions=self.intentions[index],
+            index=self.index[index],
+            image_hidden=None if self.image_hidden is None else self.image_hidden[index],
+        )
+
+
+@struct.dataclass
+class Resident:
+    """What stays on the device for a whole run, next to the parameters.
+
+    Attributes:
+      bank: the gallery.
+      labels: the intention names.
+      context_hidden: f[M, L, Dt], the frozen lower layers' output for every training example, or
+        None where the text tower trains from its embeddings up.
+    """
+
+    bank: Bank
+    labels: Labels
+    context_hidden: jax.Array | None = None
+
+    def attach(self, batch: Batch) -> Batch:
+        """Adds to a batch from the host what the device already holds for it."""
+        hidden = None if self.context_hidden is None else self.context_hidden[batch.example]
+        return batch.replace(labels=self.labels, context_hidden=hidden)
 
 
 @struct.dataclass
