@@ -1,0 +1,108 @@
+"""Every key of a run, once: its default, its unit and what it means.
+
+The defaults are the paper's where the paper gives a number (marked with its section) and ours
+where it does not (marked ``# not in paper``). Model files such as ``int_ra.py`` add their own
+section and presets. Imports ml_collections only, so that a config loads in milliseconds.
+"""
+
+from ml_collections import ConfigDict
+
+
+def tower() -> ConfigDict:
+    """Returns the section of one tower: where its weights come from and how much of it trains."""
+    return ConfigDict(
+        {
+            # Directory, hub name, or package:NAME/FOLDER of a checkpoint. "" = random weights of
+            # the shape below.
+            "source": "",
+            # The embeddings and the first n layers are frozen, so that their output can be cached:
+            # 0 = everything trains, -1 = the whole tower is frozen.
+            "frozen_layers": 0,  # paper: everything trains (Sec. 4.2)
+            # Shape of a random tower; not read when source is given.
+            "width": 64,  # channels
+            "layers": 2,
+            "heads": 4,
+            "patch": 16,  # pixels; image tower only
+            "vocabulary": 4096,  # word pieces learnt from the training split; text tower only
+        }
+    )
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the sections that every system shares.
+
+    Args:
+      arg: ignored here; model files read their preset from it.
+    """
+    config = ConfigDict()
+    config.seed = 0  # parameters, data order, dropout and sampled negatives all derive from it
+    config.model = ConfigDict({"name": "", "dtype": "float32"})  # compute: float32 | bfloat16
+    config.model.text = tower()
+    config.model.image = tower()
+    config.text = ConfigDict(
+        {
+            # tokens, [CLS] and [SEP]s included; the oldest turns are dropped first
+            "context_tokens": 192,  # not in paper
+            "knowledge_tokens": 64,  # tokens; cut on its own  # not in paper
+            "attribute_tokens": 32,  # tokens per attribute  # not in paper
+            "name_tokens": 16,  # tokens per intention name  # not in paper
+            "speakers": "prefix",  # prefix: "A :" before each turn, replier named last | off
+            "knowledge": "append",  # append: C_know after the turns (eq. 3) | off
+        }
+    )
+    config.data = ConfigDict(
+        {
+            "prepared_dir": "",  # the prepared directory (docs/data.md); required
+            "tfds_dir": "",  # where TFDS keeps its records; "" = PREPARED_DIR/tfds
+            "image_size": 224,  # pixels, square (Sec. 4.2)
+            "frame": "first",  # which frame of an animation: first | middle
+        }
+    )
+    config.mesh = ConfigDict({"data": 1, "fsdp": 1, "tensor": 1})  # devices; data=-1: all the rest
+    config.optim = ConfigDict(
+        {
+            "name": "adam",  # adam | adamw  (Sec. 4.2)
+            "lr": 1e-4,  # at the end of warm-up (Sec. 4.2)
+            "schedule": "constant",  # constant | cosine | linear  # not in paper
+            "warmup_steps": 0,  # not in paper
+            "weight_decay": 0.0,  # adamw only, on kernels only  # not in paper
+            "b1": 0.9,
+            "b2": 0.999,
+            "eps": 1e-8,
+            "clip_norm": 0.0,  # global gradient norm; 0 = off  # not in paper
+            # learning-rate factors by role
+            "multipliers": ConfigDict({"text": 1.0, "image": 1.0, "head": 1.0}),
+            "frozen": (),  # regexes of parameter paths, on top of the towers' frozen_layers
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "batch_size": 4,  # conversations, all devices together (Sec. 4.2)
+            "epochs": 10.0,  # passes over the training split; turned into steps once  # not in paper
+            "max_steps": 0,  # stops earlier than the epochs; 0 = off
+            "log_steps": 10,  # between progress lines
+            "eval_steps": 500,  # between validations; 0 = only at the end
+            # caches the frozen layers' output of every training conversation on the device
+            "cache_frozen": True,
+            "cache_limit_gib": 4.0,  # refuses a larger cache before computing it
+        }
+    )
+    config.eval = ConfigDict(
+        {
+            "batch_size": 32,  # conversations
+            "sticker_batch_size": 64,  # stickers encoded at once
+            "protocol": "multi",  # which stickers count: paper | multi | exact (docs/fidelity.md)
+            "split": "test",  # what --mode=eval reports; training always selects on valid
+            "resamples": 10_000,  # bootstrap, over queries
+            "conversations": 24,  # drawn in the report; at least 20 where the split has them
+        }
+    )
+    config.checkpoint = ConfigDict(
+        {
+            "steps": 0,  # between checkpoints; 0 = at every validation
+            "keep_newest": 2,  # besides the best by validation mAP
+            "resume_from": "",  # another workdir to start from when this one has no checkpoint
+        }
+    )
+    config.log = ConfigDict({"tensorboard": True})
+    return config

@@ -1,0 +1,189 @@
+"""Checks a configuration before anything is loaded, and identifies it afterwards.
+
+``validate`` reports every problem of a config at once. ``fingerprint`` is the part of a config
+that a checkpoint depends on: a run can be resumed with other logging, but not with another model.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# The valid choices of every key that names one; keys that a system does not have are passed over.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "model.dtype": ("float32", "bfloat16"),
+    "model.text_pool": ("cls", "mean"),
+    "model.intention_fusion": ("fused", "hard_label", "soft_label", "straight_through", "off"),
+    "model.attributes": ("on", "off"),
+    "model.attribute_tokens": ("pooled", "all"),
+    "model.regions": ("patches", "patches+cls", "cls"),
+    "model.relation": ("channel", "region", "scalar"),
+    "model.relation_pool": ("max", "mean", "logsumexp"),
+    "loss.retrieval": ("hinge", "infonce", "multi_positive", "literal_eq14"),
+    "loss.negatives": ("in_batch", "bank", "both"),
+    "loss.class_weights": ("none", "balanced"),
+    "text.speakers": ("prefix", "off"),
+    "text.knowledge": ("append", "off"),
+    "data.frame": ("first", "middle"),
+    "optim.name": ("adam", "adamw"),
+    "optim.schedule": ("constant", "cosine", "linear"),
+    "eval.protocol": ("paper", "multi", "exact"),
+    "eval.split": ("train", "valid", "test"),
+}
+
+# (what must hold, its wording) by key.
+_POSITIVE = (lambda x: x > 0, "must be above 0")
+_NOT_NEGATIVE = (lambda x: x >= 0, "must not be negative")
+_RATE = (lambda x: 0 <= x < 1, "must lie in [0, 1)")
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model.joint_width": _POSITIVE,
+    "model.heads": _POSITIVE,
+    "model.dropout": _RATE,
+    "model.text.frozen_layers": (lambda x: x >= -1, "must be -1 (all), 0 (none) or a count"),
+    "model.image.frozen_layers": (lambda x: x >= -1, "must be -1 (all), 0 (none) or a count"),
+    "loss.margin": _NOT_NEGATIVE,
+    "loss.temperature": (lambda x: 0.01 <= x <= 1, "must lie in [0.01, 1], CLIP's bounds"),
+    "loss.bank_size": _NOT_NEGATIVE,
+    "loss.bank_refresh_steps": _POSITIVE,
+    "loss.lambda_ret": _NOT_NEGATIVE,
+    "loss.lambda_int": _NOT_NEGATIVE,
+    "loss.label_smoothing": _RATE,
+    # [CLS], one token of a turn, [SEP], and the replying speaker's own segment
+    "text.context_tokens": (lambda x: x >= 8, "must be at least 8"),
+    "text.knowledge_tokens": (lambda x: x >= 2, "must be at least 2"),
+    "text.attribute_tokens": (lambda x: x >= 3, "must be at least 3"),
+    "text.name_tokens": (lambda x: x >= 3, "must be at least 3"),
+    "data.image_size": _POSITIVE,
+    "optim.lr": _POSITIVE,
+    "optim.warmup_steps": _NOT_NEGATIVE,
+    "optim.weight_decay": _NOT_NEGATIVE,
+    "optim.b1": _RATE,
+    "optim.b2": _RATE,
+    "optim.eps": _POSITIVE,
+    "optim.clip_norm": _NOT_NEGATIVE,
+    "train.batch_size": _POSITIVE,
+    "train.epochs": _POSITIVE,
+    "train.max_steps": _NOT_NEGATIVE,
+    "train.log_steps": _POSITIVE,
+    "train.eval_steps": _NOT_NEGATIVE,
+    "train.cache_limit_gib": _POSITIVE,
+    "eval.batch_size": _POSITIVE,
+    "eval.sticker_batch_size": _POSITIVE,
+    "eval.resamples": _POSITIVE,
+    "eval.conversations": _NOT_NEGATIVE,
+    "checkpoint.steps": _NOT_NEGATIVE,
+    "checkpoint.keep_newest": _POSITIVE,
+}
+
+# Keys that may change between a run and its continuation: they alter neither the parameters nor
+# the order of the data.
+_FREE = ("mesh.", "eval.", "checkpoint.", "log.", "train.log_steps", "train.eval_steps",
+         "train.max_steps", "train.cache_limit_gib", "data.prepared_dir", "data.tfds_dir")  # fmt: skip
+
+
+def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {"section.key": value}; tuples become lists, as they do in JSON."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict | Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def validate(config: ConfigDict, systems: tuple[str, ...]) -> None:
+    """Checks every choice, range and combination of a config.
+
+    Args:
+      config: the resolved configuration.
+      systems: the names that ``model.name`` may take.
+
+    Raises:
+      ValueError: one error that lists every problem with its key and the nearest valid choice.
+    """
+    flat = flatten(config)
+    problems = []
+    for key, choices in {**CHOICES, "model.name": systems}.items():
+        if key in flat and flat[key] not in choices:
+            near = difflib.get_close_matches(str(flat[key]), choices, n=1, cutoff=0.0)[0]
+            problems.append(f"{key}={flat[key]!r}: did you mean {near!r}? (one of {choices})")
+    for key, (holds, wording) in RANGES.items():
+        if key in flat and not holds(flat[key]):
+            problems.append(f"{key}={flat[key]!r} {wording}")
+    problems += _combinations(flat)
+    if problems:
+        raise ValueError("configuration:\n  " + "\n  ".join(problems))
+
+
+def _combinations(flat: dict[str, Any]) -> list[str]:
+    problems = []
+    if flat.get("model.joint_width", 0) % (flat.get("model.heads") or 1):
+        problems.append(
+            f"model.joint_width={flat['model.joint_width']} is not divisible by "
+            f"model.heads={flat['model.heads']}"
+        )
+    for tower in ("text", "image"):
+        width, heads = flat[f"model.{tower}.width"], flat[f"model.{tower}.heads"]
+        if not flat[f"model.{tower}.source"] and width % heads:
+            problems.append(f"model.{tower}.width={width} is not divisible by its heads={heads}")
+    size, patch = flat["data.image_size"], flat["model.image.patch"]
+    if not flat["model.image.source"] and size % patch:
+        problems.append(
+            f"data.image_size={size} is not divisible by model.image.patch={patch}; "
+            f"use {size // patch * patch or patch}"
+        )
+    if flat["optim.weight_decay"] and flat["optim.name"] == "adam":
+        problems.append(
+            f"optim.weight_decay={flat['optim.weight_decay']} is not read by optim.name=adam; "
+            "use --config.optim.name=adamw, or 0"
+        )
+    shards = flat["mesh.data"] * flat["mesh.fsdp"]
+    if shards > 1 and flat["train.batch_size"] % shards:
+        size = flat["train.batch_size"]
+        problems.append(
+            f"train.batch_size={size} is not divisible by {shards} devices (mesh.data * mesh.fsdp); "
+            f"use {max(size // shards, 1) * shards}"
+        )
+    return problems
+
+
+def fingerprint(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keys and values on which a checkpoint depends."""
+    return {
+        key: value for key, value in sorted(flatten(config).items()) if not key.startswith(_FREE)
+    }
+
+
+def total_steps(config: ConfigDict, train_size: int) -> int:
+    """Turns epochs into steps: the one place where that happens."""
+    return max(1, math.ceil(config.train.epochs * train_size / config.train.batch_size))
+
+
+def save(config: ConfigDict, path: Path) -> None:
+    """Writes the resolved config as JSON, so that the workdir alone can be evaluated."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(config.to_dict(), indent=2, default=list) + "\n")
+
+
+def load(workdir: Path) -> ConfigDict:
+    """Reads the config that a training run left in its workdir.
+
+    Raises:
+      FileNotFoundError: if there is none; names the nearest sibling directory that has one.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        siblings = sorted(p.parent.name for p in workdir.parent.glob("*/config.json"))
+        near = difflib.get_close_matches(workdir.name, siblings, n=1, cutoff=0.0)
+        hint = f" Did you mean {workdir.parent / near[0]}?" if near else ""
+        raise FileNotFoundError(
+            f"--workdir={workdir} holds no config.json: no run was started there.{hint}"
+        )
+    config = ConfigDict(json.loads(path.read_text()), convert_dict=True)
+    config.optim.frozen = tuple(config.optim.frozen)
+    return config.lock()

@@ -1,0 +1,323 @@
+"""What a run says: metrics on disk, progress on the console.
+
+``metrics.jsonl`` is the record, one flat object per line; TensorBoard files beside it are a mirror,
+and the report draws its curves from the record. Metric names are ``split/area/name``, for example
+``train/loss/total`` and ``valid/retrieval/mAP``. Only the first host writes.
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, SupportsFloat
+
+import jax
+from absl import logging
+from jax.sharding import Mesh
+
+METRICS_FILE = "metrics.jsonl"
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
+
+
+class MetricLog:
+    """Writes the metrics of one training run and prints its progress.
+
+    After a restart the lines beyond the checkpoint are dropped, so that the steps done twice
+    appear once in the curves.
+    """
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        total_steps: int,
+        *,
+        batch_size: int,
+        resume_step: int | None = None,
+        tensorboard: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Opens the log of a run.
+
+        Args:
+          workdir: directory of the run; created if it does not exist.
+          total_steps: updates of the whole run, for percentages and the time left.
+          batch_size: conversations per step over all devices, for the speed.
+          resume_step: step of the checkpoint that training continues from; lines up to it stay.
+            None starts the record anew.
+          tensorboard: whether to mirror the metrics to ``workdir/tensorboard``.
+          clock: seconds; replaced in tests.
+        """
+        self._total_steps = total_steps
+        self._batch_size = batch_size
+        self._clock = clock
+        self._first_step = self._last_step = resume_step or 0
+        self._started = self._last_time = clock()
+        self._writes = jax.process_index() == 0
+        self._events = None
+        if not self._writes:
+            return
+        path = Path(workdir) / METRICS_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _drop_lines_after(path, resume_step)
+        self._file = path.open("a", encoding="utf-8")
+        if tensorboard:
+            # Not tensorboard's own writer: that one imports tensorflow.
+            from tensorboardX import SummaryWriter
+
+            # Hides the events of steps that are done again.
+            purge = None if resume_step is None else resume_step + 1
+            self._events = SummaryWriter(str(path.parent / "tensorboard"), purge_step=purge)
+
+    def write(
+        self, step: int, metrics: Mapping[str, SupportsFloat], *, show: Sequence[str] = ()
+    ) -> None:
+        """Records metrics and prints one progress line.
+
+        Adds ``perf/examples_per_sec`` if steps were done since the last call. Reading a value
+        waits for the device: call it every so many steps, not in each.
+
+        Args:
+          step: updates done.
+          metrics: name -> scalar; a value that is not finite is recorded as null.
+          show: names of the metrics that the console line gives.
+
+        Raises:
+          ValueError: if a name is not of the form split/area/name.
+        """
+        if not self._writes:
+            return
+        wrong = [name for name in metrics if name.count("/") < 1]
+        if wrong:
+            raise ValueError(
+                f"metric names {', '.join(wrong)}: use split/area/name, as in train/loss/total."
+            )
+        values = {name: float(value) for name, value in metrics.items()}
+        line = [f"step {step}/{self._total_steps} {_percent(step, self._total_steps)}"]
+        line += [f"{_label(name)} {values[name]:.4g}" for name in show]
+        now = self._clock()
+        if step > self._last_step and now > self._last_time:
+            speed = (step - self._last_step) * self._batch_size / (now - self._last_time)
+            values["perf/examples_per_sec"] = speed
+            line.append(f"{speed:.4g} ex/s")
+        if step > self._first_step:
+            done = step - self._first_step
+            left = (now - self._started) / done * (self._total_steps - step)
+            line.append(f"ETA {_duration(left)}")
+        self._last_step, self._last_time = step, now
+        self._record(step, values)
+        logging.info("%s", " | ".join(line))
+
+    @contextmanager
+    def untimed(self) -> Iterator[None]:
+        """Keeps what is done inside, such as validation, out of the examples per second."""
+        before = self._clock()
+        yield
+        self._last_time += self._clock() - before
+
+    def close(self) -> None:
+        """Writes what is pending."""
+        if self._writes:
+            self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def __enter__(self) -> "MetricLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _record(self, step: int, values: Mapping[str, float]) -> None:
+        wall_time = time.time()
+        # NaN and Infinity are not JSON.
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        entry = {"step": step, "wall_time": round(wall_time, 3), **finite}
+        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(name, value, global_step=step, walltime=wall_time)
+
+
+class Progress:
+    """Prints how far a piece of work is, at most every few seconds.
+
+    ``with Progress("encode gallery", 1025, unit="stickers") as progress: progress.update(64)``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        *,
+        unit: str = "examples",
+        every_seconds: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Starts the clock.
+
+        Args:
+          name: what is being done.
+          total: how many units there are.
+          unit: what is counted, in the plural.
+          every_seconds: shortest time between two lines.
+          clock: seconds; replaced in tests.
+        """
+        self._name = name
+        self._total = total
+        self._unit = unit
+        self._every = every_seconds
+        self._clock = clock
+        self._done = 0
+        self._started = self._last_line = clock()
+
+    def update(self, count: int = 1) -> None:
+        """Counts ``count`` more units as done."""
+        self._done += count
+        now = self._clock()
+        if now - self._last_line < self._every or self._done >= self._total:
+            return
+        self._last_line = now
+        speed = self._done / (now - self._started)
+        self._print(
+            f"{self._done}/{self._total} {_percent(self._done, self._total)} | "
+            f"{speed:.4g} {self._unit}/s | ETA {_duration((self._total - self._done) / speed)}"
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            seconds = self._clock() - self._started
+            self._print(f"{self._done} {self._unit} in {_duration(seconds)}")
+
+    def _print(self, text: str) -> None:
+        if jax.process_index() == 0:
+            logging.info("%s: %s", self._name, text)
+
+
+def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Returns the curves of a run.
+
+    Args:
+      path: a ``metrics.jsonl``; a half-written last line is passed over.
+
+    Returns:
+      Metric name -> (steps, values) in the order of the record; NaN where a value was not finite.
+
+    Raises:
+      ValueError: if another line than the last is damaged.
+    """
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    for entry in _read_lines(Path(path)):
+        for name, value in entry.items():
+            if name not in ("step", "wall_time"):
+                steps, values = curves.setdefault(name, ([], []))
+                steps.append(entry["step"])
+                values.append(math.nan if value is None else value)
+    return curves
+
+
+def versions() -> dict[str, str]:
+    """Returns name -> version of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def log_start(
+    *,
+    mesh: Mesh,
+    batch_size: int,
+    total_steps: int,
+    parameters: Mapping[str, tuple[int, int]],
+    notes: Mapping[str, Any],
+) -> None:
+    """Logs once what a run is made of.
+
+    Args:
+      mesh: devices that take part.
+      batch_size: conversations per step over all devices.
+      total_steps: updates of the whole run.
+      parameters: role -> (number of parameters, how many of them train).
+      notes: what else should be on record, such as where the parameters came from.
+    """
+    if jax.process_index():
+        return
+    hosts = jax.process_count()
+    device = mesh.devices.flat[0]
+    shape = " x ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    logging.info("versions: %s", ", ".join(f"{name} {v}" for name, v in versions().items()))
+    logging.info(
+        "devices: %d x %s on %d host(s), mesh %s", mesh.size, device.device_kind, hosts, shape
+    )
+    logging.info(
+        "batch: %d conversations a step, %d on each host; %d steps",
+        batch_size,
+        batch_size // hosts,
+        total_steps,
+    )
+    for role, (total, trainable) in parameters.items():
+        logging.info("parameters: %s %s, %s of them train", role, f"{total:,}", f"{trainable:,}")
+    for name, value in notes.items():
+        logging.info("%s: %s", name, value)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    entries = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            # A run that was killed while writing leaves half a line at the end.
+            if number < len(lines):
+                raise ValueError(
+                    f"{path}:{number} is not JSON ({error.msg}). Delete this line."
+                ) from error
+    return entries
+
+
+def _drop_lines_after(path: Path, step: int | None) -> None:
+    if not path.exists():
+        return
+    kept = [] if step is None else [e for e in _read_lines(path) if e["step"] <= step]
+    # Replaced as a whole, so that a second kill cannot lose the record.
+    temporary = path.with_suffix(".jsonl.tmp")
+    temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _label(name: str) -> str:
+    parts = name.split("/")
+    return parts[-2] if parts[-1] == "total" else parts[-1]
+
+
+def _percent(done: int, total: int) -> str:
+    return f"{100 * done // total}%" if total else "100%"
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

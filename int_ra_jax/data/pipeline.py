@@ -1,0 +1,285 @@
+"""Batches and the sticker bank, as numpy arrays ready for the device.
+
+A training batch is a function of (seed, step) and nothing else: any step can be reached at once, so
+a run that is killed and resumed sees the very rows it would have seen. The order is a fresh
+permutation each epoch, computed row by row without a shuffle buffer. tf.data runs the reading and
+tokenising in parallel, ahead of the device.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from absl import logging
+from jaxtyping import Bool, Int64
+
+from int_ra_jax.common.types import ATTRIBUTES, Bank, Batch, Tokens
+from int_ra_jax.data import images
+from int_ra_jax.data.source import Source
+from int_ra_jax.data.text import (
+    TextConfig,
+    Tokenizer,
+    Truncation,
+    compose_context,
+    context_length,
+    encode_attributes,
+    join_knowledge,
+)
+
+_LOG_EVERY = 500
+
+
+def make_batches(
+    source: Source,
+    tokenizer: Tokenizer,
+    text: TextConfig,
+    split: str,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    host_index: int = 0,
+    host_count: int = 1,
+) -> Iterator[Batch]:
+    """Yields training batches without end, from ``start_step`` on.
+
+    Row i of step t stands at position t * batch_size + i of an endless sequence of epochs; a batch
+    may span two. Each epoch holds every conversation once, in an order drawn from (seed, epoch).
+
+    Args:
+      source: the built data set.
+      tokenizer: of the text tower.
+      text: the section ``config.text``.
+      split: "train", as a rule.
+      batch_size: B, conversations of all hosts together.
+      seed: of the order.
+      start_step: first step to yield; costs nothing, however large.
+      host_index: this process, from 0.
+      host_count: number of processes; each yields its own B / host_count rows of every batch.
+
+    Returns:
+      Batches of B / host_count rows, numpy leaves.
+
+    Raises:
+      ValueError: if the split is empty or ``batch_size`` is not divisible by ``host_count``.
+    """
+    if batch_size < 1 or batch_size % host_count:
+        raise ValueError(
+            f"config.train.batch_size={batch_size} is not divisible by {host_count} hosts. "
+            f"Use a positive multiple of {host_count}."
+        )
+    size = source.size(split)
+    if size == 0:
+        raise ValueError(f"split {split!r} of {source.name} has no conversation to train on.")
+    share = batch_size // host_count
+
+    def rows(step: Any) -> Any:
+        from int_ra_jax.data.tensorflow_runtime import tf
+
+        first = step * batch_size + host_index * share
+        return shuffled_rows(first + tf.range(share, dtype=tf.int64), size, seed)
+
+    return _stream(source, tokenizer, text, split, start_step, None, share, rows)
+
+
+def eval_batches(
+    source: Source, tokenizer: Tokenizer, text: TextConfig, split: str, batch_size: int
+) -> Iterator[Batch]:
+    """Yields a split once, in order; the last batch is filled with rows that are not valid.
+
+    A row that only pads repeats the last conversation, so no arithmetic on it can fail; ``valid``
+    keeps it out of every figure.
+
+    Args:
+      source: the built data set.
+      tokenizer: of the text tower.
+      text: the section ``config.text``.
+      split: "valid" or "test", as a rule.
+      batch_size: B.
+
+    Returns:
+      Batches of B rows, numpy leaves.
+    """
+    size = source.size(split)
+    steps = -(-size // batch_size)
+
+    def rows(step: Any) -> Any:
+        from int_ra_jax.data.tensorflow_runtime import tf
+
+        return step * batch_size + tf.range(batch_size, dtype=tf.int64)
+
+    return _stream(source, tokenizer, text, split, 0, steps, batch_size, rows)
+
+
+def shuffled_rows(positions: Any, size: int, seed: int) -> Any:
+    """Maps positions in the endless sequence of epochs to rows of the split.
+
+    Args:
+      positions: i64[B], a tensor.
+      size: M, rows of the split.
+      seed: of the order; every (seed, epoch) has a permutation of its own.
+
+    Returns:
+      i64[B], a tensor of rows in [0, M).
+    """
+    from int_ra_jax.data.tensorflow_runtime import tf
+
+    epochs = positions // size
+    seeds = tf.stack([tf.fill(tf.shape(epochs), tf.constant(seed, tf.int64)), epochs], axis=1)
+    # The raw operation, because tf.random.experimental.index_shuffle pads the wrong axis where each
+    # index has a seed of its own. It wants three numbers per seed.
+    return tf.raw_ops.RandomIndexShuffle(
+        index=positions % size,
+        seed=tf.pad(seeds, [[0, 0], [0, 1]]),
+        max_index=tf.constant(size - 1, tf.int64),
+    )
+
+
+def _stream(
+    source: Source,
+    tokenizer: Tokenizer,
+    text: TextConfig,
+    split: str,
+    start: int,
+    stop: int | None,
+    width: int,
+    rows_of_step: Callable[[Any], Any],
+) -> Iterator[Batch]:
+    """Reads, tokenises and prefetches the rows of each step, in step order."""
+    from int_ra_jax.data.tensorflow_runtime import tf
+
+    size = source.size(split)
+
+    def assemble(rows: Int64[np.ndarray, "B"]) -> tuple[np.ndarray, ...]:
+        valid = rows < size
+        rows = np.minimum(rows, size - 1)
+        conversations = source.conversations(split, rows.tolist())
+        tokens, _ = compose_context(tokenizer, conversations, text, source.has_knowledge)
+        stickers, intentions = source.targets(conversations)
+        example = rows.astype(np.int32)
+        return tokens.ids, tokens.mask, tokens.type_ids, stickers, intentions, example, valid
+
+    wide, narrow = (width, context_length(text, source.has_knowledge)), (width,)
+    types = [tf.int32, tf.bool, tf.int32, tf.int32, tf.int32, tf.int32, tf.bool]
+
+    @tf.autograph.experimental.do_not_convert
+    def load(step: Any) -> tuple[Any, ...]:
+        # Not stateful: tf.data may run several calls at once, and still yields them in order.
+        leaves = tf.numpy_function(assemble, [rows_of_step(step)], types, stateful=False)
+        shapes = [wide] * 3 + [narrow] * 4
+        return tuple(tf.ensure_shape(leaf, s) for leaf, s in zip(leaves, shapes, strict=True))
+
+    steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max if stop is None else stop)
+    batches = steps.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    for leaves in batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
+        ids, mask, type_ids, sticker, intention, example, valid = leaves
+        context = Tokens(ids=ids, mask=mask, type_ids=type_ids)
+        yield Batch(
+            context=context, sticker=sticker, intention=intention, example=example, valid=valid
+        )
+
+
+def count_truncation(
+    source: Source, tokenizer: Tokenizer, text: TextConfig, split: str
+) -> Truncation:
+    """Composes a whole split once, and returns what the budgets of ``text`` cut from it."""
+    conversations = source.conversations(split)
+    return compose_context(tokenizer, conversations, text, source.has_knowledge)[1]
+
+
+def gallery_bank(
+    source: Source,
+    tokenizer: Tokenizer,
+    image_size: int,
+    attribute_tokens: int,
+    frame: str = "first",
+) -> Bank:
+    """Decodes and tokenises the gallery, once for a whole run.
+
+    Args:
+      source: the built data set.
+      tokenizer: of the text tower.
+      image_size: S, pixels.
+      attribute_tokens: A.
+      frame: of animated stickers; see ``images.load_pixels``.
+
+    Returns:
+      A Bank of the N stickers, numpy leaves. Its intentions are those of the training
+      conversations alone.
+    """
+    count = len(source.stickers)
+    pixels = np.empty((count, image_size, image_size, 3), np.uint8)
+
+    def load(row: int) -> None:
+        pixels[row] = images.load_pixels(source.image(row), image_size, frame)
+
+    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
+        for done, _ in enumerate(pool.map(load, range(count)), start=1):
+            if done % _LOG_EVERY == 0:
+                logging.info("Data: %d of %d stickers decoded", done, count)
+    attributes, index, mask = encode_attributes(tokenizer, source.stickers, attribute_tokens)
+    return Bank(
+        pixels=pixels,
+        attributes=attributes,
+        attribute_index=index,
+        attribute_mask=mask,
+        intentions=relevance_annotations(source, ("train",)),
+        index=np.arange(count, dtype=np.int32),
+    )
+
+
+def relevance_annotations(source: Source, splits: Sequence[str]) -> Bool[np.ndarray, "N K"]:
+    """Collects with which intentions each sticker was used in some splits.
+
+    Args:
+      source: the built data set.
+      splits: whose conversations to count; never one whose figures a model is to be judged by.
+
+    Returns:
+      [N, K], True where a conversation of these splits has that sticker under that intention.
+    """
+    annotated = np.zeros((len(source.stickers), len(source.intentions)), np.bool_)
+    for split in splits:
+        annotated[source.targets(source.conversations(split))] = True
+    return annotated
+
+
+def training_texts(source: Source) -> Iterator[str]:
+    """Yields every text a model may read in training, for learning a vocabulary from.
+
+    Turns and knowledge of the training split, the gallery's attributes, and the intention names;
+    valid and test conversations stay unseen.
+    """
+    for conversation in source.conversations("train"):
+        yield from (turn.text for turn in conversation.turns)
+        yield join_knowledge(conversation)
+    for sticker in source.stickers:
+        yield from (sticker.attributes[name] for name in ATTRIBUTES)
+    yield from source.intentions
+
+
+def stats(source: Source) -> dict[str, dict[str, float]]:
+    """Counts what each split holds, as the paper's Table 1 does.
+
+    Source: Int-RA paper, Table 1.
+
+    Returns:
+      split -> figures: conversations, utterances, users, the distinct stickers and intentions
+      that occur, and the means per conversation.
+    """
+    table = {}
+    for split in source.splits:
+        conversations = source.conversations(split)
+        users = [{t.speaker for t in c.turns} | {c.reply_speaker} for c in conversations]
+        utterances = sum(len(conversation.turns) for conversation in conversations)
+        number = max(len(conversations), 1)
+        table[split] = {
+            "conversations": len(conversations),
+            "utterances": utterances,
+            "users": len(set().union(*users)),
+            "stickers": len({conversation.sticker for conversation in conversations}),
+            "intentions": len({conversation.intention for conversation in conversations}),
+            "utterances_per_conversation": utterances / number,
+            "users_per_conversation": sum(map(len, users)) / number,
+        }
+    return table

@@ -1,0 +1,165 @@
+"""From encoded conversations and stickers to scores and ranked gallery rows, in bounded memory.
+
+``score_in_chunks`` serves models that must look at every pair, ``streaming_top_k`` those whose
+score is one dot product; both cut the work into chunks of one static shape, so that one compiled
+program serves any gallery. All functions are pure and may be called under ``jax.jit``.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Float32, Int32, PyTree
+
+_Encoded = TypeVar("_Encoded")
+
+
+def score_in_chunks(
+    score_fn: Callable[[Any, Any], Float[Array, "q n"]],
+    contexts: PyTree[Array],
+    stickers: PyTree[Array],
+    *,
+    query_chunk: int = 64,
+    sticker_chunk: int = 256,
+) -> Float32[Array, "Q N"]:
+    """Scores every conversation against every sticker, one block of pairs at a time.
+
+    The last block is filled up by repeating real rows, because a row of zeros can give NaN in a
+    model that normalises; what they score is cut off and never returned.
+
+    Args:
+      score_fn: (contexts of one chunk, stickers of one chunk) -> f[q, n]. Each pair's score must
+        not depend on the other rows of the chunk.
+      contexts: pytree, every leaf [Q, ...].
+      stickers: pytree, every leaf [N, ...].
+      query_chunk: rows of contexts per block, > 0.
+      sticker_chunk: rows of stickers per block, > 0.
+
+    Returns:
+      f32[Q, N].
+
+    Raises:
+      ValueError: if leaves disagree on their leading axis, an input has no rows, or a chunk size
+        is not positive.
+    """
+    num_queries = _num_rows("contexts", contexts)
+    num_stickers = _num_rows("stickers", stickers)
+    query_blocks = _cut("query_chunk", contexts, num_queries, query_chunk)
+    sticker_blocks = _cut("sticker_chunk", stickers, num_stickers, sticker_chunk)
+
+    def score_row(context: Any) -> jax.Array:
+        return jax.lax.map(
+            lambda block: score_fn(context, block).astype(jnp.float32), sticker_blocks
+        )
+
+    blocks = jax.lax.map(score_row, query_blocks)  # [Q/q, N/n, q, n]
+    rows, columns = blocks.shape[0] * blocks.shape[2], blocks.shape[1] * blocks.shape[3]
+    scores = blocks.transpose(0, 2, 1, 3).reshape(rows, columns)
+    return scores[:num_queries, :num_stickers]
+
+
+def top_k(
+    scores: Float[Array, "*B N"], k: int
+) -> tuple[Float[Array, "*B k"], Int32[Array, "*B k"]]:
+    """Picks the k best gallery rows of each query, best first; equal scores by lower index.
+
+    For answers that are shown: figures are computed by ``metrics``, which breaks ties at random.
+    NaN ranks last, as minus infinity, since a compiled function cannot raise.
+
+    Args:
+      scores: [..., N]; higher is better.
+      k: how many, in [1, N].
+
+    Returns:
+      Scores [..., k] in descending order and their gallery rows i32[..., k].
+
+    Raises:
+      ValueError: if k is not in [1, N].
+    """
+    _check_k(k, scores.shape[-1])
+    # XLA sorts -0.0 below 0.0, and NaN above everything.
+    clean = jnp.where(scores == 0, 0.0, jnp.where(jnp.isnan(scores), -jnp.inf, scores))
+    values, index = jax.lax.top_k(clean.astype(scores.dtype), k)
+    return values, index.astype(jnp.int32)
+
+
+def streaming_top_k(
+    queries: Float[Array, "Q D"], gallery: Float[Array, "N D"], k: int, *, chunk: int = 4096
+) -> tuple[Float32[Array, "Q k"], Int32[Array, "Q k"]]:
+    """Finds the k stickers with the largest dot product without ever holding a [Q, N] table.
+
+    Equal to ``top_k(queries @ gallery.T, k)``, ties included; memory is Q * (chunk + k).
+
+    Args:
+      queries: [Q, D].
+      gallery: [N, D].
+      k: how many, in [1, N].
+      chunk: gallery rows scored at a time, > 0.
+
+    Returns:
+      Scores f32[Q, k] in descending order and their gallery rows i32[Q, k].
+
+    Raises:
+      ValueError: if k is not in [1, N], or chunk is not positive.
+    """
+    num_stickers = gallery.shape[0]
+    _check_k(k, num_stickers)
+    blocks = _cut("chunk", gallery, num_stickers, chunk)
+    size = blocks.shape[1]
+
+    def merge(
+        best: tuple[jax.Array, jax.Array], block: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+        offset, rows = block
+        scores = jnp.einsum(
+            "qd,nd->qn", queries, rows, precision="highest", preferred_element_type=jnp.float32
+        )
+        real = offset + jnp.arange(size) < num_stickers
+        values, index = top_k(jnp.where(real, scores, -jnp.inf), min(k, size))
+        values = jnp.concatenate([best[0], values], axis=1)
+        index = jnp.concatenate([best[1], index + offset], axis=1)
+        # The index is a second key: filler (index >= N) then loses even against -inf scores.
+        keys, index = jax.lax.sort((-values, index), dimension=1, num_keys=2)
+        return (-keys[:, :k], index[:, :k]), None
+
+    start = (
+        jnp.full((queries.shape[0], k), -jnp.inf, jnp.float32),
+        jnp.full((queries.shape[0], k), num_stickers, jnp.int32),
+    )
+    offsets = jnp.arange(blocks.shape[0], dtype=jnp.int32) * size
+    (values, index), _ = jax.lax.scan(merge, start, (offsets, blocks))
+    return values, index
+
+
+def _num_rows(name: str, tree: PyTree[Array]) -> int:
+    """Reads the leading axis that all leaves share."""
+    shapes = {
+        jax.tree_util.keystr(path) or "array": jnp.shape(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    sizes = {shape[:1] for shape in shapes.values()}
+    if len(sizes) != 1 or sizes & {(), (0,)}:
+        raise ValueError(
+            f"Every leaf of {name} needs the same, non-empty leading axis; got shapes {shapes}."
+        )
+    return sizes.pop()[0]
+
+
+def _cut(name: str, tree: _Encoded, num_rows: int, chunk: int) -> _Encoded:
+    """Reshapes every leaf [R, ...] to [blocks, chunk, ...], filling up with the last row."""
+    if chunk < 1:
+        raise ValueError(f"{name} must be positive, got {chunk}.")
+    size = min(chunk, num_rows)
+    index = jnp.minimum(jnp.arange(-(-num_rows // size) * size), num_rows - 1)
+    return jax.tree.map(
+        lambda leaf: jnp.take(leaf, index, axis=0).reshape(-1, size, *leaf.shape[1:]), tree
+    )
+
+
+def _check_k(k: int, num_stickers: int) -> None:
+    """Refuses more answers than there are stickers."""
+    if not 1 <= k <= num_stickers:
+        raise ValueError(
+            f"k must be in [1, {num_stickers}] for a gallery of {num_stickers} stickers, got {k}."
+        )

@@ -1,0 +1,117 @@
+"""The rows that stand beside every table of results: the majority answer and a linear model.
+
+A neural retriever that does not beat both has learnt nothing from the conversation that counting
+words would not have told it. Both see train annotations and texts only; the third row, chance, has
+a closed form and lives in ``metrics``.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
+
+from int_ra_jax.evaluation.checks import check_ids
+
+# Inverse strength of the L2 penalty.
+_INVERSE_PENALTY = 1.0
+_MAX_FEATURES = 30_000
+
+
+def majority_scores(
+    train_intentions: ArrayLike, annotations: Bool[np.ndarray, "N K"], queries: int
+) -> Float[np.ndarray, "Q N"]:
+    """Answers every query with the stickers of the commonest intention, then of the next, ...
+
+    A sticker with several intentions counts with its commonest one. Equally common intentions are
+    ordered by class id, so that the first answer is always a single intention.
+
+    Args:
+      train_intentions: [M] int, class ids of the train conversations.
+      annotations: [N, K] bool, intentions of each sticker in train.
+      queries: Q, number of rows wanted.
+
+    Returns:
+      f64[Q, N] read-only view of one row: K for stickers of the commonest intention, 1 for those
+      of the rarest, 0 for stickers without any.
+
+    Raises:
+      ValueError: if a class id is out of range, or there are no train conversations.
+    """
+    num_classes = annotations.shape[1]
+    classes = _check_train(train_intentions, num_classes)
+    frequency = np.bincount(classes, minlength=num_classes)
+    weight = np.empty(num_classes)
+    weight[np.argsort(-frequency, kind="stable")] = np.arange(num_classes, 0, -1)
+    return np.broadcast_to((annotations * weight).max(axis=1), (queries, len(annotations)))
+
+
+def linear_scores(
+    train_texts: Sequence[str],
+    train_intentions: ArrayLike,
+    query_texts: Sequence[str],
+    annotations: Bool[np.ndarray, "N K"],
+) -> tuple[Float[np.ndarray, "Q N"], Float[np.ndarray, "Q K"]]:
+    """Ranks stickers by a logistic regression on the n-grams of the conversation's text.
+
+    Words and word pairs, and character n-grams that also serve scripts without spaces, weighted by
+    TF-IDF. A sticker's score is the sum of the probabilities of the intentions it carries: a query
+    has one intention, so the sum is the probability that the sticker is a right answer. The fit
+    is deterministic; nothing is drawn at random.
+
+    Args:
+      train_texts: [M] conversations as text, turns joined by newlines.
+      train_intentions: [M] int class ids.
+      query_texts: [Q] conversations in the same form.
+      annotations: [N, K] bool, intentions of each sticker in train.
+
+    Returns:
+      Scores f64[Q, N], and the probabilities f64[Q, K] (0 for intentions absent from train).
+
+    Raises:
+      ValueError: if texts and intentions differ in number, a class id is out of range, or train
+        holds fewer than two intentions.
+    """
+    num_classes = annotations.shape[1]
+    classes = _check_train(train_intentions, num_classes)
+    if len(train_texts) != len(classes):
+        raise ValueError(f"{len(train_texts)} train texts but {len(classes)} train intentions.")
+    if len(np.unique(classes)) < 2:
+        raise ValueError("The linear reference needs at least two intentions in train.")
+    model = _text_classifier()
+    model.fit(train_texts, classes)
+    probabilities = np.zeros((len(query_texts), num_classes))
+    probabilities[:, model.classes_] = model.predict_proba(query_texts)
+    return probabilities @ annotations.T.astype(np.float64), probabilities
+
+
+def _check_train(train_intentions: ArrayLike, num_classes: int) -> Int[np.ndarray, " M"]:
+    """Checks the class ids of the train conversations."""
+    classes = np.atleast_1d(train_intentions)
+    if not len(classes):
+        raise ValueError("There are no train conversations to count intentions in.")
+    return check_ids("train_intentions", classes, len(classes), num_classes)
+
+
+def _text_classifier() -> Pipeline:
+    """Builds the vectoriser and classifier; every setting that matters is pinned here."""
+    words = TfidfVectorizer(
+        analyzer="word",
+        ngram_range=(1, 2),
+        token_pattern=r"(?u)\b\w+\b",
+        sublinear_tf=True,
+        min_df=2,
+        max_features=_MAX_FEATURES,
+    )
+    characters = TfidfVectorizer(
+        analyzer="char_wb",
+        ngram_range=(1, 5),
+        sublinear_tf=True,
+        min_df=2,
+        max_features=_MAX_FEATURES,
+    )
+    classifier = LogisticRegression(C=_INVERSE_PENALTY, solver="lbfgs", tol=1e-3, max_iter=1000)
+    return make_pipeline(make_union(words, characters), classifier)

@@ -1,0 +1,380 @@
+"""The report of one evaluation: a page for people, and the same numbers as JSON, JSONL and CSV.
+
+Input is plain data, so this module knows no model and no data set. ``report.html`` is one file
+that opens offline: pictures are data URIs, each embedded once however often it is shown, plots are
+inline SVG, and a content security policy forbids every request. The same data gives the same
+bytes. All texts pass through Jinja's autoescape.
+"""
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from int_ra_jax.common.types import ATTRIBUTES
+from int_ra_jax.evaluation import plots
+from int_ra_jax.evaluation.plots import Curve
+from int_ra_jax.evaluation.report_data import (
+    Difference,
+    Example,
+    Picture,
+    ReportData,
+    System,
+)
+
+
+def verdict(data: ReportData) -> list[str]:
+    """States the primary metric, then each comparison and whether its interval leaves zero out.
+
+    Args:
+      data: the report; only intervals are read, nothing is assumed about who wins.
+
+    Returns:
+      For example ``["hit@1 36.5% [33.9, 39.1]", "+6.1 points over linear [3.2, 9.0]: better"]``.
+    """
+    metric = data.primary_metric
+    value = data.systems[data.main_system].metrics[metric]
+    headline = f"{metric} {_scaled(metric, value.value)}{'' if _is_rank(metric) else '%'}"
+    if value.low is not None and value.high is not None:
+        headline += f" [{_scaled(metric, value.low)}, {_scaled(metric, value.high)}]"
+    unit = "ranks" if _is_rank(metric) else "points"
+    comparisons = [
+        f"{_signed(metric, row.difference)} {unit} {'over' if row.difference > 0 else 'against'} "
+        f"{row.baseline} [{_scaled(metric, row.low)}, {_scaled(metric, row.high)}]: {_outcome(row)}"
+        for row in data.differences
+        if row.metric == metric
+    ]
+    return [headline, *comparisons]
+
+
+def write_report(directory: Path, data: ReportData) -> Path:
+    """Writes ``report.html``, one self-contained page.
+
+    Args:
+      directory: made if missing; an older page is replaced in one step.
+      data: what to show.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      ValueError: if parts of ``data`` contradict each other or a picture is unreadable; all
+        contradictions are named at once.
+    """
+    problems = list(_problems(data))
+    if problems:
+        raise ValueError("the report's data contradicts itself:\n- " + "\n- ".join(problems))
+    sheet = _Sheet()
+    examples = [_example_view(example, sheet) for example in data.examples]
+    metrics = list(dict.fromkeys(name for row in data.systems.values() for name in row.metrics))
+    template = _environment().get_template("report.html.jinja")
+    page = template.render(
+        data=data,
+        verdict=verdict(data),
+        others=[name for name in data.systems if name != data.main_system],
+        metrics=metrics,
+        has_ranks=any(map(_is_rank, metrics)),
+        best=_best(data.systems),
+        forest=_forest(data.differences),
+        pr_plot=Markup(plots.pr_svg(data.pr_curves, data.prevalence, "pr")),
+        widest=_widest_share(data.intentions.counts),
+        training_plots=_training_plots(data.training),
+        examples=examples,
+        picture_rules=Markup("\n".join(sheet.rules)),
+    )
+    return _write(directory / "report.html", page)
+
+
+def write_report_json(directory: Path, data: ReportData) -> Path:
+    """Writes ``report.json``: the page's numbers without pictures, curves and conversations.
+
+    Args:
+      directory: made if missing; an older file is replaced in one step.
+      data: the same object as the page was made from, so that the two cannot disagree.
+
+    Returns:
+      The path of the file.
+
+    Raises:
+      ValueError: if a number is NaN or infinite, which JSON cannot hold; names the keys.
+    """
+    left_out = {"pr_curves", "training", "examples"}
+    content = {key: value for key, value in vars(data).items() if key not in left_out}
+    content["verdict"] = verdict(data)
+    return _write(directory / "report.json", _json(content, indent=2) + "\n")
+
+
+def write_per_query(directory: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Writes ``per_query.jsonl``, one object a query, so that any test can be run again.
+
+    Args:
+      directory: made if missing; an older file is replaced in one step.
+      rows: plain values (also NumPy's) by name, for example query id, seed, AP, hits, gold rank.
+
+    Returns:
+      The path of the file.
+
+    Raises:
+      ValueError: if a number is NaN or infinite; names the keys.
+    """
+    return _write(directory / "per_query.jsonl", "".join(_json(row) + "\n" for row in rows))
+
+
+def write_pr_curve_csv(directory: Path, curves: Mapping[str, Curve]) -> Path:
+    """Writes ``pr_curve.csv`` with the columns system, recall, precision.
+
+    Args:
+      directory: made if missing; an older file is replaced in one step.
+      curves: system -> recall (x) and precision (y).
+
+    Returns:
+      The path of the file.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["system", "recall", "precision"])
+    for name, curve in curves.items():
+        table.writerows(
+            [name, f"{recall:.6g}", f"{precision:.6g}"]
+            for recall, precision in zip(curve.x, curve.y, strict=True)
+        )
+    return _write(directory / "pr_curve.csv", text.getvalue())
+
+
+@dataclass(frozen=True)
+class _Region:
+    """One attribute of a sticker: its text, the overlay's style class, and the attention's peak."""
+
+    attribute: str
+    text: str
+    heat: str
+    peak: float
+
+
+class _Sheet:
+    """Collects the style rules that carry the pictures; a picture used twice is embedded once."""
+
+    def __init__(self) -> None:
+        self.rules: list[str] = []
+        self._names: dict[bytes | Path, str] = {}
+
+    def sticker(self, picture: Picture) -> str:
+        """Returns the style class that shows the sticker."""
+        if picture.image not in self._names:
+            self._add(picture.image, "image/webp", plots.thumbnail(picture.image))
+        return self._names[picture.image]
+
+    def regions(self, picture: Picture) -> list[_Region]:
+        """Returns where each attribute that the sticker has attended to."""
+        if picture.attention is None:
+            return []
+        found = []
+        for name, attention in zip(ATTRIBUTES, picture.attention, strict=True):
+            if text := picture.attributes.get(name, ""):
+                heat = plots.heat_png(attention)
+                if heat not in self._names:
+                    self._add(heat, "image/png", heat)
+                peak = plots.attention_peak(attention)
+                found.append(_Region(name, text, self._names[heat], peak))
+        return found
+
+    def _add(self, source: bytes | Path, media_type: str, content: bytes) -> None:
+        name = self._names[source] = f"p{len(self.rules)}"
+        uri = f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+        self.rules.append(f".{name}{{background-image:url({uri})}}")
+
+
+def _example_view(example: Example, sheet: _Sheet) -> dict[str, Any]:
+    """Returns what the template needs beside the example itself."""
+    best = example.ranked[0]
+    shown: list[tuple[str, Picture]] = [("Rank 1", best.picture)]
+    if best.is_gold:
+        shown = [("Rank 1, the sticker really sent", best.picture)]
+    else:
+        shown.append(("Really sent", example.gold))
+    return {
+        "example": example,
+        "hit": best.relevant,
+        "first_relevant": next((i for i, r in enumerate(example.ranked, 1) if r.relevant), None),
+        "gold_class": sheet.sticker(example.gold),
+        "ranked": [(ranked, sheet.sticker(ranked.picture)) for ranked in example.ranked],
+        "regions": [
+            (label, picture, sheet.sticker(picture), regions)
+            for label, picture in shown
+            if (regions := sheet.regions(picture))
+        ],
+    }
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        scaled=lambda value, metric: _scaled(metric, value),
+        signed=lambda value, metric: _signed(metric, value),
+        duration=_duration,
+        sha256=lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
+    )
+    return environment
+
+
+def _is_rank(metric: str) -> bool:
+    """Tells ranks, where low is good and the unit is 1, from fractions, shown in per cent."""
+    return metric.startswith("gold_rank")
+
+
+def _scaled(metric: str, value: float) -> str:
+    return f"{value if _is_rank(metric) else 100 * value:.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _signed(metric: str, value: float) -> str:
+    return ("+" if value > 0 else "") + _scaled(metric, value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def _outcome(row: Difference) -> str:
+    """Says what the interval allows to say, and no more."""
+    if row.low <= 0 <= row.high:
+        return "no clear difference"
+    return "better" if (row.low > 0) != _is_rank(row.metric) else "worse"
+
+
+def _best(systems: Mapping[str, System]) -> dict[str, str]:
+    """Returns metric -> the best value as printed, so that values that look equal are all bold."""
+    best: dict[str, float] = {}
+    for system in systems.values():
+        for metric, interval in system.metrics.items():
+            choose = min if _is_rank(metric) else max
+            best[metric] = choose(best.get(metric, interval.value), interval.value)
+    return {metric: _scaled(metric, value) for metric, value in best.items()}
+
+
+def _forest(differences: Sequence[Difference]) -> list[dict[str, Any]]:
+    """Places every interval on the axis of its unit; positions in per cent of the axis."""
+    rows = []
+    for row in differences:
+        peers = [peer for peer in differences if _is_rank(peer.metric) == _is_rank(row.metric)]
+        low, high = min(0.0, *(p.low for p in peers)), max(0.0, *(p.high for p in peers))
+        span = (high - low) * 1.08 or 1.0
+        start = (low + high - span) / 2
+        ends = {"zero": 0.0, "low": row.low, "high": row.high, "mid": row.difference}
+        places = {name: f"{100 * (value - start) / span:.2f}" for name, value in ends.items()}
+        rows.append({"row": row, "outcome": _outcome(row), **places})
+    return rows
+
+
+def _widest_share(counts: Mapping[str, Sequence[int]]) -> float:
+    """Returns the largest share, in per cent, of one intention in one split: a full bar."""
+    return max((100 * max(row) / max(sum(row), 1) for row in counts.values()), default=0) or 1.0
+
+
+def _training_plots(training: Mapping[str, Curve]) -> list[tuple[str, Markup]]:
+    """Draws one plot a metric; names that differ only in their split share it."""
+    grouped: dict[str, dict[str, Curve]] = {}
+    for name, curve in training.items():
+        split, _, metric = name.partition("/")
+        grouped.setdefault(metric or split, {})[split] = curve
+    return [
+        (metric, Markup(plots.training_svg(metric, curves, f"training-{i}")))
+        for i, (metric, curves) in enumerate(grouped.items())
+    ]
+
+
+def _problems(data: ReportData) -> Iterator[str]:
+    """Yields every contradiction between the parts of the report's data."""
+    metrics = {name for system in data.systems.values() for name in system.metrics}
+    for what, name, known in [
+        ("main_system", data.main_system, data.systems),
+        ("primary_metric", data.primary_metric, metrics),
+        *(("differences: baseline", row.baseline, data.systems) for row in data.differences),
+        *(("differences: metric", row.metric, metrics) for row in data.differences),
+        *(("pr_curves: system", name, data.systems) for name in data.pr_curves),
+    ]:
+        if name not in known:
+            near = get_close_matches(name, list(known), 1, 0) or ["nothing"]
+            yield f"{what} {name!r} is not in the table; nearest is {near[0]!r}"
+    main = data.systems.get(data.main_system)
+    if main and data.primary_metric not in main.metrics:
+        yield f"main_system {data.main_system!r} has no value for {data.primary_metric!r}"
+    k = len(data.intentions.names)
+    if data.intentions.confusion.shape != (k, k):
+        yield f"confusion has shape {data.intentions.confusion.shape}, but there are {k} intentions"
+    for split, counts in data.intentions.counts.items():
+        if len(counts) != k:
+            yield f"counts of split {split!r} has {len(counts)} entries for {k} intentions"
+    for example in data.examples:
+        if not example.ranked:
+            yield f"conversation {example.id!r} has no ranked sticker; give its best five"
+        for picture in [example.gold, *(ranked.picture for ranked in example.ranked)]:
+            if picture.attention is not None and len(picture.attention) != len(ATTRIBUTES):
+                yield (
+                    f"sticker {picture.sticker!r} in {example.id!r} has attention for "
+                    f"{len(picture.attention)} attributes; give one map for each of {ATTRIBUTES}"
+                )
+
+
+def _plain(value: Any) -> Any:
+    """Turns what JSON does not know into what it does."""
+    if is_dataclass(value):
+        return vars(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{value!r} cannot be written as JSON; give numbers, texts, lists or dicts")
+
+
+def _json(content: Any, indent: int | None = None) -> str:
+    try:
+        return json.dumps(
+            content, default=_plain, ensure_ascii=False, allow_nan=False, indent=indent
+        )
+    except ValueError as error:
+        loaded = json.loads(json.dumps(content, default=_plain))
+        keys = ", ".join(_not_finite(loaded, ""))
+        raise ValueError(
+            f"JSON holds no NaN or infinity, but these are: {keys}. Leave the keys out."
+        ) from error
+
+
+def _not_finite(content: Any, key: str) -> Iterator[str]:
+    if isinstance(content, float) and not math.isfinite(content):
+        yield key
+    elif isinstance(content, dict | list):
+        for name, value in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from _not_finite(value, f"{key}.{name}" if key else str(name))
+
+
+def _write(path: Path, text: str) -> Path:
+    """Writes beside the target first, so that a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(beside, path)
+    return path

@@ -1,0 +1,125 @@
+"""What training, evaluation and retrieval may touch of a system; nothing else.
+
+A system is an NNX module. Outside this package it exists as a pair (graphdef, params), where
+params is a plain nested dict of arrays with string keys: easy to match by path, to shard, to
+save and to compare. ``merge`` puts the two together inside a jitted function.
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+from flax import nnx, struct
+from jaxtyping import Array, Float
+
+from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker
+
+Params = dict[str, Any]
+
+
+@struct.dataclass
+class Candidates:
+    """The columns of a training score matrix; column b < B is the gold sticker of anchor b.
+
+    Attributes:
+      index: i32[C], gallery index of each column.
+      intentions: bool[C, K], intentions with which each column is annotated in train.
+    """
+
+    index: jax.Array
+    intentions: jax.Array
+
+
+@runtime_checkable
+class System(Protocol):
+    """One retrieval system: two encoders, a score, a loss, and the roles of its parameters."""
+
+    requires: frozenset[str]
+    negatives: "Negatives"
+
+    def encode_context(self, batch: Batch, *, key: Array | None = None) -> Context:
+        """Encodes B conversations; ``key`` switches dropout on."""
+        ...
+
+    def encode_sticker(
+        self, bank: Bank, *, key: Array | None = None, attention: bool = False
+    ) -> Sticker:
+        """Encodes N stickers; ``attention`` also returns what each attribute attended to."""
+        ...
+
+    def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
+        """Returns float32 scores, higher is better; a row or column never depends on others."""
+        ...
+
+    def loss(
+        self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """Returns the total loss and its parts and metrics, all scalars."""
+        ...
+
+    def cache_labels(self, labels: Labels) -> Labels:
+        """Adds the frozen lower layers' output for the intention names."""
+        ...
+
+    def cache_context(self, batch: Batch) -> Array | None:
+        """Returns the frozen lower layers' output for a batch, or None where nothing is frozen."""
+        ...
+
+    def cache_bank(self, bank: Bank) -> Bank:
+        """Adds the frozen lower layers' output for the stickers of ``bank``."""
+        ...
+
+    def param_groups(self) -> dict[str, str]:
+        """Returns {role: regex of parameter paths}; together they cover every parameter."""
+        ...
+
+    def frozen_patterns(self) -> tuple[str, ...]:
+        """Returns regexes of the parameters that the frozen layers hold."""
+        ...
+
+    def post_update(self, params: Params) -> Params:
+        """Projects parameters back into their range after an optimiser step."""
+        ...
+
+
+@struct.dataclass
+class Negatives:
+    """Which columns a system trains against, besides the batch's own gold stickers.
+
+    Attributes:
+      bank: whether gallery stickers outside the batch are columns.
+      size: how many of them are sampled per step; 0 = the whole gallery.
+      live: whether they are encoded with gradient in every step (cheap once the towers are
+        frozen and cached) or read from embeddings that are refreshed every ``refresh_steps``.
+      refresh_steps: steps between refreshes; read when not live.
+    """
+
+    bank: bool = struct.field(pytree_node=False)
+    size: int = struct.field(pytree_node=False)
+    live: bool = struct.field(pytree_node=False)
+    refresh_steps: int = struct.field(pytree_node=False)
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, Params]:
+    """Takes a module apart into its structure and a plain dict of its parameters."""
+    graphdef, state = nnx.split(model, nnx.Param)
+    return graphdef, _string_keys(nnx.to_pure_dict(state))
+
+
+def merge(graphdef: nnx.GraphDef, params: Params) -> Any:
+    """Puts a module together again; inverse of ``split``."""
+    return nnx.merge(graphdef, nnx.State(_layer_keys(params)))
+
+
+def _string_keys(tree: Any) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    return {str(key): _string_keys(value) for key, value in tree.items()}
+
+
+def _layer_keys(tree: Any) -> Any:
+    # NNX addresses the layers of a list by int.
+    if not isinstance(tree, dict):
+        return nnx.Param(tree)
+    return {
+        int(key) if key.isdigit() else key: _layer_keys(value) for key, value in tree.items()
+    }

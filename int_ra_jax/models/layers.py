@@ -1,0 +1,230 @@
+"""The pieces that towers and heads are made of.
+
+Modules hold parameters in float32 under the names of Hugging Face's Flax models (kernel, bias,
+scale, embedding) and compute in their ``dtype``; statistics and softmax are always float32.
+Randomness enters through an explicit key, so that every call is a pure function.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, overload
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Float32, Int, PRNGKeyArray
+
+INIT_STDDEV = 0.02  # BERT's truncated normal for every weight that is created from scratch
+
+
+class Linear(nnx.Linear):
+    """A dense layer with BERT's initialisation; parameters ``kernel`` [in, out] and ``bias``."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool = True,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        super().__init__(
+            in_features,
+            out_features,
+            use_bias=use_bias,
+            dtype=dtype,
+            kernel_init=jax.nn.initializers.truncated_normal(INIT_STDDEV),
+            rngs=rngs,
+        )
+
+
+class LayerNorm(nnx.LayerNorm):
+    """Layer normalisation over the last axis; parameters ``scale`` and ``bias``.
+
+    ``epsilon`` has no default: BERT uses 1e-12 and CLIP 1e-5, and either in the other's place
+    breaks parity. The variance is the two-pass one, which does not cancel for large means.
+    """
+
+    def __init__(
+        self, features: int, *, epsilon: float, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
+    ) -> None:
+        super().__init__(features, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
+
+
+class Embed(nnx.Module):
+    """A lookup table; parameter ``embedding`` [entries, features].
+
+    Rows are gathered before they are cast, so a bfloat16 tower does not convert the whole
+    vocabulary in every step. An id outside the table gives NaN and not another row.
+    """
+
+    def __init__(
+        self, entries: int, features: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
+    ) -> None:
+        init = jax.nn.initializers.truncated_normal(INIT_STDDEV)
+        self.embedding = nnx.Param(init(rngs.params(), (entries, features), jnp.float32))
+        self.dtype = dtype
+
+    def __call__(self, ids: Int[Array, "*B"]) -> Float[Array, "*B D"]:
+        """Returns one row per id.
+
+        Args:
+          ids: [*B] row numbers in [0, entries).
+
+        Returns:
+          [*B, D] rows in the compute dtype.
+        """
+        rows = jnp.take(self.embedding[...], ids, axis=0, mode="fill", fill_value=jnp.nan)
+        return rows.astype(self.dtype)
+
+
+def dropout(x: Float[Array, "*B"], rate: float, key: PRNGKeyArray | None) -> Float[Array, "*B"]:
+    """Returns x with entries zeroed at random and the others scaled to keep the mean.
+
+    Args:
+      x: any activations.
+      rate: share that is zeroed, in [0, 1).
+      key: random key; None (evaluation) returns x itself, as does rate 0.
+
+    Returns:
+      The same shape and dtype as x.
+    """
+    if key is None or rate == 0.0:
+        return x
+    kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(kept, x / (1.0 - rate), 0).astype(x.dtype)
+
+
+def gelu_exact(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """Returns x times the Gaussian distribution function (erf): BERT's gelu, not JAX's default."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def quick_gelu(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """Returns x sigmoid(1.702 x), the approximation that CLIP was trained with."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+Activation = Callable[[jax.Array], jax.Array]
+_gelu_tanh = partial(jax.nn.gelu, approximate=True)
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": gelu_exact,
+    "gelu_new": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+"""Activations by the name that ``hidden_act`` has in a Hugging Face config.json."""
+
+
+def activation(name: str) -> Activation:
+    """Returns the activation that a Hugging Face config calls ``name``.
+
+    Raises:
+      ValueError: for a name that is not in ``ACTIVATIONS``.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {name!r} (hidden_act); known: {sorted(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def shape_problems(hidden_act: str, hidden_size: int, heads: int) -> list[str]:
+    """Returns what is wrong with a tower's config that every tower would reject; empty if nothing.
+
+    Args:
+      hidden_act: name of the activation.
+      hidden_size: width of the tower.
+      heads: number of attention heads, which must divide the width.
+
+    Returns:
+      One phrase per problem.
+    """
+    problems = []
+    if hidden_act not in ACTIVATIONS:
+        problems.append(f"hidden_act {hidden_act!r}: known are {sorted(ACTIVATIONS)}")
+    if hidden_size % heads:
+        problems.append(
+            f"hidden_size {hidden_size} is not divisible by num_attention_heads {heads}"
+        )
+    return problems
+
+
+def masked_mean(tokens: Float[Array, "*B L D"], mask: Bool[Array, "*B L"]) -> Float[Array, "*B D"]:
+    """Returns the mean over the real tokens, accumulated in float32.
+
+    Args:
+      tokens: [*B, L, D] features.
+      mask: [*B, L], True where a token is real; a row without any gives zeros.
+
+    Returns:
+      [*B, D] in the dtype of the tokens.
+    """
+    total = jnp.einsum(
+        "...ld,...l->...d", tokens, mask.astype(tokens.dtype), preferred_element_type=jnp.float32
+    )
+    number = jnp.maximum(mask.sum(-1, keepdims=True), 1)
+    return (total / number).astype(tokens.dtype)
+
+
+@overload
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    return_weights: Literal[False] = False,
+    rate: float = 0.0,
+    dropout_key: PRNGKeyArray | None = None,
+) -> jax.Array: ...
+@overload
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array | None = None,
+    *,
+    return_weights: Literal[True],
+    rate: float = 0.0,
+    dropout_key: PRNGKeyArray | None = None,
+) -> tuple[jax.Array, jax.Array]: ...
+def attend(
+    query: Float[Array, "B Q H C"],
+    key: Float[Array, "B M H C"],
+    value: Float[Array, "B M H C"],
+    mask: Bool[Array, "B M"] | None = None,
+    *,
+    return_weights: bool = False,
+    rate: float = 0.0,
+    dropout_key: PRNGKeyArray | None = None,
+) -> Float[Array, "B Q H C"] | tuple[Float[Array, "B Q H C"], Float32[Array, "B H Q M"]]:
+    """Returns scaled dot-product attention for every head.
+
+    Masked keys get a weight of exactly zero. A row whose keys are all masked gets equal weights:
+    finite numbers with a finite gradient, which the caller must not read.
+
+    Args:
+      query: [B, Q, H, C] already projected and split into H heads.
+      key: [B, M, H, C].
+      value: [B, M, H, C].
+      mask: [B, M], True where a key may be attended to; None where all may.
+      return_weights: whether to return the attention weights as well.
+      rate: dropout rate of the attention weights.
+      dropout_key: random key for that dropout; None for none.
+
+    Returns:
+      [B, Q, H, C] in the dtype of value; with ``return_weights`` also the weights f32[B, H, Q, M]
+      before dropout, which sum to 1 over M.
+    """
+    logits = jnp.einsum("bqhc,bmhc->bhqm", query, key, preferred_element_type=jnp.float32)
+    logits = logits * query.shape[-1] ** -0.5
+    if mask is not None:
+        # The lowest finite number and not -inf, which would make NaN of a fully masked row.
+        logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(logits, axis=-1)
+    kept = dropout(weights, rate, dropout_key).astype(value.dtype)
+    mixed = jnp.einsum("bhqm,bmhc->bqhc", kept, value)
+    return (mixed, weights) if return_weights else mixed

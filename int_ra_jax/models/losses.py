@@ -1,0 +1,150 @@
+"""Losses as pure functions of arrays: they know no model, no batch and no parameter tree.
+
+A retrieval loss sees a score matrix [B, C] of B anchors against C candidate columns, of which
+column b < B is the gold sticker of anchor b, and boolean masks that say which pairs count.
+All arithmetic is float32.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+_MASKED = -1e30  # finite, so that a row without any candidate has a finite gradient
+
+
+def positive_scores(scores: Float[Array, "B C"]) -> Float[Array, "B"]:
+    """Returns each anchor's score against its own gold sticker (column b of row b)."""
+    return jnp.diagonal(scores[:, : scores.shape[0]])
+
+
+def negative_pairs(
+    gold: Int[Array, "B"],
+    intention: Int[Array, "B"],
+    column: Int[Array, "C"],
+    column_intentions: Bool[Array, "C K"],
+    in_scope: Bool[Array, "C"],
+    mask_same_intention: bool,
+) -> Bool[Array, "B C"]:
+    """Returns which (anchor, column) pairs are valid negatives.
+
+    The gold sticker is never a negative, however often it stands among the columns: with 1,025
+    stickers for 1,269 conversations, one sticker answers several conversations of a batch.
+
+    Args:
+      gold: gallery index of each anchor's gold sticker.
+      intention: class id of each anchor's intention.
+      column: gallery index of each column.
+      column_intentions: intentions with which each column's sticker is annotated in train.
+      in_scope: columns from which negatives are drawn at all.
+      mask_same_intention: also spare stickers annotated with the anchor's intention, which
+        evaluation counts as correct.
+    """
+    negative = in_scope[None, :] & (gold[:, None] != column[None, :])
+    if mask_same_intention:
+        negative &= ~column_intentions[:, intention].T
+    return negative
+
+
+def hinge_loss(
+    scores: Float[Array, "B C"], negative: Bool[Array, "B C"], margin: float
+) -> Float[Array, ""]:
+    """Returns the mean over valid pairs of max(0, margin - cos_pos + cos_neg).
+
+    Deviates from Eq. (14) as printed, which lowers the positive's similarity and is symmetric in
+    positive and negative; this is its only consistent reading, where rho_pos is a distance.
+    A batch without any valid negative gives 0.
+
+    Args:
+      scores: cosines; column b of row b is the positive.
+      negative: which pairs count.
+      margin: cosine.
+    """
+    violations = jax.nn.relu(margin - positive_scores(scores)[:, None] + scores)
+    return jnp.sum(violations * negative) / jnp.maximum(jnp.sum(negative), 1)
+
+
+def literal_eq14(
+    scores: Float[Array, "B C"], negative: Bool[Array, "B C"], margin: float
+) -> Float[Array, ""]:
+    """Returns Eq. (14) as printed, mean over pairs: max(0, cos_neg - (1 - cos_pos) + margin).
+
+    Kept to show the defect: both derivatives are +1, so descent pushes the positive away.
+    """
+    terms = jax.nn.relu(scores - (1.0 - positive_scores(scores)[:, None]) + margin)
+    return jnp.sum(terms * negative) / jnp.maximum(jnp.sum(negative), 1)
+
+
+def infonce(
+    scores: Float[Array, "B C"], negative: Bool[Array, "B C"], logit_scale: Float[Array, ""]
+) -> Float[Array, ""]:
+    """Returns the symmetric contrastive loss, false negatives left out of both softmaxes.
+
+    Conversations choose among all columns; stickers choose among the batch's conversations.
+    Source: CLIP (Radford et al. 2021), Fig. 3; it is what the released Int-RA code really trains.
+
+    Args:
+      scores: cosines; column b of row b is the positive.
+      negative: which pairs may stand in a denominator besides the positive.
+      logit_scale: logarithm of the inverse temperature.
+    """
+    batch = scores.shape[0]
+    logits = scores * jnp.exp(logit_scale)
+    positive = jnp.eye(batch, scores.shape[1], dtype=bool)
+
+    def one_way(logits: Float[Array, "R M"], allowed: Bool[Array, "R M"]) -> Float[Array, ""]:
+        allowed = allowed | positive[:, : logits.shape[1]]
+        masked = jnp.where(allowed, logits, _MASKED)
+        return jnp.mean(jax.nn.logsumexp(masked, axis=1) - positive_scores(logits))
+
+    square = logits[:, :batch]
+    return 0.5 * (one_way(logits, negative) + one_way(square.T, negative[:, :batch].T))
+
+
+def multi_positive(
+    scores: Float[Array, "B C"],
+    positive: Bool[Array, "B C"],
+    negative: Bool[Array, "B C"],
+    logit_scale: Float[Array, ""],
+) -> Float[Array, ""]:
+    """Returns -mean over positives of log softmax, the softmax over positives and negatives.
+
+    Every sticker of the gold intention is a positive, as the evaluation defines it.
+    Source: SupCon (Khosla et al. 2020), Eq. (2).
+
+    Args:
+      scores: cosines.
+      positive: which pairs are positives; every row has at least one.
+      negative: which pairs are negatives.
+      logit_scale: logarithm of the inverse temperature.
+    """
+    logits = jnp.where(positive | negative, scores * jnp.exp(logit_scale), _MASKED)
+    log_probabilities = jax.nn.log_softmax(logits, axis=1)
+    per_row = jnp.sum(jnp.where(positive, log_probabilities, 0.0), axis=1)
+    return -jnp.mean(per_row / jnp.maximum(jnp.sum(positive, axis=1), 1))
+
+
+def intention_loss(
+    logits: Float[Array, "B K"],
+    intention: Int[Array, "B"],
+    class_weights: Float[Array, "K"] | None = None,
+    label_smoothing: float = 0.0,
+) -> Float[Array, ""]:
+    """Returns the cross-entropy of the intention, one log-softmax, mean over the batch.
+
+    The released code applies softmax twice, which floors its loss at ln(e + K - 1) - 1.
+    Source: Int-RA paper, Eq. (4) to (6).
+
+    Args:
+      logits: unscaled by softmax.
+      intention: class ids.
+      class_weights: weight of each class, or None; the mean is then weighted.
+      label_smoothing: probability moved from the gold class to the uniform distribution.
+    """
+    num_classes = logits.shape[1]
+    target = jax.nn.one_hot(intention, num_classes)
+    target = target * (1.0 - label_smoothing) + label_smoothing / num_classes
+    losses = -jnp.sum(target * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=1)
+    if class_weights is None:
+        return jnp.mean(losses)
+    weights = class_weights[intention]
+    return jnp.sum(weights * losses) / jnp.maximum(jnp.sum(weights), 1e-12)

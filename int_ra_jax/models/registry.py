@@ -1,0 +1,69 @@
+"""From ``model.name`` to a system; adding one takes a module with that class and a line here."""
+
+import importlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from ml_collections import ConfigDict
+
+from int_ra_jax.models.bert import BertConfig, BertModel
+from int_ra_jax.models.clip_vision import ClipVisionConfig, ClipVisionModel
+from int_ra_jax.models.interface import Params, System, split
+
+# Imported when asked for, so that one system never loads another's code.
+SYSTEMS: dict[str, str] = {"int_ra": "int_ra_jax.models.int_ra:IntRA"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a system must know about its towers and its data set before it can be built.
+
+    Attributes:
+      text: shape of the text tower.
+      image: shape of the image tower.
+      num_intentions: K.
+      intention_counts: how often each intention occurs in train.
+    """
+
+    text: BertConfig
+    image: ClipVisionConfig
+    num_intentions: int
+    intention_counts: tuple[int, ...]
+
+
+def build(config: ConfigDict, facts: Facts, rngs: nnx.Rngs) -> System:
+    """Builds the system of ``config.model.name`` with random parameters."""
+    module, name = SYSTEMS[config.model.name].split(":")
+    dtype = jnp.dtype(config.model.dtype)
+    rate = config.model.dropout
+    text = replace(facts.text, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
+    system: System = getattr(importlib.import_module(module), name)(
+        BertModel(text, dtype=dtype, rngs=rngs),
+        ClipVisionModel(facts.image, dtype=dtype, rngs=rngs),
+        config,
+        num_intentions=facts.num_intentions,
+        intention_counts=facts.intention_counts,
+        rngs=rngs,
+    )
+    return system
+
+
+def abstract(config: ConfigDict, facts: Facts) -> tuple[nnx.GraphDef, Params]:
+    """Returns the structure and the shapes of a system, without computing any parameter."""
+    graphdef: list[nnx.GraphDef] = []
+
+    def parameters() -> Params:
+        structure, params = split(build(config, facts, nnx.Rngs(0)))  # type: ignore[arg-type]
+        graphdef.append(structure)
+        return params
+
+    shapes: Any = jax.eval_shape(parameters)
+    return graphdef[0], shapes
+
+
+def initialise(config: ConfigDict, facts: Facts) -> Params:
+    """Returns random parameters that depend on ``config.seed`` alone; may be jitted."""
+    return split(build(config, facts, nnx.Rngs(config.seed)))[1]  # type: ignore[arg-type]

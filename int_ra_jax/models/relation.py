@@ -1,0 +1,144 @@
+"""The sticker side of Int-RA: attributes attend to image regions and weigh them (Eq. 9 to 12).
+
+    regions   [N, R, Dv] --f_vis--> h^I [N, R, D] --+-- keys, values
+    attributes[N, Q, Dt] --f_des--> h^A [N, Q, D] --+-- queries --> M_j [N, Q, D]
+    M = pool of M_j over the attributes present;  H^R = v + M * v,  v = mean of h^I over regions
+
+The printed "relation score" cannot be a scalar: cosine would ignore it (see ``relation: scalar``).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from int_ra_jax.models.layers import attend, dropout
+
+
+def pool_attributes(
+    values: Float[Array, "N Q D"], mask: Bool[Array, "N Q"], how: str
+) -> Float[Array, "N D"]:
+    """Pools over the attributes present; a sticker without any attribute gives zeros.
+
+    Source: Int-RA paper, M = max_j M_j, Sec. 3.4.
+
+    Args:
+      values: one vector per query (an attribute, or one of its tokens).
+      mask: True where the query is real.
+      how: max | mean | logsumexp.
+    """
+    weight = mask[:, :, None]
+    if how == "mean":
+        return jnp.sum(values * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)
+    reduce = {"max": jnp.max, "logsumexp": jax.nn.logsumexp}[how]
+    # Absent queries must not win; an all-absent row is replaced first so that its gradient is 0.
+    any_present = jnp.any(weight, axis=1, keepdims=True)
+    pooled = reduce(jnp.where(weight | ~any_present, values, -1e30), axis=1)
+    return jnp.where(any_present[:, 0], pooled, 0.0)
+
+
+class RelationAttention(nnx.Module):
+    """Multi-head attention from attributes to regions, one parameter set for the attributes.
+
+    The keys carry no bias: softmax over the regions cancels it, so it would never get a gradient.
+    Source: Int-RA paper, Eq. (11).
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, output_projection: bool, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        if width % heads:
+            raise ValueError(
+                f"model.joint_width={width} is not divisible by model.heads={heads}; "
+                f"use a multiple of {heads}."
+            )
+        self.heads = heads
+        self.query = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.key = nnx.Linear(width, width, use_bias=False, dtype=dtype, rngs=rngs)
+        self.value = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs) if output_projection else None
+
+    def __call__(
+        self, attributes: Float[Array, "N Q D"], regions: Float[Array, "N R D"]
+    ) -> tuple[Float[Array, "N Q D"], Float[Array, "N H Q R"]]:
+        """Returns the attended values M_j and the attention weights (each sums to 1 over R)."""
+
+        def by_head(x: Float[Array, "N M D"]) -> Float[Array, "N M H C"]:
+            return x.reshape(*x.shape[:2], self.heads, -1)
+
+        attended, weights = attend(
+            by_head(self.query(attributes)),
+            by_head(self.key(regions)),
+            by_head(self.value(regions)),
+            None,
+            return_weights=True,
+        )
+        attended = attended.reshape(attributes.shape)
+        return (attended if self.out is None else self.out(attended)), weights
+
+
+class RelationAwareSticker(nnx.Module):
+    """Fuses a sticker's regions and attributes into one vector H^R (Eq. 9 to 12).
+
+    Args:
+      text_width: Dt.
+      image_width: Dv.
+      config: the ``model`` section: joint_width, heads, output_projection, attributes, relation,
+        relation_pool, residual, dropout.
+      dtype: compute dtype of the projections.
+      rngs: for the initial parameters.
+    """
+
+    def __init__(
+        self, text_width: int, image_width: int, config: "object", dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        width = config.joint_width
+        self.relation = config.relation
+        self.relation_pool = config.relation_pool
+        self.residual = config.residual
+        self.dropout = config.dropout
+        self.f_vis = nnx.Linear(image_width, width, dtype=dtype, rngs=rngs)
+        reads = config.attributes == "on"
+        self.f_des = nnx.Linear(text_width, width, dtype=dtype, rngs=rngs) if reads else None
+        self.attention = (
+            RelationAttention(
+                width,
+                config.heads,
+                output_projection=config.output_projection,
+                dtype=dtype,
+                rngs=rngs,
+            )
+            if reads
+            else None
+        )
+
+    def __call__(
+        self,
+        regions: Float[Array, "N R Dv"],
+        attributes: Float[Array, "N Q Dt"] | None,
+        mask: Bool[Array, "N Q"] | None,
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "N D"], Float[Array, "N Q R"] | None]:
+        """Returns H^R (float32, not normalised) and the attention mass averaged over heads.
+
+        Args:
+          regions: image tokens.
+          attributes: one token per attribute, or all their tokens; None is ``attributes: off``.
+          mask: True where the query is real.
+          key: switches dropout on.
+        """
+        h_i = dropout(self.f_vis(regions), self.dropout, key)
+        pooled = jnp.mean(h_i.astype(jnp.float32), axis=1)  # v, [N, D]
+        if self.attention is None or attributes is None:
+            return pooled, None
+        m, weights = self.attention(self.f_des(attributes), h_i)
+        mass = jnp.mean(weights.astype(jnp.float32), axis=1)  # [N, Q, R]
+        if self.relation == "region":
+            weight = pool_attributes(mass, mask, self.relation_pool)  # [N, R]
+            weighed = jnp.einsum("nr,nrd->nd", weight, h_i.astype(jnp.float32))
+        else:
+            m = m.astype(jnp.float32)
+            if self.relation == "scalar":
+                m = jnp.mean(m, axis=2, keepdims=True)  # [N, Q, 1]: one score per attribute
+            weighed = pool_attributes(m, mask, self.relation_pool) * pooled
+        return (pooled + weighed if self.residual else weighed), mass

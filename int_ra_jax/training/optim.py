@@ -1,0 +1,235 @@
+"""The optimiser: which parameter learns how fast, which one decays, which one is frozen.
+
+Every parameter belongs to one group, found by matching its whole path: its role comes from the
+system (``param_groups``), frozen ones from patterns, and only kernels decay, so neither LayerNorm
+nor biases, embeddings and the temperature do. Frozen parameters cost no optimiser memory.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+
+from int_ra_jax.common.params import flatten, label_by_pattern
+
+OPTIMISERS = ("adam", "adamw")
+SCHEDULES = ("constant", "cosine", "linear")
+_KERNEL = r"(?:.*/)?kernel"
+
+
+@dataclass(frozen=True)
+class Group:
+    """One row of the table that is logged when training starts.
+
+    Attributes:
+      name: role and state: decayed, plain (no decay) or frozen.
+      tensors: number of arrays.
+      parameters: number of numbers in them.
+      learning_rate: at the end of warm-up; 0 if frozen.
+      weight_decay: per step, times the learning rate; 0 for none.
+      frozen: whether the group keeps its values.
+    """
+
+    name: str
+    tensors: int
+    parameters: int
+    learning_rate: float
+    weight_decay: float
+    frozen: bool
+
+
+@dataclass(frozen=True)
+class OptimiserInfo:
+    """What the optimiser was built from, for the log, the loop and the step.
+
+    Attributes:
+      groups: sorted by name; together they hold every parameter once.
+      trainable: paths of the parameters that are not frozen.
+      schedule: step (0 = first update) -> learning rate before the roles' multipliers.
+    """
+
+    groups: tuple[Group, ...]
+    trainable: frozenset[str]
+    schedule: Callable[[Any], Any]
+
+
+def make_optimizer(
+    config: Any,
+    params: Any,
+    roles: Mapping[str, str],
+    *,
+    total_steps: int,
+    frozen: Sequence[str] = (),
+) -> tuple[optax.GradientTransformation, OptimiserInfo]:
+    """Builds the optimiser of a run.
+
+    Args:
+      config: the section ``config.optim``: name, lr, schedule, warmup_steps, weight_decay, b1, b2,
+        eps, clip_norm (global norm over the trainable parameters, 0 = off), multipliers
+        {role: factor of lr} and frozen (regexes of paths).
+      params: pytree of parameters, concrete or abstract.
+      roles: {role: regex of paths}; the first full match counts.
+      total_steps: updates of the whole run; the schedules end there.
+      frozen: more regexes of frozen paths, those of the system.
+
+    Returns:
+      The optax transformation, and what it was built from.
+
+    Raises:
+      ValueError: with every value of ``config.optim`` that cannot be meant, or if a parameter has
+        no role, a pattern matches nothing, or nothing is left to train.
+    """
+    problems = _problems(config, roles, total_steps)
+    if problems:
+        raise ValueError("config.optim cannot be used:\n  " + "\n  ".join(problems))
+    schedule = make_schedule(config, total_steps)
+    members = _assign(config, params, roles, tuple(dict.fromkeys((*config.frozen, *frozen))))
+    label_of = {path: member.label for path, member in members.items()}
+    structure = jax.tree.structure(params)
+    updates = {member.label: _group_update(config, schedule, member) for member in members.values()}
+    steps = [optax.partition(updates, jax.tree.unflatten(structure, list(label_of.values())))]
+    if config.clip_norm:
+        # Gradients of frozen parameters must not count in the norm.
+        is_frozen = [member.frozen for member in members.values()]
+        steps.insert(0, optax.masked(optax.set_to_zero(), jax.tree.unflatten(structure, is_frozen)))
+        steps.insert(1, optax.clip_by_global_norm(config.clip_norm))
+    info = OptimiserInfo(
+        groups=_groups(config, flatten(params), members),
+        trainable=frozenset(path for path, member in members.items() if not member.frozen),
+        schedule=schedule,
+    )
+    return optax.chain(*steps), info
+
+
+def make_schedule(config: Any, total_steps: int) -> Callable[[Any], Any]:
+    """Returns step -> learning rate; steps count from 0.
+
+    Warm-up rises in equal parts and is complete after ``warmup_steps`` updates; its first update
+    already has lr / warmup_steps, not 0. Cosine and linear end at 0 after ``total_steps``.
+    """
+    warmup, rest = config.warmup_steps, total_steps - config.warmup_steps
+    if config.schedule == "cosine":
+        main = optax.cosine_decay_schedule(config.lr, rest)
+    elif config.schedule == "linear":
+        main = optax.linear_schedule(config.lr, 0.0, rest)
+    else:
+        main = optax.constant_schedule(config.lr)
+    if not warmup:
+        return main
+    rise = optax.linear_schedule(0.0, config.lr, warmup)
+    return optax.join_schedules([lambda step: rise(step + 1), main], [warmup])
+
+
+def describe(info: OptimiserInfo) -> str:
+    """Returns the table of parameter groups, one line each, for the log."""
+    rows = [("group", "tensors", "parameters", "learning rate", "weight decay")]
+    for group in info.groups:
+        rate = "frozen" if group.frozen else f"{group.learning_rate:g}"
+        decay = f"{group.weight_decay:g}" if group.weight_decay else "-"
+        rows.append((group.name, f"{group.tensors}", f"{group.parameters:,}", rate, decay))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+@dataclass(frozen=True)
+class _Member:
+    """The group of one parameter."""
+
+    role: str
+    decay: bool
+    frozen: bool
+
+    @property
+    def label(self) -> str:
+        state = "frozen" if self.frozen else "decayed" if self.decay else "plain"
+        return f"{self.role} {state}"
+
+
+def _assign(
+    config: Any, params: Any, roles: Mapping[str, str], patterns: tuple[str, ...]
+) -> dict[str, _Member]:
+    """Returns path -> group, in the tree's order."""
+    role_of = flatten(label_by_pattern(params, [(roles[role], role) for role in roles]))
+    rules = [*((pattern, True) for pattern in patterns), (r".*", False)]
+    frozen = flatten(label_by_pattern(params, rules))
+    if all(frozen.values()):
+        raise ValueError(f"every parameter is frozen by {patterns}: nothing is left to train.")
+    rules = [(_KERNEL, config.weight_decay > 0), (r".*", False)]
+    decay = flatten(label_by_pattern(params, rules, allow_unused=True))
+    return {
+        path: _Member(role, decay[path] and not frozen[path], frozen[path])
+        for path, role in role_of.items()
+    }
+
+
+def _group_update(
+    config: Any, schedule: Callable[[Any], Any], member: _Member
+) -> optax.GradientTransformation:
+    if member.frozen:
+        return optax.set_to_zero()
+    multiplier = config.multipliers[member.role]
+    steps = [optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)]
+    if member.decay:
+        steps.append(optax.add_decayed_weights(config.weight_decay))
+    steps.append(optax.scale_by_learning_rate(lambda step: multiplier * schedule(step)))
+    return optax.chain(*steps)
+
+
+def _groups(
+    config: Any, leaves: Mapping[str, Any], members: Mapping[str, _Member]
+) -> tuple[Group, ...]:
+    paths_of: dict[_Member, list[str]] = {}
+    for path, member in members.items():
+        paths_of.setdefault(member, []).append(path)
+    return tuple(
+        Group(
+            name=member.label,
+            tensors=len(paths),
+            parameters=sum(math.prod(leaves[path].shape) for path in paths),
+            learning_rate=0.0 if member.frozen else config.lr * config.multipliers[member.role],
+            weight_decay=config.weight_decay if member.decay else 0.0,
+            frozen=member.frozen,
+        )
+        for member, paths in sorted(paths_of.items(), key=lambda item: item[0].label)
+    )
+
+
+def _problems(config: Any, roles: Mapping[str, str], total_steps: int) -> list[str]:
+    problems = []
+    for key, names in (("name", OPTIMISERS), ("schedule", SCHEDULES)):
+        if (value := getattr(config, key)) not in names:
+            near = difflib.get_close_matches(str(value), names, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            problems.append(f"{key} is {value!r}; there are {', '.join(names)}.{hint}")
+    for key, low, high in (
+        ("lr", 0.0, math.inf),
+        ("b1", 0.0, 1.0),
+        ("b2", 0.0, 1.0),
+        ("eps", 0.0, math.inf),
+        ("clip_norm", 0.0, math.inf),
+        ("weight_decay", 0.0, math.inf),
+    ):
+        value = getattr(config, key)
+        if not low <= value < high:
+            problems.append(f"{key} is {value}; use a value from {low:g} to below {high:g}.")
+    if config.name == "adam" and config.weight_decay:
+        problems.append(f"weight_decay is {config.weight_decay}, but adam has none; use adamw.")
+    if not 0 <= config.warmup_steps < total_steps:
+        problems.append(
+            f"warmup_steps is {config.warmup_steps}; use 0 or more, and less than the "
+            f"{total_steps} steps of this run."
+        )
+    missing = [role for role in roles if role not in config.multipliers]
+    if missing:
+        problems.append(f"multipliers has no factor for {', '.join(missing)}.")
+    return problems

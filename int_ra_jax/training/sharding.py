@@ -1,0 +1,159 @@
+"""Where arrays live: the mesh, and one table of parameter path -> axes.
+
+The models know no mesh. ``jax.jit`` is given these shardings for its inputs and outputs and the
+compiler inserts the communication. ``data`` splits the batch; ``fsdp`` splits the batch and the
+parameters with their optimiser moments; ``tensor`` splits the wide layers of the towers.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from int_ra_jax.common.params import label_by_pattern
+
+AXES = ("data", "fsdp", "tensor")
+
+# Layers come in pairs: the first splits what it computes over ``tensor``, the second what it reads,
+# so that one reduction per pair is enough. Optimiser moments end in the path of their parameter.
+_RULES: tuple[tuple[str, P], ...] = (
+    # BERT-shaped text tower; kernels are [in, out].
+    (r"(?:.*/)?embeddings/word_embeddings/embedding", P("tensor", "fsdp")),
+    (r"(?:.*/)?layer/\d+/attention/self/(?:query|key|value)/kernel", P("fsdp", "tensor")),
+    (r"(?:.*/)?layer/\d+/attention/output/dense/kernel", P("tensor", "fsdp")),
+    (r"(?:.*/)?layer/\d+/intermediate/dense/kernel", P("fsdp", "tensor")),
+    (r"(?:.*/)?layer/\d+/output/dense/kernel", P("tensor", "fsdp")),
+    # CLIP-shaped image tower; the patch embedding is a convolution [height, width, in, out].
+    (r"(?:.*/)?embeddings/patch_embedding/kernel", P(None, None, None, "fsdp")),
+    (r"(?:.*/)?layers/\d+/self_attn/(?:q|k|v)_proj/kernel", P("fsdp", "tensor")),
+    (r"(?:.*/)?layers/\d+/self_attn/out_proj/kernel", P("tensor", "fsdp")),
+    (r"(?:.*/)?layers/\d+/mlp/fc1/kernel", P("fsdp", "tensor")),
+    (r"(?:.*/)?layers/\d+/mlp/fc2/kernel", P("tensor", "fsdp")),
+    # Heads and poolers.
+    (r"(?:.*/)?kernel", P("fsdp")),
+    # Biases, norms, small tables, counters and keys.
+    (r".*", P()),
+)
+
+
+def make_mesh(shape: Mapping[str, int]) -> Mesh:
+    """Returns the mesh of a run.
+
+    Uses as many devices as the shape says, the first ones if there are more.
+
+    Args:
+      shape: sizes of ``data``, ``fsdp`` and ``tensor``, >= 1; data = -1 takes all the devices that
+        the other two leave.
+
+    Raises:
+      ValueError: if an axis is missing or unknown, or the devices do not fit.
+    """
+    if set(shape) != set(AXES):
+        raise ValueError(
+            f"config.mesh has the axes {', '.join(sorted(shape))}; it needs {', '.join(AXES)}."
+        )
+    sizes = {axis: shape[axis] for axis in AXES}
+    wrong = [f"{axis}={size}" for axis, size in sizes.items() if size < 1]
+    if wrong not in ([], ["data=-1"]):
+        raise ValueError(f"config.mesh has {', '.join(wrong)}; use 1 or more, or data=-1 for all.")
+    devices = jax.devices()
+    model = sizes["fsdp"] * sizes["tensor"]
+    if sizes["data"] == -1:
+        if len(devices) % model:
+            raise ValueError(
+                f"{len(devices)} devices cannot be divided by fsdp x tensor = {model} "
+                f"(config.mesh.fsdp={sizes['fsdp']}, config.mesh.tensor={sizes['tensor']}). "
+                f"Use sizes whose product divides {len(devices)}, or set config.mesh.data."
+            )
+        sizes["data"] = len(devices) // model
+    count = sizes["data"] * model
+    if count > len(devices):
+        raise ValueError(
+            f"config.mesh asks for {count} devices ({_written(sizes)}), but there are "
+            f"{len(devices)}. Use smaller sizes, or --config.mesh.data=-1 for all the rest."
+        )
+    if jax.process_count() > 1 and count < len(devices):
+        raise ValueError(
+            f"config.mesh uses {count} of {len(devices)} devices ({_written(sizes)}), but with "
+            "several hosts all have to take part. Use --config.mesh.data=-1."
+        )
+    # Explicit axes, the default, fail at the first embedding look-up of a model without a mesh.
+    return jax.make_mesh(
+        tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:count]
+    )
+
+
+def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
+    """Returns one sharding per leaf of a training state or of parameters.
+
+    Optimiser moments follow their parameter, whose path their own path ends in. A dimension that
+    the mesh axis does not divide is replicated.
+
+    Args:
+      abstract_state: pytree of arrays or jax.ShapeDtypeStruct.
+      mesh: as ``make_mesh`` returns it.
+    """
+    specs = label_by_pattern(abstract_state, _RULES, allow_unused=True)
+    return jax.tree.map(
+        lambda leaf, spec: NamedSharding(mesh, _fitting(spec, leaf.shape, mesh)),
+        abstract_state,
+        specs,
+    )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a batch: its leading axis over data and fsdp."""
+    return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of what every device holds in full."""
+    return NamedSharding(mesh, P())
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, key: str = "config.train.batch_size") -> None:
+    """Raises if a batch cannot be split evenly, with the nearest sizes that can.
+
+    Args:
+      batch_size: conversations over all devices.
+      mesh: as ``make_mesh`` returns it.
+      key: name of the config value, for the message.
+
+    Raises:
+      ValueError: if data x fsdp does not divide the batch size.
+    """
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % parts:
+        below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
+        sizes = f"{below} or {above}" if below else f"{above}"
+        raise ValueError(
+            f"batch size {batch_size} is not divisible by {parts} devices ({key}={batch_size}, "
+            f"mesh data={mesh.shape['data']}, fsdp={mesh.shape['fsdp']}).\n"
+            f"Use {sizes}, or fewer devices with --config.mesh.data=1."
+        )
+
+
+def create_sharded(init_fn: Callable[[], Any], shardings: Any) -> Any:
+    """Returns ``init_fn()`` with every array created where it belongs, never whole on one device.
+
+    Args:
+      init_fn: pure function without arguments.
+      shardings: pytree of shardings with the structure of its result.
+    """
+    return jax.jit(init_fn, out_shardings=shardings)()
+
+
+def _fitting(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
+    if len(spec) > len(shape):
+        return P()
+    axes = [
+        axis if axis is not None and size % mesh.shape[axis] == 0 else None
+        for axis, size in zip(spec, shape, strict=False)
+    ]
+    return P(*axes)
+
+
+def _written(sizes: Mapping[str, int]) -> str:
+    return " x ".join(f"{axis}={size}" for axis, size in sizes.items())

@@ -1,0 +1,112 @@
+"""The one training step, for every system: encode, score, differentiate, update.
+
+Pure functions of (state, batch, resident); the loop jits them with shardings. Imports nothing of
+the data pipeline, so it runs on a machine that has only jax, flax, optax and orbax.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Int
+
+from int_ra_jax.common.params import flatten
+from int_ra_jax.common.types import Bank, Batch, Resident, Sticker
+from int_ra_jax.models.interface import Candidates, Negatives, Params, System, merge
+from int_ra_jax.training.state import TrainState
+
+Metrics = dict[str, Any]
+TrainStep = Callable[[TrainState, Batch, Resident], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, trainable: frozenset[str]
+) -> TrainStep:
+    """Returns the step function of a system.
+
+    Its metrics are the loss's own, ``gradient_norm`` (over the trainable parameters) and
+    ``leaf_gradient_norms`` {parameter path: norm}, from which the loop names parameters that a
+    configuration leaves without gradient.
+
+    Args:
+      graphdef: structure of the system.
+      optimizer: maps gradients to updates; frozen parameters get none.
+      trainable: paths of the parameters that are not frozen.
+    """
+
+    def train_step(
+        state: TrainState, batch: Batch, resident: Resident
+    ) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+
+        def loss_fn(params: Params) -> tuple[Array, Metrics]:
+            system: System = merge(graphdef, params)
+            return compute_loss(system, batch, resident, state.bank_embedding, key)
+
+        gradients, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
+        norms = {
+            path: jnp.sqrt(jnp.sum(jnp.square(leaf.astype(jnp.float32))))
+            for path, leaf in flatten(gradients).items()
+            if path in trainable
+        }
+        norm = jnp.sqrt(sum(jnp.square(value) for value in norms.values()))
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = merge(graphdef, state.params).post_update(
+            optax.apply_updates(state.params, updates)
+        )
+        finite = jnp.isfinite(metrics["loss/total"]) & jnp.isfinite(norm) & (state.bad_step < 0)
+        kept_params, kept_opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (params, opt_state),
+            (state.params, state.opt_state),
+        )
+        bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
+        state = state.replace(
+            step=state.step + 1, params=kept_params, opt_state=kept_opt_state, bad_step=bad_step
+        )
+        return state, {**metrics, "gradient_norm": norm, "leaf_gradient_norms": norms}
+
+    return train_step
+
+
+def compute_loss(
+    system: System,
+    batch: Batch,
+    resident: Resident,
+    bank_embedding: Array | None,
+    key: Array,
+) -> tuple[Array, Metrics]:
+    """Returns the loss of one batch and its metrics, differentiable in the system's parameters.
+
+    Column b < B of the score matrix is the gold sticker of row b, encoded live. The gallery's
+    columns follow: live where the towers are frozen and cached, else from ``bank_embedding``,
+    through which no gradient flows.
+    """
+    context_key, sticker_key, sample_key = jax.random.split(key, 3)
+    batch = resident.attach(batch)
+    bank, negatives = resident.bank, system.negatives
+    others = sample_columns(bank, negatives, sample_key)
+    columns = jnp.concatenate([batch.sticker, others])
+    context = system.encode_context(batch, key=context_key)
+    live = columns if negatives.live else batch.sticker
+    sticker = system.encode_sticker(bank.rows(live), key=sticker_key)
+    if not negatives.live and others.size:
+        if bank_embedding is None:
+            raise ValueError("stale columns need TrainState.bank_embedding; see state.create.")
+        stale = jax.lax.stop_gradient(bank_embedding[others])
+        sticker = Sticker(embedding=jnp.concatenate([sticker.embedding, stale]))
+    candidates = Candidates(index=columns, intentions=bank.intentions[columns])
+    return system.loss(context, sticker, batch, candidates)
+
+
+def sample_columns(bank: Bank, negatives: Negatives, key: Array) -> Int[Array, "C"]:
+    """Returns gallery rows to train against besides the batch's own: none, a sample, or all."""
+    gallery = bank.index.shape[0]
+    if not negatives.bank:
+        return jnp.zeros((0,), jnp.int32)
+    if not negatives.size or negatives.size >= gallery:
+        return jnp.arange(gallery, dtype=jnp.int32)
+    return jax.random.choice(key, gallery, (negatives.size,), replace=False).astype(jnp.int32)

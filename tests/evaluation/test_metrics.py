@@ -1,0 +1,381 @@
+"""Metrics against naive oracles, scikit-learn, closed forms and golden values."""
+
+import itertools
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import average_precision_score, precision_recall_curve
+
+from int_ra_jax.evaluation import checks, metrics
+from int_ra_jax.evaluation.metrics import (
+    chance_metrics,
+    evaluate_rankings,
+    last_written_intention,
+    macro_pr_curve,
+    micro_pr_curve,
+    relevance,
+    unannotated_stickers,
+)
+
+GOLDEN_SCORES, GOLDEN_RELEVANT = [[0.9, 0.8, 0.7, 0.6, 0.5]], [[0, 1, 0, 1, 1]]
+
+
+def random_case(seed, num_queries=6, num_stickers=17, levels=None):
+    rng = np.random.default_rng(seed)
+    scores = rng.permuted(np.arange(num_queries * num_stickers, dtype=float))
+    scores = scores.reshape(num_queries, num_stickers) - 40.0
+    if levels is not None:
+        scores = rng.integers(0, levels, scores.shape).astype(float)
+    relevant = rng.random(scores.shape) < 0.3
+    relevant[np.arange(num_queries), rng.integers(0, num_stickers, num_queries)] = True
+    return scores, relevant
+
+
+def naive(scores, relevant, gold, tie_seed):
+    """The definitions read aloud, one query at a time, ties by an explicit permutation."""
+    num_stickers = scores.shape[1]
+    place = np.argsort(np.random.default_rng(tie_seed).permutation(num_stickers))
+    rows = []
+    for row in range(len(scores)):
+        ranked = sorted(range(num_stickers), key=lambda s, r=row: (-scores[r, s], place[s]))
+        hits = [bool(relevant[row, s]) for s in ranked]
+        found = [rank for rank, hit in enumerate(hits, 1) if hit]
+        value = {
+            "ap": sum(sum(hits[:rank]) / rank for rank in found) / len(found),
+            "reciprocal_rank": 1 / found[0],
+            "gold_rank": ranked.index(gold[row]) + 1,
+        }
+        for n in (1, 3, 5):
+            top = hits[: min(n, num_stickers)]
+            value[f"hit@{n}"] = float(any(top))
+            value[f"precision@{n}"] = sum(top) / len(top)
+            value[f"recall@{n}"] = sum(top) / len(found)
+            value[f"gold_hit@{n}"] = float(gold[row] in ranked[:n])
+        rows.append(value)
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    num_stickers=st.integers(1, 12),
+    levels=st.sampled_from([None, 1, 2, 4]),
+    tie_seed=st.integers(0, 5),
+)
+def test_every_value_equals_the_naive_definition_ties_included(
+    seed, num_stickers, levels, tie_seed
+):
+    scores, relevant = random_case(seed, 5, num_stickers, levels)
+    gold = np.random.default_rng(seed).integers(0, num_stickers, 5)
+    result = evaluate_rankings(scores, relevant, gold=gold, tie_seed=tie_seed, per_query=True)
+    expected = naive(scores, relevant, gold, tie_seed)
+    assert set(result["per_query"]) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(result["per_query"][name], value, rtol=1e-12, err_msg=name)
+    assert result["mAP"] == pytest.approx(expected["ap"].mean())
+    assert result["mrr"] == pytest.approx(expected["reciprocal_rank"].mean())
+    assert result["gold_rank_mean"] == pytest.approx(expected["gold_rank"].mean())
+    assert result["gold_rank_median"] == pytest.approx(np.median(expected["gold_rank"]))
+
+
+def test_average_precision_equals_scikit_learn_without_ties():
+    scores, relevant = random_case(3, 40, 60)
+    ours = evaluate_rankings(scores, relevant, per_query=True)["per_query"]["ap"]
+    theirs = [average_precision_score(r, s) for s, r in zip(scores, relevant, strict=True)]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_golden_values():
+    result = evaluate_rankings(GOLDEN_SCORES, GOLDEN_RELEVANT)
+    assert result["mAP"] == pytest.approx(0.5333333, abs=1e-7)
+    assert (result["hit@1"], result["hit@3"]) == (0.0, 1.0)
+    assert result["precision@3"] == pytest.approx(1 / 3)
+    assert result["recall@3"] == pytest.approx(1 / 3)
+
+
+def test_average_precision_is_a_step_sum_and_not_a_trapezoid():
+    assert evaluate_rankings([[3.0, 2.0, 1.0]], [[0, 1, 0]])["mAP"] == 0.5
+    assert micro_pr_curve([[3.0, 2.0, 1.0]], [[0, 1, 0]], standardise=False).auc == 0.5
+
+
+def test_scores_equal_to_relevance_are_perfect_and_their_reverse_is_the_minimum():
+    _, relevant = random_case(1, 8, 10)
+    perfect = evaluate_rankings(relevant.astype(float), relevant, per_query=True)
+    assert perfect["mAP"] == perfect["hit@1"] == perfect["mrr"] == 1.0
+    worst = evaluate_rankings(-relevant.astype(float), relevant, per_query=True)["per_query"]["ap"]
+    for row, count in enumerate(relevant.sum(axis=1)):
+        smallest = np.mean([i / (10 - count + i) for i in range(1, count + 1)])
+        assert worst[row] == pytest.approx(smallest)
+    golden = evaluate_rankings(
+        -(np.arange(10.0)[None] < 3.0).astype(float), np.arange(10)[None] < 3
+    )["mAP"]
+    assert golden == pytest.approx(0.2157407, abs=1e-7)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), levels=st.sampled_from([None, 3]))
+def test_invariants_of_any_ranking(seed, levels):
+    scores, relevant = random_case(seed, 6, 9, levels)
+    result = evaluate_rankings(scores, relevant)
+    assert result["hit@1"] <= result["hit@3"] <= result["hit@5"] <= 1
+    assert result["precision@1"] == result["hit@1"]
+    assert 0 < result["mAP"] <= 1
+    assert evaluate_rankings(2 * scores + 7, relevant) == result
+    assert evaluate_rankings(np.exp(scores / 50), relevant) == result
+    twice = evaluate_rankings(np.tile(scores, (2, 1)), np.tile(relevant, (2, 1)))
+    for name in result.keys() - {"queries"}:
+        assert twice[name] == pytest.approx(result[name])
+
+
+def test_recall_over_the_whole_gallery_is_one():
+    scores, relevant = random_case(5, 7, 5)
+    assert evaluate_rankings(scores, relevant)["recall@5"] == 1.0
+
+
+def test_the_order_of_the_gallery_does_not_matter_without_ties():
+    scores, relevant = random_case(7)
+    order = np.random.default_rng(0).permutation(scores.shape[1])
+    assert evaluate_rankings(scores[:, order], relevant[:, order]) == evaluate_rankings(
+        scores, relevant
+    )
+
+
+def test_constant_scores_do_not_reward_the_index_order_of_the_gallery():
+    relevant = np.broadcast_to(np.arange(200) < 20, (3, 200))
+    means = [evaluate_rankings(np.zeros((3, 200)), relevant, tie_seed=s)["mAP"] for s in range(40)]
+    assert len(set(means)) > 1
+    assert np.mean(means) == pytest.approx(chance_metrics(relevant)["mAP"], abs=0.03)
+    assert evaluate_rankings(np.zeros((3, 200)), relevant)["mAP"] < 0.5
+
+
+@pytest.mark.parametrize("elements", [1, 17, 40])
+def test_cutting_the_queries_into_blocks_changes_nothing(monkeypatch, elements):
+    scores, relevant = random_case(9, levels=4)
+    gold = np.arange(6)
+    whole = evaluate_rankings(scores, relevant, gold=gold)
+    curve = macro_pr_curve(scores, relevant)
+    monkeypatch.setattr(checks, "_BLOCK_ELEMENTS", elements)
+    assert evaluate_rankings(scores, relevant, gold=gold) == whole
+    assert macro_pr_curve(scores, relevant).auc == curve.auc
+
+
+def test_queries_without_relevant_stickers_are_an_error_or_are_left_out_and_counted():
+    scores, relevant = random_case(2)
+    relevant[[1, 4]] = False
+    for function in (lambda **k: evaluate_rankings(scores, relevant, **k),
+                     lambda **k: chance_metrics(relevant, **k),
+                     lambda **k: macro_pr_curve(scores, relevant, **k)):  # fmt: skip
+        with pytest.raises(ValueError, match=r"2 of 6 queries have no relevant.*1, 4"):
+            function()
+        function(on_empty="exclude")
+    result = evaluate_rankings(
+        scores, relevant, gold=np.zeros(6, int), per_query=True, on_empty="exclude"
+    )
+    keep = [0, 2, 3, 5]
+    rest = evaluate_rankings(scores[keep], relevant[keep], gold=np.zeros(4, int))
+    assert (result["queries"], result["queries_without_relevant"]) == (4, 2)
+    for name in rest.keys() - {"queries_without_relevant"}:
+        assert result[name] == rest[name]
+    for value in result["per_query"].values():
+        assert np.isnan(value).tolist() == [False, True, False, False, True, False]
+    with pytest.raises(ValueError, match="None of the 6"):
+        evaluate_rankings(scores, np.zeros_like(relevant), on_empty="exclude")
+    with pytest.raises(ValueError, match="on_empty"):
+        checks.scorable_queries(relevant, "skip")
+
+
+def test_bad_tables_are_refused_with_the_rows_named():
+    scores, relevant = random_case(2)
+    broken = scores.copy()
+    broken[[0, 3], 2] = np.nan
+    with pytest.raises(ValueError, match=r"relevant has shape.*2 rows of scores hold NaN.*0, 3"):
+        evaluate_rankings(broken, relevant[:, 1:])
+    with pytest.raises(ValueError, match="non-empty"):
+        evaluate_rankings(scores[0], relevant[0])
+    with pytest.raises(ValueError, match="truth values"):
+        evaluate_rankings(scores, relevant * 2)
+    with pytest.raises(ValueError, match="real numbers"):
+        evaluate_rankings(scores.astype(complex), relevant)
+    with pytest.raises(ValueError, match=r"gold must be in \[0, 17\); rows 1 hold \[17\]"):
+        evaluate_rankings(scores, relevant, gold=[0, 17, 0, 0, 0, 0])
+    with pytest.raises(ValueError, match=r"gold must be int \[6\]"):
+        evaluate_rankings(scores, relevant, gold=[0, 1])
+
+
+def test_lists_and_jax_arrays_of_any_precision_are_accepted():
+    scores = np.array([[1.0, 3.0, 2.0], [0.5, -1.0, 4.0]])
+    relevant = np.array([[True, False, False], [False, True, True]])
+    expected = evaluate_rankings(scores, relevant)
+    assert evaluate_rankings(scores.tolist(), relevant.tolist()) == expected
+    for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
+        assert evaluate_rankings(jnp.asarray(scores, dtype), jnp.asarray(relevant)) == expected
+    assert evaluate_rankings((2 * scores).astype(np.int64), relevant) == expected
+
+
+def simulate(relevant, draws, seed=0):
+    rng = np.random.default_rng(seed)
+    scores = rng.random((draws, relevant.shape[0]))
+    return evaluate_rankings(
+        scores, np.tile(relevant, (draws, 1)), gold=np.zeros(draws, int), per_query=True
+    )["per_query"]
+
+
+@pytest.mark.parametrize(("size", "count"), [(7, 1), (12, 4), (6, 6), (40, 33), (3, 2), (1, 1)])
+def test_chance_agrees_with_simulated_random_rankings(size, count):
+    relevant = np.arange(size) < count
+    exact = chance_metrics(relevant[None], with_gold=True, per_query=True)["per_query"]
+    simulated = simulate(relevant, 4000)
+    assert set(exact) == set(simulated)
+    for name, values in simulated.items():
+        error = max(values.std() / np.sqrt(len(values)), 1 / len(values))
+        assert abs(values.mean() - exact[name][0]) <= 4 * error, name
+
+
+@pytest.mark.parametrize(("size", "count"), [(5, 2), (6, 3), (6, 1), (4, 4)])
+def test_chance_equals_the_mean_over_all_rankings(size, count):
+    rows = [set(c) for c in itertools.combinations(range(size), count)]
+    relevant = np.array([[column in row for column in range(size)] for row in rows])
+    scores = np.broadcast_to(-np.arange(float(size)), relevant.shape)
+    everything, closed = evaluate_rankings(scores, relevant), chance_metrics(relevant)
+    for name in everything:
+        assert closed[name] == pytest.approx(everything[name], rel=1e-12), name
+
+
+def test_golden_chance_of_a_hit(monkeypatch):
+    monkeypatch.setattr(metrics, "CUTOFFS", (2,))
+    assert chance_metrics([[1, 1, 0, 0, 0]])["hit@2"] == pytest.approx(0.7)
+    assert chance_metrics(np.arange(1025)[None] < 37)["mAP"] == pytest.approx(0.042, abs=5e-4)
+
+
+def test_chance_of_every_protocol_row_sums_query_and_gallery_frequencies():
+    rng = np.random.default_rng(0)
+    query, sticker = rng.integers(0, 4, 50), rng.integers(0, 4, 80)
+    by_class = sum((query == c).mean() * (sticker == c).mean() for c in range(4))
+    assert chance_metrics(query[:, None] == sticker)["hit@1"] == pytest.approx(by_class)
+
+
+def test_the_macro_curve_is_the_naive_interpolation():
+    scores, relevant = random_case(11, 5, 13)
+    curve = macro_pr_curve(scores, relevant)
+    expected = np.zeros((5, 101))
+    for row in range(5):
+        hits = relevant[row][np.argsort(-scores[row])]
+        recall = np.cumsum(hits) / hits.sum()
+        precision = np.cumsum(hits) / np.arange(1, 14)
+        for level in range(101):
+            expected[row, level] = precision[recall >= level / 100 - 1e-9].max()
+    np.testing.assert_allclose(curve.precision, expected.mean(axis=0), rtol=1e-12)
+    assert curve.auc == pytest.approx(np.trapezoid(expected.mean(axis=0), curve.recall))
+    assert curve.prevalence == relevant.mean()
+    assert (np.diff(curve.precision) <= 1e-12).all()
+    perfect = macro_pr_curve(relevant.astype(float), relevant)
+    assert perfect.auc == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("levels", [None, 3])
+def test_the_micro_curve_equals_scikit_learn_ties_included(levels):
+    scores, relevant = random_case(13, levels=levels)
+    curve = micro_pr_curve(scores, relevant, standardise=False)
+    assert curve.auc == pytest.approx(average_precision_score(relevant.ravel(), scores.ravel()))
+    precision, recall, _ = precision_recall_curve(relevant.ravel(), scores.ravel())
+    for level in range(101):
+        # recall falls along the arrays; the last point that reaches the level has the highest
+        # threshold, once the artificial end point (recall 0, precision 1) is left out
+        reached = np.flatnonzero(recall[:-1] >= max(level / 100, 1e-9) - 1e-12)[-1]
+        assert curve.precision[level] == pytest.approx(precision[reached])
+
+
+def test_standardising_removes_the_scale_of_a_query_from_the_micro_curve_only_where_asked():
+    scores, relevant = random_case(17)
+    stretched = scores * np.array([1, 10, 100, 1, 5, 2])[:, None] + np.arange(6)[:, None] * 1000
+    plain = [micro_pr_curve(s, relevant, standardise=False).auc for s in (scores, stretched)]
+    scaled = [micro_pr_curve(s, relevant, standardise=True).auc for s in (scores, stretched)]
+    assert plain[0] != pytest.approx(plain[1])
+    assert scaled[0] == pytest.approx(scaled[1])
+    assert macro_pr_curve(scores, relevant).auc == macro_pr_curve(stretched, relevant).auc
+
+
+def test_constant_scores_give_the_prevalence_line_and_infinite_ones_are_not_standardised():
+    _, relevant = random_case(19)
+    constant = np.full(relevant.shape, 0.1)
+    curve = micro_pr_curve(constant, relevant, standardise=True)
+    np.testing.assert_allclose(curve.precision, relevant.mean())
+    assert curve.auc == pytest.approx(curve.prevalence)
+    constant[2, 3] = -np.inf
+    with pytest.raises(ValueError, match=r"Infinite.*2"):
+        micro_pr_curve(constant, relevant, standardise=True)
+
+
+ANNOTATIONS = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]], bool)
+
+
+def test_multi_counts_every_train_and_valid_intention_and_the_gold_sticker():
+    right = relevance("multi", query_intention=[1, 0, 2], gold=[1, 2, 2], annotations=ANNOTATIONS)
+    assert right.tolist() == [[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 1]]
+    assert unannotated_stickers(ANNOTATIONS).tolist() == [2]
+
+
+def test_paper_counts_the_last_written_intention_and_may_miss_the_gold_sticker():
+    pairs = {
+        "valid": ([0], [2]),
+        "train": ([0, 1, 0, 3], [0, 1, 1, 2]),
+        "test": ([0, 3], [0, 1]),
+    }
+    written = last_written_intention(pairs, 5)
+    assert written.tolist() == [2, 1, -1, 1, -1]
+    assert last_written_intention({"train": pairs["train"]}, 4).tolist() == [1, 1, -1, 2]
+    right = relevance("paper", query_intention=[0, 1], gold=[0, 3], last_written=written)
+    assert right.tolist() == [[0, 0, 0, 0, 0], [0, 1, 0, 1, 0]]
+
+
+def test_exact_counts_the_gold_sticker_only():
+    right = relevance("exact", query_intention=[0, 1], gold=[3, 0], annotations=ANNOTATIONS)
+    assert right.tolist() == [[0, 0, 0, 1], [1, 0, 0, 0]]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    annotations=hnp.arrays(bool, (6, 3)),
+    gold=hnp.arrays(np.int64, 4, elements=st.integers(0, 5)),
+    intention=hnp.arrays(np.int64, 4, elements=st.integers(0, 2)),
+)
+def test_multi_is_never_empty_and_contains_exact(annotations, gold, intention):
+    arguments = {"query_intention": intention, "gold": gold, "annotations": annotations}
+    multi, exact = relevance("multi", **arguments), relevance("exact", **arguments)
+    assert multi.any(axis=1).all()
+    assert (multi >= exact).all()
+    assert exact.sum() == 4
+
+
+def test_relevance_names_what_is_wrong():
+    fine = {"query_intention": [0], "gold": [0]}
+    with pytest.raises(ValueError, match="Did you mean 'multi'"):
+        relevance("mutli", **fine, annotations=ANNOTATIONS)
+    for protocol, missing in [("multi", "annotations"), ("paper", "last_written"), ("exact", "or")]:
+        with pytest.raises(ValueError, match=missing):
+            relevance(protocol, **fine)
+    with pytest.raises(ValueError, match=r"annotations must be bool"):
+        relevance("multi", **fine, annotations=ANNOTATIONS.astype(int))
+    with pytest.raises(ValueError, match=r"query_intention must be in \[0, 3\)"):
+        relevance("multi", query_intention=[3], gold=[0], annotations=ANNOTATIONS)
+    with pytest.raises(ValueError, match=r"gold must be in \[0, 4\)"):
+        relevance("exact", query_intention=[0], gold=[-1], annotations=ANNOTATIONS)
+    with pytest.raises(ValueError, match="4 stickers, last_written 3"):
+        relevance("multi", **fine, annotations=ANNOTATIONS, last_written=[0, 0, 0])
+    with pytest.raises(ValueError, match=r"Unknown splits \['dev'\]"):
+        last_written_intention({"dev": ([0], [0])}, 1)
+
+
+def test_metrics_import_without_tensorflow_scikit_learn_or_jax_transforms():
+    code = (
+        "import sys; import int_ra_jax.evaluation.metrics; "
+        "bad = {'tensorflow', 'torch', 'sklearn', 'transformers'} & set(sys.modules); "
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
