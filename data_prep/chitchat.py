@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from data_prep.reactions import Reaction, read_reaction, split_reaction
+from data_prep.reactions import Reaction, asks, read_reaction, split_reaction
 
 MAX_TURNS = 12
 MIN_TURNS = 2
 # The commonest reactions would fill the data set, so one chat gives at most so many examples of
 # one case, and one of each intention and case.
-MAX_PER_CASE = 3
+MAX_PER_CASE = 2
 RARE = 600  # an intention with fewer examples in all keeps every one of them
 
 _MASKS: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -164,9 +164,7 @@ def examples_of(chat: Chat) -> Iterator[Example]:
 
 def _fits(reaction: Reaction, before: tuple[Message, ...], sender: str) -> bool:
     others = [said for said in before if said.sender != sender]
-    if not others:
-        return False
-    return not (reaction.answer and others[-1].text.rstrip(" !.)").endswith("?"))
+    return bool(others) and not (reaction.answer and asks(others[-1].text))
 
 
 def capped(examples: Sequence[Example], seed: int) -> list[Example]:

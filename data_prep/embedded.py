@@ -208,7 +208,7 @@ def describe(
         "licence": "chats: MIT (chitchat-dataset); artwork: CC BY-SA 4.0 (OpenMoji)",
         "attribution": "All emojis designed by OpenMoji - the open-source emoji and icon project. "
         "License: CC BY-SA 4.0. Drawn as PNG without other changes.",
-        "source": {name: metadata.version(name) for name in _PACKAGES},
+        "source": ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES),
         "derived": "Intentions are read from reactions by a lexicon; gold stickers are assigned by "
         "rule. Only the text, and that its author reacted so, is what people wrote.",
         "relevance": "A sticker is relevant if it is annotated with the gold intention: in train, "

@@ -47,6 +47,8 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"wo+h+o+|woo+h+oo+"), "woohoo"),
     (re.compile(r"ya+y+"), "yay"),
     (re.compile(r"ye+s{3,}"), "yesss"),
+    (re.compile(r"a+h{3,}"), "ahhh"),
+    (re.compile(r"o{2,}h"), "ooh"),
 )
 # Words that set themselves off: no punctuation is needed between them and the own words.
 _SET_OFF = frozenset(
@@ -183,9 +185,10 @@ def _longest(text: str, place: int) -> tuple[int, Rule | None]:
 
 def _phrases(words: list[str]) -> list[tuple[str, Rule]] | None:
     """The lexicon's phrases that make up ``words``, or None where a word belongs to none."""
-    text, place, phrases = " ".join(words), 0, []
+    text = " ".join(word for word in words if word != "|")
+    place, phrases = 0, []
     while place < len(text):
-        if text[place] in " |":
+        if text[place] == " ":
             place += 1
             continue
         end, rule = _longest(text, place)
@@ -238,6 +241,12 @@ def read_reaction(text: str) -> Reaction | None:
     """
     tokens = tokenise(text)
     return _read(tokens, text) if tokens else None
+
+
+def asks(text: str) -> bool:
+    """Whether a message ends with a question; laughter and emoticons after it do not count."""
+    words = [token.text for token in tokenise(text) if token.text not in _SET_OFF | {"|"}]
+    return bool(words) and words[-1] in {"?", "?!"}
 
 
 def split_reaction(text: str) -> Reaction | None:

@@ -12,5 +12,3 @@ from jaxtyping import install_import_hook
 
 # The hook stays installed: every annotation of the package is checked when a function is traced.
 install_import_hook("int_ra_jax", "beartype.beartype")
-
-

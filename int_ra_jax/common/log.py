@@ -7,6 +7,7 @@ and the report draws its curves from the record. Metric names are ``split/area/n
 
 import importlib.metadata
 import json
+import logging as python_logging
 import math
 import os
 import platform
@@ -24,6 +25,16 @@ from jax.sharding import Mesh
 
 METRICS_FILE = "metrics.jsonl"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
+
+
+def set_up_console() -> None:
+    """Makes the console readable: time and message, and of Orbax only its warnings."""
+    handler = logging.get_absl_handler()
+    handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(
+        lambda record: record.levelno > python_logging.INFO or "orbax" not in record.pathname
+    )
+    logging.set_verbosity(logging.INFO)
 
 
 class MetricLog:
@@ -212,6 +223,36 @@ class Progress:
     def _print(self, text: str) -> None:
         if jax.process_index() == 0:
             logging.info("%s: %s", self._name, text)
+
+
+class Phases:
+    """Wall time of a run by phase, kept in ``WORKDIR/phases.json`` over restarts.
+
+    ``with phases("training"): ...`` adds to what earlier processes spent in that phase.
+
+    Attributes:
+      seconds: phase -> wall time.
+    """
+
+    def __init__(self, workdir: str | Path) -> None:
+        """Reads what is on record; a run without a record starts at zero."""
+        self._path = Path(workdir) / "phases.json"
+        self.seconds: dict[str, float] = {}
+        if self._path.is_file():
+            self.seconds = json.loads(self._path.read_text(encoding="utf-8"))
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Times what is done inside and puts it on record, also where it fails."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = self.seconds.get(name, 0.0) + time.monotonic() - start
+            self.seconds[name] = round(spent, 2)
+            if jax.process_index() == 0:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._path.write_text(json.dumps(self.seconds, indent=2) + "\n", encoding="utf-8")
 
 
 def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:

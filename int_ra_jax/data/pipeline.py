@@ -6,7 +6,9 @@ permutation each epoch, computed row by row without a shuffle buffer. tf.data ru
 tokenising in parallel, ahead of the device.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import atexit
+import weakref
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,6 +30,19 @@ from int_ra_jax.data.text import (
 )
 
 _LOG_EVERY = 500
+_NO_END = np.iinfo(np.int64).max
+_open_streams: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_streams() -> None:
+    """Stops prefetching before the interpreter goes down.
+
+    tf.data's threads call Python; once the interpreter finalises they wait for its lock for ever,
+    and it waits for them.
+    """
+    for stream in list(_open_streams):
+        stream.close()
 
 
 def make_batches(
@@ -79,7 +94,7 @@ def make_batches(
         first = step * batch_size + host_index * share
         return shuffled_rows(first + tf.range(share, dtype=tf.int64), size, seed)
 
-    return _stream(source, tokenizer, text, split, start_step, None, share, rows)
+    return _stream(source, tokenizer, text, split, (start_step, _NO_END), share, rows)
 
 
 def eval_batches(
@@ -108,7 +123,7 @@ def eval_batches(
 
         return step * batch_size + tf.range(batch_size, dtype=tf.int64)
 
-    return _stream(source, tokenizer, text, split, 0, steps, batch_size, rows)
+    return _stream(source, tokenizer, text, split, (0, steps), batch_size, rows)
 
 
 def shuffled_rows(positions: Any, size: int, seed: int) -> Any:
@@ -140,12 +155,11 @@ def _stream(
     tokenizer: Tokenizer,
     text: TextConfig,
     split: str,
-    start: int,
-    stop: int | None,
+    steps: tuple[int, int],
     width: int,
     rows_of_step: Callable[[Any], Any],
 ) -> Iterator[Batch]:
-    """Reads, tokenises and prefetches the rows of each step, in step order."""
+    """Reads and tokenises the rows of each step ahead of time, and yields them in step order."""
     from int_ra_jax.data.tensorflow_runtime import tf
 
     size = source.size(split)
@@ -160,22 +174,31 @@ def _stream(
         return tokens.ids, tokens.mask, tokens.type_ids, stickers, intentions, example, valid
 
     wide, narrow = (width, context_length(text, source.has_knowledge)), (width,)
+    shapes = [wide] * 3 + [narrow] * 4
     types = [tf.int32, tf.bool, tf.int32, tf.int32, tf.int32, tf.int32, tf.bool]
 
     @tf.autograph.experimental.do_not_convert
     def load(step: Any) -> tuple[Any, ...]:
         # Not stateful: tf.data may run several calls at once, and still yields them in order.
         leaves = tf.numpy_function(assemble, [rows_of_step(step)], types, stateful=False)
-        shapes = [wide] * 3 + [narrow] * 4
         return tuple(tf.ensure_shape(leaf, s) for leaf, s in zip(leaves, shapes, strict=True))
 
-    steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max if stop is None else stop)
-    batches = steps.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    for leaves in batches.prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
-        ids, mask, type_ids, sticker, intention, example, valid = leaves
-        context = Tokens(ids=ids, mask=mask, type_ids=type_ids)
+    loaded = tf.data.Dataset.range(*steps).map(
+        load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    stream = _batches(loaded.prefetch(tf.data.AUTOTUNE))
+    _open_streams.add(stream)
+    return stream
+
+
+def _batches(dataset: Any) -> Generator[Batch, None, None]:
+    for ids, mask, type_ids, sticker, intention, example, valid in dataset.as_numpy_iterator():
         yield Batch(
-            context=context, sticker=sticker, intention=intention, example=example, valid=valid
+            context=Tokens(ids=ids, mask=mask, type_ids=type_ids),
+            sticker=sticker,
+            intention=intention,
+            example=example,
+            valid=valid,
         )
 
 
@@ -228,19 +251,27 @@ def gallery_bank(
     )
 
 
-def relevance_annotations(source: Source, splits: Sequence[str]) -> Bool[np.ndarray, "N K"]:
-    """Collects with which intentions each sticker was used in some splits.
+def relevance_annotations(
+    source: Source, splits: Sequence[str], gallery: bool = False
+) -> Bool[np.ndarray, "N K"]:
+    """Collects with which intentions each sticker is annotated.
 
     Args:
       source: the built data set.
       splits: whose conversations to count; never one whose figures a model is to be judged by.
+      gallery: also count the intentions that stickers.jsonl itself states. Only for data sets
+        whose card says that they do not come from valid or test conversations.
 
     Returns:
-      [N, K], True where a conversation of these splits has that sticker under that intention.
+      [N, K], True where a conversation of these splits has that sticker under that intention, or
+      the gallery states it.
     """
     annotated = np.zeros((len(source.stickers), len(source.intentions)), np.bool_)
     for split in splits:
         annotated[source.targets(source.conversations(split))] = True
+    if gallery:
+        for row, sticker in enumerate(source.stickers):
+            annotated[row, [source.intention_ids[name] for name in sticker.intentions]] = True
     return annotated
 
 
@@ -258,7 +289,7 @@ def training_texts(source: Source) -> Iterator[str]:
     yield from source.intentions
 
 
-def stats(source: Source) -> dict[str, dict[str, float]]:
+def stats(source: Source) -> dict[str, dict[str, int | float]]:
     """Counts what each split holds, as the paper's Table 1 does.
 
     Source: Int-RA paper, Table 1.

@@ -20,7 +20,8 @@ CONVERSATION: Kinds = {
 }
 TURN: Kinds = {"speaker": str, "text": str}
 STICKER: Kinds = {"id": str, "image": str, "attributes": dict}
-INFO: Kinds = {"name": str, "version": str, "licence": str, "source": str, "files": dict}
+# Where a data set comes from may be a sentence or an object.
+INFO: Kinds = {"name": str, "version": str, "licence": str, "source": object, "files": dict}
 _NAMES: dict[Any, str] = {str: "a string", list: "a list", dict: "an object"}
 
 

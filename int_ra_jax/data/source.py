@@ -21,7 +21,7 @@ class Records(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitems__(self, record_keys: Sequence[int]) -> Sequence[Mapping[str, Any]]: ...
+    def __getitem__(self, record_key: int) -> Mapping[str, Any]: ...
 
 
 class Source:
@@ -66,15 +66,17 @@ class Source:
         """Reads conversations by row, or all of a split in their order."""
         records = self._records(split)
         wanted = range(len(records)) if rows is None else rows
-        found = records.__getitems__([int(row) for row in wanted])
-        return [Conversation.from_json(json.loads(record["conversation"])) for record in found]
+        # One by one: the bulk read starts threads, which is slower for a batch, and fails in a
+        # prefetching thread once the interpreter has begun to shut down.
+        found = (records[row]["conversation"] for row in wanted)
+        return [Conversation.from_json(json.loads(record)) for record in found]
 
     @cached_property
     def stickers(self) -> tuple[StickerEntry, ...]:
         """The N stickers of the gallery, in order, without their images."""
         return tuple(
-            StickerEntry.from_json(json.loads(record["sticker"]))
-            for record in self._gallery.__getitems__(range(len(self._gallery)))
+            StickerEntry.from_json(json.loads(self._gallery[row]["sticker"]))
+            for row in range(len(self._gallery))
         )
 
     @cached_property
@@ -89,7 +91,7 @@ class Source:
 
     def image(self, row: int) -> bytes:
         """Returns the image file of a sticker, byte for byte as it was prepared."""
-        return self._gallery.__getitems__([row])[0]["image"]
+        return self._gallery[row]["image"]
 
     def targets(
         self, conversations: Sequence[Conversation]

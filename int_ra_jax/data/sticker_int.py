@@ -33,7 +33,8 @@ class StickerIntConfig(tfds.core.BuilderConfig):
     """Which half of which prepared directory to build."""
 
     kind: str
-    prepared: PreparedDirectory
+    # Kept out of the repr, which TFDS logs.
+    prepared: PreparedDirectory = dataclasses.field(repr=False)
     content_hash: str
 
 
@@ -129,7 +130,29 @@ def prepare(prepared_dir: str | Path, data_dir: str | Path) -> Source:
             f"no prepared directory at {prepared_dir} (config.data.prepared_dir). "
             "Make one with `python -m data_prep.embedded` or an importer of data_prep."
         )
-    builders = _built(prepared_dir, Path(data_dir)) or _build(prepared_dir, Path(data_dir))
+    return _opened(_built(prepared_dir, Path(data_dir)) or _build(prepared_dir, Path(data_dir)))
+
+
+def open_records(data_dir: str | Path, content_hash: str) -> Source:
+    """Opens records that ``prepare`` has built, without their prepared directory.
+
+    Args:
+      data_dir: where TFDS keeps its records.
+      content_hash: ``Source.content_hash`` of the data set.
+
+    Raises:
+      FileNotFoundError: if these records are not there.
+    """
+    builders = _records(Path(data_dir), content_hash)
+    if builders is None:
+        raise FileNotFoundError(
+            f"no records of the data set {content_hash[:_HASH_DIGITS]} in {data_dir}. "
+            "Copy the working directory whole, or build them again with --mode=train."
+        )
+    return _opened(builders)
+
+
+def _opened(builders: Mapping[str, Any]) -> Source:
     conversations, gallery = builders[CONVERSATIONS], builders[GALLERY]
     return Source(
         splits={split: conversations.as_data_source(split=split) for split in schema.SPLITS},
@@ -144,6 +167,13 @@ def _built(prepared_dir: Path, data_dir: Path) -> dict[str, Any] | None:
         content_hash = schema.content_hash(prepared_dir)
     except FileNotFoundError:
         return None  # reading the directory says what is missing
+    builders = _records(data_dir, content_hash)
+    if builders is not None:
+        logging.info("Data: records of %s found in %s", prepared_dir, data_dir)
+    return builders
+
+
+def _records(data_dir: Path, content_hash: str) -> dict[str, Any] | None:
     builders = {}
     for kind in (CONVERSATIONS, GALLERY):
         configured = data_dir / StickerInt.name / _config_name(kind, content_hash)
@@ -151,7 +181,6 @@ def _built(prepared_dir: Path, data_dir: Path) -> dict[str, Any] | None:
         if not (folder / "dataset_info.json").is_file():
             return None
         builders[kind] = tfds.builder_from_directory(folder)
-    logging.info("Data: records of %s found in %s", prepared_dir, data_dir)
     return builders
 
 

@@ -1,8 +1,10 @@
-"""The rows that stand beside every table of results: the majority answer and a linear model.
+"""The rows that stand beside every table of results, besides chance (``metrics``).
 
-A neural retriever that does not beat both has learnt nothing from the conversation that counting
-words would not have told it. Both see train annotations and texts only; the third row, chance, has
-a closed form and lives in ``metrics``.
+``majority_scores`` answers the commonest intention, ``prior_scores`` is the best that a system can
+do without reading the conversation, ``linear_scores`` the best that counting its words does. All
+see train texts and annotations only. Where stickers carry several intentions, the prior row is far
+above the majority row: a few versatile stickers suit most queries, so a retriever can look good
+by answering them always. Only what lies above the prior row was learnt from conversations.
 """
 
 from collections.abc import Sequence
@@ -16,9 +18,11 @@ from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
 from int_ra_jax.evaluation.checks import check_ids
 
-# Inverse strength of the L2 penalty.
-_INVERSE_PENALTY = 1.0
-_MAX_FEATURES = 30_000
+# Inverse strength of the L2 penalty: among 0.1, 0.3, 1, 3 and 10 the lowest log loss on the
+# validation conversations of the embedded data set. Fixed, so that the row is the same everywhere.
+_INVERSE_PENALTY = 0.3
+# Of each kind. Three times as many cost twice the time and predicted no better.
+_MAX_FEATURES = 10_000
 
 
 def majority_scores(
@@ -49,6 +53,32 @@ def majority_scores(
     return np.broadcast_to((annotations * weight).max(axis=1), (queries, len(annotations)))
 
 
+def prior_scores(
+    train_intentions: ArrayLike, annotations: Bool[np.ndarray, "N K"], queries: int
+) -> Float[np.ndarray, "Q N"]:
+    """Answers every query with the stickers that suit the most train conversations.
+
+    This is what ``linear_scores`` becomes when the text says nothing; no other fixed answer has a
+    higher hit@1 on the train conversations.
+
+    Args:
+      train_intentions: [M] int, class ids of the train conversations.
+      annotations: [N, K] bool, intentions of each sticker in train.
+      queries: Q, number of rows wanted.
+
+    Returns:
+      f64[Q, N] read-only view of one row: the share of train conversations whose intention the
+      sticker carries.
+
+    Raises:
+      ValueError: if a class id is out of range, or there are no train conversations.
+    """
+    classes = _check_train(train_intentions, annotations.shape[1])
+    frequency = np.bincount(classes, minlength=annotations.shape[1])
+    share = (annotations * frequency).sum(axis=1) / len(classes)
+    return np.broadcast_to(share, (queries, len(annotations)))
+
+
 def linear_scores(
     train_texts: Sequence[str],
     train_intentions: ArrayLike,
@@ -58,9 +88,9 @@ def linear_scores(
     """Ranks stickers by a logistic regression on the n-grams of the conversation's text.
 
     Words and word pairs, and character n-grams that also serve scripts without spaces, weighted by
-    TF-IDF. A sticker's score is the sum of the probabilities of the intentions it carries: a query
-    has one intention, so the sum is the probability that the sticker is a right answer. The fit
-    is deterministic; nothing is drawn at random.
+    TF-IDF. A sticker's score is the sum, not the maximum, of the probabilities of the intentions it
+    carries: a query has one intention, so the sum is the probability that the sticker is a right
+    answer. The fit is deterministic; nothing is drawn at random.
 
     Args:
       train_texts: [M] conversations as text, turns joined by newlines.
@@ -85,7 +115,9 @@ def linear_scores(
     model.fit(train_texts, classes)
     probabilities = np.zeros((len(query_texts), num_classes))
     probabilities[:, model.classes_] = model.predict_proba(query_texts)
-    return probabilities @ annotations.T.astype(np.float64), probabilities
+    # Stickers with the same intentions must tie exactly, which one large product does not promise.
+    kinds, kind = np.unique(annotations, axis=0, return_inverse=True)
+    return (probabilities @ kinds.T.astype(np.float64))[:, kind], probabilities
 
 
 def _check_train(train_intentions: ArrayLike, num_classes: int) -> Int[np.ndarray, " M"]:
@@ -103,14 +135,12 @@ def _text_classifier() -> Pipeline:
         ngram_range=(1, 2),
         token_pattern=r"(?u)\b\w+\b",
         sublinear_tf=True,
-        min_df=2,
         max_features=_MAX_FEATURES,
     )
     characters = TfidfVectorizer(
         analyzer="char_wb",
-        ngram_range=(1, 5),
+        ngram_range=(1, 3),
         sublinear_tf=True,
-        min_df=2,
         max_features=_MAX_FEATURES,
     )
     classifier = LogisticRegression(C=_INVERSE_PENALTY, solver="lbfgs", tol=1e-3, max_iter=1000)

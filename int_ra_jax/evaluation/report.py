@@ -92,6 +92,7 @@ def write_report(directory: Path, data: ReportData) -> Path:
         widest=_widest_share(data.intentions.counts),
         training_plots=_training_plots(data.training),
         examples=examples,
+        has_maps=any(view["regions"] for view in examples),
         picture_rules=Markup("\n".join(sheet.rules)),
     )
     return _write(directory / "report.html", page)
@@ -112,6 +113,9 @@ def write_report_json(directory: Path, data: ReportData) -> Path:
     """
     left_out = {"pr_curves", "training", "examples"}
     content = {key: value for key, value in vars(data).items() if key not in left_out}
+    # Rows without their notes: systems.NAME.METRIC is {value, low, high}.
+    content["systems"] = {name: row.metrics for name, row in data.systems.items()}
+    content["notes"] = {name: row.note for name, row in data.systems.items()}
     content["verdict"] = verdict(data)
     return _write(directory / "report.json", _json(content, indent=2) + "\n")
 
@@ -201,9 +205,9 @@ def _example_view(example: Example, sheet: _Sheet) -> dict[str, Any]:
     best = example.ranked[0]
     shown: list[tuple[str, Picture]] = [("Rank 1", best.picture)]
     if best.is_gold:
-        shown = [("Rank 1, the sticker really sent", best.picture)]
+        shown = [("Rank 1, also the gold sticker", best.picture)]
     else:
-        shown.append(("Really sent", example.gold))
+        shown.append(("Gold sticker", example.gold))
     return {
         "example": example,
         "hit": best.relevant,

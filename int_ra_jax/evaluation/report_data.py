@@ -143,11 +143,12 @@ class Example:
       id: the conversation's id.
       turns: the context, oldest first.
       case: ``supplement`` if the replier's own words end the context, else ``alone``.
-      gold: the sticker that was really sent.
+      gold: the sticker that the data gives as the reply.
       gold_rank: its rank in the whole gallery, 1 is the best.
       gold_intention: the annotated intention.
       probabilities: the likeliest intentions with their probabilities, best first.
       ranked: the best stickers, best first.
+      replaced: the words that were sent where the data puts the sticker, if it knows them.
     """
 
     id: str
@@ -158,6 +159,7 @@ class Example:
     gold_intention: str
     probabilities: Mapping[str, float]
     ranked: Sequence[RankedPicture]
+    replaced: str = ""
 
 
 @dataclass(frozen=True)

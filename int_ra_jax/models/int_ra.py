@@ -72,9 +72,7 @@ class IntRA(nnx.Module):
         )
         self.intention_norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs) if fused else None
         self.query_projection = nnx.Linear(width, model.joint_width, dtype=dtype, rngs=rngs)
-        self.relation = RelationAwareSticker(
-            width, image.config.hidden_size, model, dtype, rngs
-        )
+        self.relation = RelationAwareSticker(width, image.config.hidden_size, model, dtype, rngs)
 
         self.retrieval_loss, self.margin = loss.retrieval, loss.margin
         self.logit_scale = (
@@ -116,7 +114,9 @@ class IntRA(nnx.Module):
         if self.intention_fusion == "off":
             return h
         if labels is None:
-            raise ValueError("batch.labels is missing: attach the intention names (Resident.attach).")
+            raise ValueError(
+                "batch.labels is missing: attach the intention names (Resident.attach)."
+            )
         names = self._pool(self._text_tokens(labels.tokens, labels.hidden), labels.tokens.mask)
         soft = jax.nn.softmax(logits)
         hard = jax.nn.one_hot(jnp.argmax(logits, axis=1), logits.shape[1])
@@ -232,21 +232,13 @@ class IntRA(nnx.Module):
 
     # ---- frozen lower layers and their caches -------------------------------------------------
 
-    def cache_labels(self, labels: Labels) -> Labels:
-        """Adds the frozen lower layers' output for the intention names."""
-        return labels.replace(hidden=self._text_prefix(labels.tokens) if self.text_frozen else None)
+    def hidden_text(self, tokens: Tokens) -> Array | None:
+        """Returns the frozen lower layers' output f[B, L, Dt], or None where none is frozen."""
+        return self._text_prefix(tokens) if self.text_frozen else None
 
-    def cache_context(self, batch: Batch) -> Array | None:
-        """Returns the frozen lower layers' output f[B, L, Dt], or None where nothing is frozen."""
-        return self._text_prefix(batch.context) if self.text_frozen else None
-
-    def cache_bank(self, bank: Bank) -> Bank:
-        """Adds the frozen lower layers' output for the images and attribute texts of ``bank``."""
-        if self.text_frozen:
-            bank = bank.replace(attribute_hidden=self._text_prefix(bank.attributes))
-        if self.image_frozen and bank.pixels is not None:
-            bank = bank.replace(image_hidden=self._image_prefix(bank.pixels), pixels=None)
-        return bank
+    def hidden_image(self, pixels: Array) -> Array | None:
+        """Returns the frozen lower layers' output f[N, 1+P, Dv], or None where none is frozen."""
+        return self._image_prefix(pixels) if self.image_frozen else None
 
     def param_groups(self) -> dict[str, str]:
         """Returns {role: regex}; the first full match counts."""

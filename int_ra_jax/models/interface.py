@@ -11,7 +11,7 @@ import jax
 from flax import nnx, struct
 from jaxtyping import Array, Float
 
-from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker
+from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
 
 Params = dict[str, Any]
 
@@ -56,16 +56,12 @@ class System(Protocol):
         """Returns the total loss and its parts and metrics, all scalars."""
         ...
 
-    def cache_labels(self, labels: Labels) -> Labels:
-        """Adds the frozen lower layers' output for the intention names."""
+    def hidden_text(self, tokens: Tokens) -> Array | None:
+        """Returns the frozen lower layers' output for texts, or None where none is frozen."""
         ...
 
-    def cache_context(self, batch: Batch) -> Array | None:
-        """Returns the frozen lower layers' output for a batch, or None where nothing is frozen."""
-        ...
-
-    def cache_bank(self, bank: Bank) -> Bank:
-        """Adds the frozen lower layers' output for the stickers of ``bank``."""
+    def hidden_image(self, pixels: Array) -> Array | None:
+        """Returns the frozen lower layers' output for images, or None where none is frozen."""
         ...
 
     def param_groups(self) -> dict[str, str]:
@@ -120,6 +116,4 @@ def _layer_keys(tree: Any) -> Any:
     # NNX addresses the layers of a list by int.
     if not isinstance(tree, dict):
         return nnx.Param(tree)
-    return {
-        int(key) if key.isdigit() else key: _layer_keys(value) for key, value in tree.items()
-    }
+    return {int(key) if key.isdigit() else key: _layer_keys(value) for key, value in tree.items()}

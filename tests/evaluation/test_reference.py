@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from int_ra_jax.evaluation.metrics import evaluate_rankings, relevance
-from int_ra_jax.evaluation.reference import linear_scores, majority_scores
+from int_ra_jax.evaluation.reference import linear_scores, majority_scores, prior_scores
 
 # One cue word per intention, in two scripts; the fillers say nothing.
 CUES = {0: ("wonderful", "太开心了"), 1: ("terrible", "难过死了"), 2: ("really", "怎么可能")}
@@ -47,6 +47,35 @@ def test_majority_hits_the_share_of_the_commonest_intention():
     )
     result = evaluate_rankings(majority_scores(train, ANNOTATIONS, 100), right)
     assert result["hit@1"] == np.mean(test == 0)
+
+
+def test_no_fixed_answer_suits_more_train_conversations_than_the_prior():
+    _, train = conversations(0, 200, weights=(0.44, 0.3, 0.26))
+    right = ANNOTATIONS[:, train].T
+    right = right[:, :6]
+    prior = prior_scores(train, ANNOTATIONS, 200)[:, :6]
+    shares = right.mean(axis=0)
+    np.testing.assert_allclose(prior[0], shares)
+    assert evaluate_rankings(prior, right)["hit@1"] == shares.max() == shares[5]
+    majority = majority_scores(train, ANNOTATIONS, 200)[:, :6]
+    assert evaluate_rankings(majority, right)["hit@1"] < shares.max()
+
+
+def test_linear_falls_back_to_the_prior_where_the_text_says_nothing():
+    _, train = conversations(0, 200)
+    scores, _ = linear_scores(["ok so"] * 200, train, ["ok so"] * 2, ANNOTATIONS)
+    np.testing.assert_allclose(scores, prior_scores(train, ANNOTATIONS, 2), atol=0.01)
+
+
+def test_stickers_with_the_same_intentions_tie_exactly():
+    rng = np.random.default_rng(0)
+    kinds = np.concatenate([ANNOTATIONS, rng.random((4, 3)) < 0.5])
+    many = kinds[rng.permutation(np.tile(np.arange(len(kinds)), 31))]
+    train_texts, train = conversations(0, 60)
+    scores, _ = linear_scores(train_texts, train, train_texts[:9], many)
+    for kind in np.unique(many, axis=0):
+        same = scores[:, (many == kind).all(axis=1)]
+        assert (same == same[:, :1]).all()
 
 
 def test_linear_beats_majority_where_the_text_says_which_intention_it_is():

@@ -12,6 +12,7 @@ from int_ra_jax.models.pretrained import load_image_tower
 TINY = ClipVisionConfig.tiny()
 TOWER = ClipVisionModel(TINY, rngs=nnx.Rngs(0))
 GRAPH, STATE = nnx.split(TOWER)
+encode = jax.jit(TOWER)
 
 
 @pytest.fixture(autouse=True)
@@ -43,15 +44,15 @@ def test_every_layer_equals_torch(act, tmp_path):
     np.testing.assert_allclose(hidden, states[0], rtol=1e-5, atol=1e-5)
     for index, layer in enumerate(tower.encoder.layers):
         # Each layer starts from torch's own input, so that errors do not add up.
-        ours = layer(jnp.asarray(states[index]))
+        ours = jax.jit(layer)(jnp.asarray(states[index]))
         np.testing.assert_allclose(ours, states[index + 1], rtol=1e-5, atol=1e-5)
-    whole = tower(jnp.asarray(images))
+    whole = jax.jit(tower)(jnp.asarray(images))
     np.testing.assert_allclose(whole, last, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(whole[:, 0], out.pooler_output.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_tokens_are_cls_and_one_per_patch():
-    assert TOWER(jnp.asarray(pixels())).shape == (3, 1 + 4, 32)
+    assert encode(jnp.asarray(pixels())).shape == (3, 1 + 4, 32)
     assert TINY.num_tokens == 5
 
 
@@ -71,15 +72,15 @@ def test_prefix_then_suffix_is_the_whole_tower_exactly(cut):
 
 def test_an_image_alone_equals_the_image_in_a_batch():
     images = jnp.asarray(pixels())
-    alone = jnp.concatenate([TOWER(images[i : i + 1]) for i in range(3)])
-    np.testing.assert_allclose(alone, TOWER(images), rtol=1e-4, atol=1e-5)
+    alone = jnp.concatenate([encode(images[i : i + 1]) for i in range(3)])
+    np.testing.assert_allclose(alone, encode(images), rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_stays_close_to_float32():
     images = jnp.asarray(pixels())
-    narrow = ClipVisionModel(TINY, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))(images)
+    narrow = jax.jit(ClipVisionModel(TINY, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))(images)
     assert narrow.dtype == jnp.bfloat16
-    np.testing.assert_allclose(narrow.astype(jnp.float32), TOWER(images), atol=0.1)
+    np.testing.assert_allclose(narrow.astype(jnp.float32), encode(images), atol=0.1)
 
 
 def test_every_parameter_gets_gradient_and_is_float32():
@@ -89,7 +90,7 @@ def test_every_parameter_gets_gradient_and_is_float32():
         tokens = nnx.merge(GRAPH, state)(images)
         return (tokens**2 * jnp.arange(tokens.size).reshape(tokens.shape)).mean()
 
-    gradients = flatten(jax.grad(loss)(STATE))
+    gradients = flatten(jax.jit(jax.grad(loss))(STATE))
     # A key bias adds the same number to all logits of a query, which softmax takes away again.
     still = [n for n, g in gradients.items() if float(jnp.abs(g).max()) < 1e-9]
     assert all(name.endswith("k_proj/bias") for name in still)

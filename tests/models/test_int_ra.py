@@ -1,5 +1,6 @@
 """Int-RA's properties; each has caught a real defect in this literature."""
 
+import re
 from itertools import product
 
 import jax
@@ -83,9 +84,7 @@ def test_a_sticker_without_any_attribute_is_finite_and_equals_its_pooled_regions
     system = toy.system
     regions = system._image_tokens(toy.resident.bank)[:1, 1:]
     pooled = jnp.mean(system.relation.f_vis(regions), axis=1)[0]
-    np.testing.assert_allclose(
-        embeddings(toy)[0], pooled / jnp.linalg.norm(pooled), atol=1e-5
-    )
+    np.testing.assert_allclose(embeddings(toy)[0], pooled / jnp.linalg.norm(pooled), atol=1e-5)
     gradients = jax.grad(toy.loss)(toy.params)
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradients))
 
@@ -158,9 +157,7 @@ def test_more_padding_and_another_batch_order_never_change_a_score():
     toy = make_toy()
     scores = np.asarray(toy.scores())
     pad = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 16))), toy.batch.context)
-    longer = Toy(
-        toy.config, toy.graphdef, toy.params, toy.resident, toy.batch.replace(context=pad)
-    )
+    longer = Toy(toy.config, toy.graphdef, toy.params, toy.resident, toy.batch.replace(context=pad))
     np.testing.assert_allclose(longer.scores(), scores, atol=1e-5)
     order = np.random.default_rng(0).permutation(len(scores))
     context = jax.tree.map(lambda x: x[order], toy.batch.context)
@@ -186,12 +183,16 @@ def test_cached_frozen_layers_change_neither_scores_nor_gradients(layers):
     toy = make_toy(model__text__frozen_layers=layers, model__image__frozen_layers=layers)
     system = toy.system
     before, gradients = toy.scores(), jax.grad(toy.loss)(toy.params)
+    bank, labels = toy.resident.bank, toy.resident.labels
     toy.resident = toy.resident.replace(
-        bank=system.cache_bank(toy.resident.bank),
-        labels=system.cache_labels(toy.resident.labels),
-        context_hidden=system.cache_context(toy.batch),
+        bank=bank.replace(
+            pixels=None,
+            image_hidden=system.hidden_image(bank.pixels),
+            attribute_hidden=system.hidden_text(bank.attributes),
+        ),
+        labels=labels.replace(hidden=system.hidden_text(labels.tokens)),
+        context_hidden=system.hidden_text(toy.batch.context),
     )
-    assert toy.resident.bank.pixels is None
     np.testing.assert_allclose(toy.scores(), before, atol=1e-5)
     cached = flatten(jax.grad(toy.loss)(toy.params))
     for path, leaf in flatten(gradients).items():
@@ -200,8 +201,7 @@ def test_cached_frozen_layers_change_neither_scores_nor_gradients(layers):
     assert frozen and all(
         float(jnp.abs(cached[path]).max()) == 0
         for path in cached
-        if any(__import__("re").fullmatch(pattern, path) for pattern in frozen)
-        and "post_layernorm" not in path
+        if any(re.fullmatch(pattern, path) for pattern in frozen) and "post_layernorm" not in path
     )
 
 

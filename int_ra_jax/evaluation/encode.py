@@ -1,0 +1,121 @@
+"""Encodes whole splits and galleries, in batches of one static shape each."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from int_ra_jax.common.log import Progress
+from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker
+from int_ra_jax.data import pipeline
+from int_ra_jax.evaluation.run import Run
+from int_ra_jax.models.interface import Params, System, merge
+
+
+class Encoder:
+    """Compiles a system's encoders once and runs them over splits and galleries.
+
+    Args:
+      run: the open workdir.
+      bank: the gallery on the device, with the frozen layers' output where it is cached; the
+        run's own gallery by default.
+      labels: likewise the intention names.
+    """
+
+    def __init__(self, run: Run, bank: Bank | None = None, labels: Labels | None = None) -> None:
+        self._run = run
+        self._graphdef: nnx.GraphDef = run.graphdef
+        self._bank = bank
+        self._labels = labels
+        self.encode_context = jax.jit(self._encode_context)
+        self.score = jax.jit(self._score)
+        self._encode_rows = jax.jit(self._rows_encoder, static_argnames="attention")
+        self._hidden = jax.jit(lambda params, batch: self._merge(params).hidden_text(batch.context))
+
+    @cached_property
+    def bank(self) -> Bank:
+        """The gallery on the device."""
+        return jax.device_put(self._run.bank) if self._bank is None else self._bank
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The intention names on the device."""
+        return jax.device_put(self._run.labels) if self._labels is None else self._labels
+
+    def gallery(self, params: Params, attention: bool = False) -> Sticker:
+        """Returns the encoded gallery on the device, N rows in gallery order.
+
+        Args:
+          params: parameters of the system.
+          attention: also return what each attribute attends to.
+        """
+        return self.stickers(params, np.arange(self.bank.index.shape[0]), attention)
+
+    def stickers(self, params: Params, rows: np.ndarray, attention: bool = False) -> Sticker:
+        """Returns the encoded stickers of some gallery rows, in that order."""
+        size = self._run.config.eval.sticker_batch_size
+        parts = []
+        for start in range(0, len(rows), size):
+            # The last chunk is filled up to the static shape; its extra rows are cut off below.
+            chunk = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
+            parts.append(self._encode_rows(params, self.bank, chunk, attention=attention))
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(rows)], *parts)
+
+    def contexts(self, params: Params, split: str, hidden: jax.Array | None = None) -> Context:
+        """Returns a split's encoded conversations on the host, one row each, in split order.
+
+        Args:
+          params: parameters of the system.
+          split: its name.
+          hidden: f[M, L, Dt], the frozen layers' output of the split where it is cached.
+        """
+        parts = []
+        for batch in self._batches(split, f"encode {split}"):
+            given = batch
+            if hidden is not None:
+                given = batch.replace(context_hidden=hidden[batch.example])
+            encoded = jax.device_get(self.encode_context(params, given, self.labels))
+            parts.append(jax.tree.map(lambda leaf, batch=batch: leaf[batch.valid], encoded))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+    def hidden(self, params: Params, split: str) -> jax.Array | None:
+        """Returns the frozen layers' output of a split, f[M, L, Dt], or None if none is frozen."""
+        batches = self._batches(split, f"cache {split}")
+        parts = []
+        for batch in batches:
+            part = self._hidden(params, batch)
+            if part is None:
+                return None
+            parts.append(part)
+        return jnp.concatenate(parts)[: self._run.source.size(split)]
+
+    def _batches(self, split: str, what: str) -> Iterator[Batch]:
+        run = self._run
+        size = run.source.size(split)
+        stream = pipeline.eval_batches(
+            run.source, run.tokenizer, run.config.text, split, run.config.eval.batch_size
+        )
+        with Progress(what, size, unit="conversations") as progress:
+            for batch in stream:
+                yield batch
+                progress.update(int(batch.valid.sum()))
+
+    def _merge(self, params: Params) -> System:
+        system: System = merge(self._graphdef, params)
+        return system
+
+    def _encode_context(self, params: Params, batch: Batch, labels: Labels) -> Context:
+        return self._merge(params).encode_context(batch.replace(labels=labels))
+
+    def _score(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
+        return self._merge(params).score(context, sticker)
+
+    def _rows_encoder(
+        self, params: Params, bank: Bank, rows: jax.Array, attention: bool = False
+    ) -> Sticker:
+        return self._merge(params).encode_sticker(bank.rows(rows), attention=attention)

@@ -1,0 +1,316 @@
+"""Evaluates a run: rankings, reference rows, intervals, and the files of WORKDIR/eval/."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jaxtyping import Bool, Float, Int
+
+from int_ra_jax.common import params as parameter_paths
+from int_ra_jax.common.log import METRICS_FILE, Phases, read_metrics, versions
+from int_ra_jax.common.types import Context
+from int_ra_jax.data import pipeline
+from int_ra_jax.data.schema import Conversation
+from int_ra_jax.evaluation import examples, metrics, reference, report, significance
+from int_ra_jax.evaluation.encode import Encoder
+from int_ra_jax.evaluation.plots import Curve
+from int_ra_jax.evaluation.judge import Judged, judge, score_table
+from int_ra_jax.evaluation.report_data import (
+    Credit,
+    DatasetCard,
+    Difference,
+    Intentions,
+    Interval,
+    Protocol,
+    ReportData,
+    RunFacts,
+    System,
+)
+from int_ra_jax.evaluation.run import Run
+from int_ra_jax.models.interface import Params, merge
+
+# per-query name -> name of its mean
+MEANS = {"ap": "mAP", "reciprocal_rank": "mrr"}
+NOTES = {
+    "chance": "a uniformly random ranking, in closed form",
+    "majority_intention": "stickers of the commonest train intention first, whatever is said",
+    "linear": "TF-IDF and logistic regression on the context; stickers by the probability of "
+    "their intentions",
+}
+EXPLANATIONS = {
+    "multi": "A sticker is relevant if it is annotated with the query's intention in train or "
+    "valid, or if it is the one that was sent.",
+    "paper": "A sticker is relevant if the single intention written last for it (train, then "
+    "test, then valid, as in the released code) is the query's.",
+    "exact": "Only the sticker that was sent is relevant.",
+}
+
+
+def evaluate(run: Run, params: Params, step: int) -> ReportData:
+    """Evaluates a run on ``config.eval.split`` and writes WORKDIR/eval/.
+
+    Args:
+      run: the open workdir.
+      params: parameters to evaluate.
+      step: the checkpoint's step.
+
+    Returns:
+      What the report shows; report.json, per_query.jsonl, pr_curve.csv and report.html are
+      written from it.
+    """
+    phases = Phases(run.workdir)
+    split, directory = run.config.eval.split, run.workdir / "eval"
+    encoder = Encoder(run)
+    with phases("evaluation: encode"):
+        judged = judge(run, split)
+        contexts = encoder.contexts(params, split)
+        tables = {run.config.model.name: score_table(run, encoder, params, contexts)}
+    with phases("evaluation: reference rows"):
+        tables |= _reference_tables(run, judged)
+    with phases("evaluation: metrics"):
+        rows = _per_query(tables, judged)
+        systems = _systems(run, rows)
+        differences = _differences(run, rows)
+    with phases("evaluation: report"):
+        shown = examples.choose(
+            judged, tables[run.config.model.name], run.config.eval.conversations
+        )
+        drawn = examples.draw(run, encoder, params, judged, contexts, shown,
+                              tables[run.config.model.name])  # fmt: skip
+        data = _report_data(
+            run, judged, contexts, tables, systems, differences, drawn, step, phases
+        )
+        _write(directory, run, judged, contexts, rows, data)
+    logging.info("report: %s", directory / "report.html")
+    return data
+
+
+def text_of(conversation: Conversation) -> str:
+    """Returns a conversation as the linear reference reads it: one turn a line."""
+    return "\n".join(turn.text for turn in conversation.turns)
+
+
+def _reference_tables(run: Run, judged: Judged) -> dict[str, Float[np.ndarray, "Q N"]]:
+    train = run.source.conversations("train")
+    _, intentions = run.source.targets(train)
+    linear, _ = reference.linear_scores(
+        [text_of(conversation) for conversation in train],
+        intentions,
+        [text_of(conversation) for conversation in judged.conversations],
+        judged.annotations,
+    )
+    return {
+        "linear": linear,
+        "majority_intention": reference.majority_scores(
+            intentions, judged.annotations, len(judged.gold)
+        ),
+    }
+
+
+def _per_query(
+    tables: Mapping[str, Float[np.ndarray, "Q N"]], judged: Judged
+) -> dict[str, dict[str, np.ndarray]]:
+    rows = {
+        name: metrics.evaluate_rankings(
+            scores, judged.relevant, gold=judged.gold, per_query=True, on_empty="exclude"
+        )["per_query"]
+        for name, scores in tables.items()
+    }
+    rows["chance"] = metrics.chance_metrics(
+        judged.relevant, with_gold=True, per_query=True, on_empty="exclude"
+    )["per_query"]
+    return rows
+
+
+def _systems(run: Run, rows: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, System]:
+    systems = {}
+    for name, values in rows.items():
+        intervals = significance.bootstrap_intervals(
+            values, resamples=run.config.eval.resamples, seed=run.config.seed
+        )
+        named = {MEANS.get(metric, metric): Interval(**row) for metric, row in intervals.items()}
+        order = ["hit@1", "hit@3", "hit@5", "mAP", "mrr"]
+        order += [metric for metric in named if metric not in order]
+        note = NOTES.get(name, "this run's system")
+        systems[name] = System({metric: named[metric] for metric in order}, note)
+    return systems
+
+
+def _differences(run: Run, rows: Mapping[str, Mapping[str, np.ndarray]]) -> list[Difference]:
+    main = rows[run.config.model.name]
+    found = []
+    for baseline in ("majority_intention", "chance", "linear"):
+        for metric in ("hit@1", "ap"):
+            paired = significance.paired_bootstrap(
+                main[metric],
+                rows[baseline][metric],
+                resamples=run.config.eval.resamples,
+                seed=run.config.seed,
+            )
+            found.append(
+                Difference(
+                    metric=MEANS.get(metric, metric),
+                    baseline=baseline,
+                    difference=paired["difference"],
+                    low=paired["low"],
+                    high=paired["high"],
+                    p_value=paired["p"],
+                )
+            )
+    return found
+
+
+def _report_data(
+    run: Run,
+    judged: Judged,
+    contexts: Context,
+    tables: Mapping[str, Float[np.ndarray, "Q N"]],
+    systems: Mapping[str, System],
+    differences: Sequence[Difference],
+    drawn: Sequence[Any],
+    step: int,
+    phases: Phases,
+) -> ReportData:
+    curves = {
+        name: metrics.macro_pr_curve(scores, judged.relevant, on_empty="exclude")
+        for name, scores in tables.items()
+    }
+    return ReportData(
+        title=f"{run.config.model.name} on {run.source.name}, {run.config.eval.split} split",
+        dataset=_card(run),
+        protocol=_protocol(run, judged),
+        systems=systems,
+        main_system=run.config.model.name,
+        primary_metric="hit@1",
+        differences=differences,
+        interval_note=f"95% percentile bootstrap over queries, {run.config.eval.resamples:,} "
+        "resamples; differences are paired by query",
+        pr_curves={name: Curve(curve.recall, curve.precision) for name, curve in curves.items()},
+        prevalence=next(iter(curves.values())).prevalence,
+        intentions=_intentions(run, judged, contexts),
+        training=_training_curves(run.workdir),
+        examples=drawn,
+        config={
+            key: value
+            for key, value in _flat(run).items()
+            if key.split(".")[0] in ("model", "loss", "text", "optim", "train", "seed")
+        },
+        run=RunFacts(
+            step=step,
+            parameters=_parameter_counts(run),
+            wall_time_s=phases.seconds,
+            versions=versions(),
+            devices=[f"{d.device_kind} ({platform.machine()})" for d in jax.local_devices()],
+        ),
+    )
+
+
+def _flat(run: Run) -> dict[str, Any]:
+    from int_ra_jax.common import config as configuration
+
+    return configuration.flatten(run.config)
+
+
+def _card(run: Run) -> DatasetCard:
+    info = run.source.info
+    counts = {f"{split} conversations": run.source.size(split) for split in run.source.splits}
+    counts |= {"stickers": len(run.source.stickers), "intentions": len(run.source.intentions)}
+    texts = [str(info[key]) for key in ("attribution", "licence") if info.get(key)]
+    return DatasetCard(
+        name=f"{run.source.name} {info.get('version', '')}".strip(),
+        description=str(info.get("derived", info.get("description", ""))),
+        counts=counts,
+        credits=[Credit(text) for text in texts],
+        has_knowledge=run.source.has_knowledge,
+        language=str(info.get("language", "en")),
+    )
+
+
+def _protocol(run: Run, judged: Judged) -> Protocol:
+    name = run.config.eval.protocol
+    return Protocol(
+        name=name,
+        explanation=EXPLANATIONS[name],
+        counts={
+            "queries": len(judged.gold),
+            "gallery": len(run.source.stickers),
+            "queries without a relevant sticker": int((~judged.relevant.any(axis=1)).sum()),
+            "stickers never annotated in train": len(
+                metrics.unannotated_stickers(judged.annotations)
+            ),
+        },
+    )
+
+
+def _intentions(run: Run, judged: Judged, contexts: Context) -> Intentions:
+    names = run.source.intentions
+    counts = {}
+    for split in run.source.splits:
+        _, intention = run.source.targets(run.source.conversations(split))
+        counts[split] = np.bincount(intention, minlength=len(names)).tolist()
+    confusion = np.zeros((len(names), len(names)), np.int64)
+    predicted = np.argmax(contexts.intention_logits, axis=1)
+    np.add.at(confusion, (judged.intention, predicted), 1)
+    return Intentions(names=names, counts=counts, confusion=confusion)
+
+
+def _training_curves(workdir: Path) -> dict[str, Curve]:
+    path = workdir / METRICS_FILE
+    if not path.is_file():
+        return {}
+    return {
+        name: Curve(np.asarray(steps), np.asarray(values))
+        for name, (steps, values) in read_metrics(path).items()
+        if not name.startswith("perf/")
+    }
+
+
+def _parameter_counts(run: Run) -> dict[str, int]:
+    roles = [
+        (pattern, role)
+        for role, pattern in merge(run.graphdef, run.abstract_params).param_groups().items()
+    ]
+    labels = parameter_paths.label_by_pattern(run.abstract_params, roles)
+    flat, sizes = parameter_paths.flatten(labels), parameter_paths.flatten(run.abstract_params)
+    counts: dict[str, int] = {}
+    for path, role in flat.items():
+        counts[role] = counts.get(role, 0) + int(np.prod(sizes[path].shape))
+    return counts
+
+
+def _write(
+    directory: Path,
+    run: Run,
+    judged: Judged,
+    contexts: Context,
+    rows: Mapping[str, Mapping[str, np.ndarray]],
+    data: ReportData,
+) -> None:
+    predicted = np.argmax(contexts.intention_logits, axis=1)
+    names = run.source.intentions
+
+    def row(query: int) -> dict[str, Any]:
+        return {
+            "id": judged.conversations[query].id,
+            "seed": run.config.seed,
+            "intention": names[judged.intention[query]],
+            "predicted_intention": names[predicted[query]],
+            "sticker": run.source.stickers[judged.gold[query]].id,
+            # A query without any relevant sticker is left out of every mean: null here.
+            "systems": {
+                system: {
+                    metric: None if np.isnan(column[query]) else float(column[query])
+                    for metric, column in values.items()
+                }
+                for system, values in rows.items()
+            },
+        }
+
+    report.write_report_json(directory, data)
+    report.write_per_query(directory, map(row, range(len(judged.gold))))
+    report.write_pr_curve_csv(directory, data.pr_curves)
+    report.write_report(directory, data)

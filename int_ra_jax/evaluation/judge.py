@@ -1,0 +1,77 @@
+"""Right answers, scores and the few figures that training watches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from int_ra_jax.common.types import Context
+from int_ra_jax.data import pipeline
+from int_ra_jax.data.schema import Conversation
+from int_ra_jax.evaluation import metrics
+from int_ra_jax.evaluation.encode import Encoder
+from int_ra_jax.evaluation.ranking import score_in_chunks
+from int_ra_jax.evaluation.run import Run
+from int_ra_jax.models.interface import Params, merge
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A split with its right answers.
+
+    Attributes:
+      conversations: the queries, in split order.
+      gold: gallery row of each query's sticker.
+      intention: class id of each query's intention.
+      relevant: which stickers count.
+      annotations: intentions of each sticker in train.
+    """
+
+    conversations: Sequence[Conversation]
+    gold: Int[np.ndarray, "Q"]
+    intention: Int[np.ndarray, "Q"]
+    relevant: Bool[np.ndarray, "Q N"]
+    annotations: Bool[np.ndarray, "N K"]
+
+
+def judge(run: Run, split: str) -> Judged:
+    """Says which stickers are right for each conversation of a split."""
+    source = run.source
+    conversations = source.conversations(split)
+    gold, intention = source.targets(conversations)
+    # Model selection must not see test labels, nor may valid be judged by its own annotations.
+    known = ("train", "valid") if split == "test" else ("train",)
+    written = {name: source.targets(source.conversations(name)) for name in source.splits}
+    relevant = metrics.relevance(
+        run.config.eval.protocol,
+        query_intention=intention,
+        gold=gold,
+        annotations=pipeline.relevance_annotations(source, known),
+        last_written=metrics.last_written_intention(written, len(source.stickers)),
+    )
+    return Judged(conversations, gold, intention, relevant, run.bank.intentions)
+
+
+def validate(run: Run, encoder: Encoder, params: Params, judged: Judged, split: str,
+             hidden: jax.Array | None) -> dict[str, float]:  # fmt: skip
+    """Returns the figures that training watches: hit@1, mAP and the intention's accuracy."""
+    contexts = encoder.contexts(params, split, hidden)
+    scores = score_table(run, encoder, params, contexts)
+    result = metrics.evaluate_rankings(scores, judged.relevant, on_empty="exclude")
+    predicted = np.argmax(contexts.intention_logits, axis=1)
+    return {
+        "mAP": result["mAP"],
+        "hit@1": result["hit@1"],
+        "intention_accuracy": float(np.mean(predicted == judged.intention)),
+    }
+
+
+def score_table(
+    run: Run, encoder: Encoder, params: Params, contexts: Context
+) -> Float[np.ndarray, "Q N"]:
+    """Returns the scores of encoded conversations against the whole gallery."""
+    sticker = encoder.gallery(params)
+    score = merge(run.graphdef, params).score
+    return np.asarray(score_in_chunks(score, contexts, sticker, sticker_chunk=1024))

@@ -1,0 +1,222 @@
+"""A workdir, opened: everything about a run but its parameters.
+
+Training creates the workdir and then opens it here, exactly as evaluation and retrieval do later
+on any machine. A workdir stands alone: it holds the resolved config, the data set's records, the
+tokenizer and the shapes of both towers.
+
+    WORKDIR/config.json   data.json   tfds/   towers/{text,image}/   checkpoints/   metrics.jsonl
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+from flax import nnx
+from ml_collections import ConfigDict
+
+from int_ra_jax.common import config as configuration
+from int_ra_jax.common.checkpoint import Checkpoints, check_fingerprint
+from int_ra_jax.common.sources import resolve_directory
+from int_ra_jax.common.types import Bank, Labels
+from int_ra_jax.data import pipeline, sticker_int, text
+from int_ra_jax.data.source import Source
+from int_ra_jax.models import interface, registry
+from int_ra_jax.models.bert import BertConfig
+from int_ra_jax.models.clip_vision import ClipVisionConfig
+from int_ra_jax.models.pretrained import load_tower_config
+
+PRIMARY_METRIC = "mAP"  # model selection, on the validation split only
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open workdir.
+
+    Attributes:
+      workdir: the directory.
+      config: the resolved configuration.
+      source: the data set.
+      tokenizer: of the text tower.
+      facts: shapes of the towers and counts of the data set.
+      graphdef: structure of the system; ``interface.merge`` joins it with parameters.
+      abstract_params: shapes of the parameters.
+    """
+
+    workdir: Path
+    config: ConfigDict
+    source: Source
+    tokenizer: text.Tokenizer
+    facts: registry.Facts
+    graphdef: nnx.GraphDef
+    abstract_params: interface.Params
+
+    @cached_property
+    def bank(self) -> Bank:
+        """The gallery on the host."""
+        return pipeline.gallery_bank(
+            self.source,
+            self.tokenizer,
+            self.config.data.image_size,
+            self.config.text.attribute_tokens,
+            self.config.data.frame,
+        )
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The intention names on the host."""
+        names = [name.replace("_", " ") for name in self.source.intentions]
+        return Labels(text.encode_names(self.tokenizer, names, self.config.text.name_tokens))
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of a sticker."""
+        return self.facts.image.grid
+
+    def checkpoints(self) -> Checkpoints:
+        """Opens the checkpoints of the run; close them, or use them as a context manager."""
+        return Checkpoints(
+            self.workdir / "checkpoints",
+            primary_metric=PRIMARY_METRIC,
+            greater_is_better=True,
+            keep_newest=self.config.checkpoint.keep_newest,
+        )
+
+    def restore_best(self) -> tuple[interface.Params, int]:
+        """Returns the parameters of the best checkpoint by validation mAP, and their step.
+
+        Falls back to the newest one where no checkpoint was validated yet.
+
+        Raises:
+          FileNotFoundError: if the workdir has no complete checkpoint.
+          ValueError: if the checkpoint was made under another configuration.
+        """
+        with self.checkpoints() as checkpoints:
+            best = checkpoints.best_step()
+            step = checkpoints.find("latest" if best is None else best)
+            self.check(checkpoints, step)
+            restored = checkpoints.restore(step, {"params": self.abstract_params}, partial=True)
+            logging.info("restored the %s checkpoint, step %d", "newest" if best is None else
+                         "best", step)  # fmt: skip
+        return restored["params"], step
+
+    def check(self, checkpoints: Checkpoints, step: int) -> None:
+        """Raises if a checkpoint was made under another configuration or on other data."""
+        stored = checkpoints.restore_metadata(step)["fingerprint"]
+        check_fingerprint(stored, self.fingerprint)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What a checkpoint of this run depends on: config and data."""
+        return {
+            **configuration.fingerprint(self.config),
+            "data.content_hash": self.source.content_hash,
+        }
+
+
+def create(config: ConfigDict, workdir: Path) -> Run:
+    """Creates a workdir, or checks that it belongs to this config, and opens it.
+
+    Args:
+      config: validated configuration; ``data.prepared_dir`` is read here and never again.
+      workdir: created if missing.
+
+    Raises:
+      FileNotFoundError: if the prepared directory or a tower's directory does not exist.
+      ValueError: if the workdir holds a run of another configuration.
+    """
+    path = workdir / "config.json"
+    if path.is_file():
+        stored = configuration.fingerprint(configuration.load(workdir))
+        _check_same_run(stored, configuration.fingerprint(config), workdir)
+    for tower in (config.model.text, config.model.image):
+        if tower.source:  # a missing tower is an error before anything is built
+            resolve_directory(tower.source)
+    records = Path(config.data.tfds_dir) if config.data.tfds_dir else workdir / "tfds"
+    source = sticker_int.prepare(config.data.prepared_dir, records)
+    workdir.mkdir(parents=True, exist_ok=True)
+    place = str(records) if config.data.tfds_dir else ""  # relative: the workdir may move
+    description = {"content_hash": source.content_hash, "tfds_dir": place}
+    (workdir / "data.json").write_text(json.dumps(description, indent=2) + "\n")
+    _write_towers(config, source, workdir / "towers")
+    configuration.save(config, path)
+    return open_run(workdir, source)
+
+
+def open_run(workdir: Path, source: Source | None = None) -> Run:
+    """Opens a workdir that a training run has created.
+
+    Args:
+      workdir: the directory.
+      source: its data set where it is open already.
+
+    Raises:
+      FileNotFoundError: if the workdir, or what it should hold, does not exist.
+    """
+    config = configuration.load(workdir)
+    if source is None:
+        place = json.loads((workdir / "data.json").read_text())
+        records = Path(place["tfds_dir"]) if place["tfds_dir"] else workdir / "tfds"
+        source = sticker_int.open_records(records, place["content_hash"])
+    towers = workdir / "towers"
+    _, intentions = source.targets(source.conversations("train"))
+    facts = registry.Facts(
+        text=load_tower_config(towers / "text", "text"),
+        image=load_tower_config(towers / "image", "image"),
+        num_intentions=len(source.intentions),
+        intention_counts=tuple(np.bincount(intentions, minlength=len(source.intentions)).tolist()),
+    )
+    graphdef, abstract = registry.abstract(config, facts)
+    tokenizer = text.load_tokenizer(str(towers / "text"))
+    return Run(workdir, config, source, tokenizer, facts, graphdef, abstract)
+
+
+def _write_towers(config: ConfigDict, source: Source, towers: Path) -> None:
+    """Leaves tokenizer and shapes of both towers in the workdir, so that it stands alone."""
+    (towers / "text").mkdir(parents=True, exist_ok=True)
+    (towers / "image").mkdir(parents=True, exist_ok=True)
+    names, image_names = config.model.text, config.model.image
+    if names.source:
+        text.load_tokenizer(names.source).save(towers / "text")
+        text_shape = load_tower_config(names.source, "text")
+    else:
+        if not (towers / "text" / "tokenizer.json").is_file():
+            texts = list(pipeline.training_texts(source))
+            text.train_wordpiece(texts, towers / "text", names.vocabulary)
+        text_shape = BertConfig(
+            vocab_size=text.load_tokenizer(str(towers / "text")).vocab_size,
+            hidden_size=names.width,
+            num_hidden_layers=names.layers,
+            num_attention_heads=names.heads,
+            intermediate_size=4 * names.width,
+            max_position_embeddings=text.context_length(config.text, source.has_knowledge),
+        )
+    if image_names.source:
+        stored = load_tower_config(image_names.source, "image")
+        image_shape = dataclasses.replace(stored, image_size=config.data.image_size)
+    else:
+        image_shape = ClipVisionConfig(
+            hidden_size=image_names.width,
+            num_hidden_layers=image_names.layers,
+            num_attention_heads=image_names.heads,
+            intermediate_size=4 * image_names.width,
+            image_size=config.data.image_size,
+            patch_size=image_names.patch,
+        )
+    for kind, model_type, shape in (
+        ("text", "bert", text_shape),
+        ("image", "clip_vision_model", image_shape),
+    ):
+        described = {"model_type": model_type, **dataclasses.asdict(shape)}
+        (towers / kind / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+
+
+def _check_same_run(stored: dict[str, Any], current: dict[str, Any], workdir: Path) -> None:
+    try:
+        check_fingerprint(stored, current)
+    except ValueError as error:
+        raise ValueError(f"--workdir={workdir} holds a run of another config. {error}") from error

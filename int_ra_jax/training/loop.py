@@ -1,0 +1,274 @@
+"""The one training loop: batch, step, log, validate, save.
+
+Start order, logged: the workdir's newest complete checkpoint > checkpoint.resume_from > pretrained
+towers > random. A batch is f(seed, step), so a killed run continues with the same bits.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from int_ra_jax.common import config as configuration
+from int_ra_jax.common.checkpoint import Checkpoints
+from int_ra_jax.common.log import MetricLog, Phases, log_start
+from int_ra_jax.common.params import flatten
+from int_ra_jax.common.types import Batch, Resident
+from int_ra_jax.data import pipeline
+from int_ra_jax.evaluation import run as runs
+from int_ra_jax.evaluation.encode import Encoder
+from int_ra_jax.evaluation.judge import judge, validate
+from int_ra_jax.evaluation.run import PRIMARY_METRIC, Run
+from int_ra_jax.models import registry
+from int_ra_jax.models.interface import Params, merge, split
+from int_ra_jax.models.pretrained import load_image_tower, load_text_tower
+from int_ra_jax.training import optim, resident, sharding
+from int_ra_jax.training.preemption import PreemptionGuard
+from int_ra_jax.training.state import TrainState, create
+from int_ra_jax.training.step import TrainStep, make_train_step
+
+_SHOWN = ("train/loss/total", "train/loss/retrieval", "train/intention/accuracy")
+
+
+class NotFiniteError(FloatingPointError):
+    """The loss or a gradient was not finite; the message names the step."""
+
+
+@dataclasses.dataclass
+class Trainer:
+    """What the loop works with, assembled once by ``prepare``."""
+
+    run: Run
+    mesh: Mesh
+    total_steps: int
+    optimizer: optax.GradientTransformation
+    trainable: frozenset[str]
+    train_step: TrainStep
+    abstract_state: TrainState
+    encoder: Encoder
+    resident: Resident | None = None
+
+    @property
+    def stale(self) -> bool:
+        """Whether gallery columns are read from embeddings that are refreshed now and then."""
+        negatives = merge(self.run.graphdef, self.run.abstract_params).negatives
+        return bool(negatives.bank and not negatives.live)
+
+
+def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
+    """Trains a system until its epochs, ``train.max_steps`` or a SIGTERM, and saves.
+
+    Args:
+      config: validated configuration.
+      workdir: of the run; continued where it holds a checkpoint of the same configuration.
+
+    Returns:
+      The validation metrics at the end (empty where the run was stopped before one).
+
+    Raises:
+      NotFiniteError: at the first step whose loss or gradient is not finite, after saving nothing
+        of it; the last good checkpoint stays.
+      ValueError: if the workdir or a checkpoint belongs to another configuration.
+    """
+    phases = Phases(workdir)
+    with phases("data and towers"):
+        trainer = prepare(config, workdir)
+    run = trainer.run
+    with PreemptionGuard() as guard, run.checkpoints() as checkpoints:
+        with phases("parameters"):
+            state, resumed = start(trainer, checkpoints)
+        with phases("cache of frozen layers"):
+            trainer.resident = resident.build(run, state.params, sharding.replicated(trainer.mesh))
+            trainer.encoder = Encoder(run, trainer.resident.bank, trainer.resident.labels)
+            judged = judge(run, "valid")
+            hidden = resident.hidden(trainer.encoder, state.params, config, "valid")
+        first = int(state.step)
+        stop = min(trainer.total_steps, config.train.max_steps or trainer.total_steps)
+        batches = pipeline.make_batches(
+            run.source, run.tokenizer, config.text, "train", config.train.batch_size,
+            config.seed, first, jax.process_index(), jax.process_count(),
+        )  # fmt: skip
+        eval_steps = config.train.eval_steps or stop
+        save_steps = config.checkpoint.steps or eval_steps
+        refresh_steps = merge(run.graphdef, run.abstract_params).negatives.refresh_steps
+        results: dict[str, float] = {}
+        with phases("training and validation"), MetricLog(
+            workdir, stop, batch_size=config.train.batch_size,
+            resume_step=first if resumed else None, tensorboard=config.log.tensorboard,
+        ) as log:  # fmt: skip
+            for step in range(first + 1, stop + 1):
+                if trainer.stale and (step - 1) % refresh_steps == 0:
+                    state = refresh(trainer, state)
+                state, metrics = trainer.train_step(
+                    state, place(next(batches), trainer.mesh), trainer.resident
+                )
+                norms = metrics.pop("leaf_gradient_norms")
+                if step == first + 1:
+                    warn_without_gradient(norms)
+                validated = None
+                last = step == stop or guard.requested
+                if step % config.train.log_steps == 0 or last:
+                    check_finite(state, checkpoints)
+                    log.write(step, {f"train/{k}": v for k, v in metrics.items()}, show=_SHOWN)
+                if step % eval_steps == 0 or step == stop:
+                    check_finite(state, checkpoints)
+                    with log.untimed():
+                        validated = results = validate(
+                            run, trainer.encoder, state.params, judged, "valid", hidden
+                        )
+                    named = {f"valid/retrieval/{k}": v for k, v in validated.items()}
+                    log.write(step, named, show=tuple(named))
+                if step % save_steps == 0 or last or validated:
+                    check_finite(state, checkpoints)
+                    save(checkpoints, run, state, step, validated)
+                if guard.requested:
+                    logging.info("stopped by a signal after step %d; start again to go on", step)
+                    break
+    return results
+
+
+def prepare(config: ConfigDict, workdir: Path) -> Trainer:
+    """Opens the workdir and compiles nothing yet; every problem of the config shows here."""
+    mesh = sharding.make_mesh(dict(config.mesh))
+    sharding.check_batch_size(config.train.batch_size, mesh)
+    run = runs.create(config, workdir)
+    system = merge(run.graphdef, run.abstract_params)
+    total_steps = configuration.total_steps(config, run.source.size("train"))
+    optimizer, info = optim.make_optimizer(
+        config.optim, run.abstract_params, system.param_groups(),
+        total_steps=total_steps, frozen=system.frozen_patterns(),
+    )  # fmt: skip
+    for line in optim.describe(info).splitlines():
+        logging.info("%s", line)
+    negatives = system.negatives
+    stale = negatives.bank and not negatives.live
+    bank_shape = (len(run.source.stickers), config.model.joint_width) if stale else None
+    abstract = jax.eval_shape(
+        lambda params: create(params, optimizer, config.seed, bank_shape), run.abstract_params
+    )
+    shardings = sharding.state_shardings(abstract, mesh)
+    abstract = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        abstract, shardings,
+    )  # fmt: skip
+    step = jax.jit(
+        make_train_step(run.graphdef, optimizer, info.trainable),
+        in_shardings=(shardings, sharding.batch_sharding(mesh), sharding.replicated(mesh)),
+        out_shardings=(shardings, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+    return Trainer(run, mesh, total_steps, optimizer, info.trainable, step, abstract, Encoder(run))
+
+
+def start(trainer: Trainer, checkpoints: Checkpoints) -> tuple[TrainState, bool]:
+    """Returns the first state and whether it continues a run; logs where it came from."""
+    run, config = trainer.run, trainer.run.config
+    newest = checkpoints.latest_step()
+    resumed = newest is not None
+    if newest is not None:
+        run.check(checkpoints, newest)
+        state = checkpoints.restore(newest, trainer.abstract_state)
+        origin = f"checkpoint of step {newest} in {run.workdir}"
+    elif config.checkpoint.resume_from:
+        params, step = runs.open_run(Path(config.checkpoint.resume_from)).restore_best()
+        state, origin = _new(trainer, params), f"{config.checkpoint.resume_from}, step {step}"
+    else:
+        params = jax.jit(lambda: registry.initialise(config, run.facts))()
+        origins = []
+        if config.model.text.source:
+            params["text"] = split(load_text_tower(config.model.text.source))[1]
+            origins.append(f"text tower {config.model.text.source}")
+        if config.model.image.source:
+            tower = load_image_tower(config.model.image.source, image_size=config.data.image_size)
+            params["image"] = split(tower)[1]
+            origins.append(f"image tower {config.model.image.source}")
+        state, origin = _new(trainer, params), " and ".join([*origins, "random for the rest"])
+    sizes = {path: int(np.prod(leaf.shape)) for path, leaf in flatten(state.params).items()}
+    trained = sum(size for path, size in sizes.items() if path in trainer.trainable)
+    log_start(
+        mesh=trainer.mesh,
+        batch_size=config.train.batch_size,
+        total_steps=trainer.total_steps,
+        parameters={"all": (sum(sizes.values()), trained)},
+        notes={"starts from": origin, **_data_notes(run)},
+    )
+    return state, resumed
+
+
+def refresh(trainer: Trainer, state: TrainState) -> TrainState:
+    """Encodes the gallery again, for the columns through which no gradient flows."""
+    embedding = trainer.encoder.gallery(state.params).embedding
+    target = trainer.abstract_state.bank_embedding.sharding
+    return state.replace(bank_embedding=jax.device_put(embedding, target))
+
+
+def place(batch: Batch, mesh: Mesh) -> Batch:
+    """Puts this host's rows of a batch where the step wants them."""
+    where = sharding.batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), batch)
+
+
+def save(
+    checkpoints: Checkpoints,
+    run: Run,
+    state: TrainState,
+    step: int,
+    metrics: dict[str, float] | None,
+) -> None:
+    """Starts an asynchronous save of everything the next step depends on."""
+    metadata = {"fingerprint": run.fingerprint, "step": step}
+    if checkpoints.save(step, state, metrics=metrics, metadata=metadata):
+        note = "" if metrics is None else f", valid {PRIMARY_METRIC} {metrics[PRIMARY_METRIC]:.4f}"
+        logging.info("checkpoint of step %d%s", step, note)
+
+
+def check_finite(state: TrainState, checkpoints: Checkpoints) -> None:
+    """Raises if a step was not finite; parameters have not moved since then."""
+    bad = int(state.bad_step)
+    if bad >= 0:
+        checkpoints.wait()
+        kept = checkpoints.latest_step()
+        raise NotFiniteError(
+            f"loss or gradient was not finite at step {bad + 1}. "
+            + (f"The checkpoint of step {kept} is kept" if kept else "No checkpoint exists yet")
+            + "; lower --config.optim.lr, or set --config.optim.clip_norm=1."
+        )
+
+
+def warn_without_gradient(norms: dict[str, jax.Array]) -> None:
+    """Lists the trainable parameters that this configuration leaves without any gradient."""
+    dead = sorted(path for path, norm in jax.device_get(norms).items() if norm == 0)
+    if dead:
+        logging.warning("no gradient reaches %d parameters: %s", len(dead), ", ".join(dead))
+
+
+def _new(trainer: Trainer, params: Params) -> TrainState:
+    shape = trainer.abstract_state.bank_embedding
+    bank_shape = None if shape is None else tuple(shape.shape)
+    seed = trainer.run.config.seed
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract_state)
+    # Copied: the state is donated to the first step, and must not alias the caller's arrays.
+    params = jax.tree.map(jnp.array, params)
+    return jax.jit(
+        lambda params: create(params, trainer.optimizer, seed, bank_shape),
+        out_shardings=shardings,
+    )(params)
+
+
+def _data_notes(run: Run) -> dict[str, Any]:
+    cut = pipeline.count_truncation(run.source, run.tokenizer, run.config.text, "train")
+    knowledge = "present" if run.source.has_knowledge else "none in this data set"
+    return {
+        "data": f"{run.source.name}: {run.source.size('train')} training conversations, "
+        f"{len(run.source.stickers)} stickers, {len(run.source.intentions)} intentions",
+        "knowledge": knowledge if run.config.text.knowledge == "append" else "switched off",
+        "truncation": f"{cut.turns_dropped} old turns dropped, {cut.newest_cut} newest turns cut, "
+        f"{cut.knowledge_cut} knowledge texts cut",
+    }

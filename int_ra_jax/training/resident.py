@@ -1,0 +1,88 @@
+"""Puts on the device what stays there: the gallery, the names, and the frozen layers' output."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.sharding import Sharding
+from ml_collections import ConfigDict
+
+from int_ra_jax.common.types import Resident, Tokens
+from int_ra_jax.data.text import context_length
+from int_ra_jax.evaluation.encode import Encoder
+from int_ra_jax.evaluation.run import Run
+from int_ra_jax.models.interface import Params, System, merge
+
+_CHUNK = 64  # rows encoded at once
+
+
+def build(run: Run, params: Params, sharding: Sharding) -> Resident:
+    """Returns the gallery, the names and, where layers are frozen and cached, their output.
+
+    Frozen layers see the same inputs in every epoch, so their output is computed once: with a
+    tower frozen wholly, a step touches the heads alone.
+
+    Args:
+      run: the open workdir.
+      params: parameters; only the frozen ones are read.
+      sharding: of everything returned, replicated as a rule.
+
+    Raises:
+      ValueError: if the cache of the conversations would exceed ``train.cache_limit_gib``.
+    """
+    bank, labels = jax.device_put((run.bank, run.labels), sharding)
+    if not run.config.train.cache_frozen:
+        return Resident(bank, labels)
+    system: System = merge(run.graphdef, run.abstract_params)
+    shape = jax.eval_shape(system.hidden_text, run.labels.tokens)
+    context_hidden = None
+    if shape is not None:
+        _check_size(run, shape.shape[-1], shape.dtype.itemsize)
+        labels = labels.replace(hidden=_texts(run, params, run.labels.tokens))
+        bank = bank.replace(attribute_hidden=_texts(run, params, run.bank.attributes))
+        context_hidden = hidden(Encoder(run, bank, labels), params, run.config, "train")
+    images = _in_chunks(run, params, "hidden_image", run.bank.pixels)
+    if images is not None:
+        bank = bank.replace(image_hidden=images, pixels=None)
+    return jax.device_put(Resident(bank, labels, context_hidden), sharding)
+
+
+def hidden(encoder: Encoder, params: Params, config: ConfigDict, split: str) -> jax.Array | None:
+    """Returns the frozen layers' output of a split, or None where none is frozen or cached."""
+    return encoder.hidden(params, split) if config.train.cache_frozen else None
+
+
+def _texts(run: Run, params: Params, tokens: Tokens) -> jax.Array:
+    hidden = _in_chunks(run, params, "hidden_text", tokens)
+    assert hidden is not None  # asked for only where text layers are frozen
+    return hidden
+
+
+def _in_chunks(run: Run, params: Params, method: str, rows: Any) -> jax.Array | None:
+    compute = jax.jit(lambda params, chunk: getattr(merge(run.graphdef, params), method)(chunk))
+    number = len(jax.tree.leaves(rows)[0])
+    parts = []
+    for start in range(0, number, _CHUNK):
+        # The last chunk repeats its final row up to the static shape.
+        index = np.minimum(np.arange(start, start + _CHUNK), number - 1)
+        part = compute(params, jax.tree.map(lambda leaf, index=index: leaf[index], rows))
+        if part is None:
+            return None
+        parts.append(part)
+    return jnp.concatenate(parts)[:number]
+
+
+def _check_size(run: Run, width: int, itemsize: int) -> None:
+    length = context_length(run.config.text, run.source.has_knowledge)
+    size = run.source.size("train")
+    gib = size * length * width * itemsize / 2**30
+    limit = run.config.train.cache_limit_gib
+    if gib > limit:
+        raise ValueError(
+            f"caching the frozen layers' output of {size} conversations of {length} tokens takes "
+            f"{gib:.1f} GiB, above train.cache_limit_gib={limit}. Raise the limit, shorten "
+            "text.context_tokens, or set --config.train.cache_frozen=False."
+        )
+    logging.info("cache of the frozen text layers: %d conversations, %.2f GiB", size, gib)

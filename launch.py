@@ -1,0 +1,129 @@
+"""The one entry: train, evaluate, or search.
+
+    python launch.py --mode=train  --config=configs/int_ra.py:demo --workdir=runs/demo \
+        --config.data.prepared_dir=DIR
+    python launch.py --mode=eval   --workdir=runs/demo
+    python launch.py --mode=search --workdir=runs/demo --conversation=chat.json --top_k=5
+
+Every key of the config can be set as --config.section.key=value.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# Before jax and tensorflow are imported: tensorflow only feeds tf.data, and need not say so.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+MODES = ("train", "eval", "search")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "What to train: configs/FILE.py[:PRESET].", lock_config=True
+)
+_MODE = flags.DEFINE_enum("mode", None, MODES, "What to do.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+_CONVERSATION = flags.DEFINE_string(
+    "conversation", None, "search: a JSON file {turns: [{speaker, text}], reply_speaker}."
+)
+_TOP_K = flags.DEFINE_integer("top_k", 5, "search: how many stickers.", lower_bound=1)
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
+_JSON = flags.DEFINE_bool("json", False, "search: print JSON instead of a table.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Checks what was asked for, and hands over."""
+    if len(argv) > 1:
+        raise ValueError(f"unexpected arguments {argv[1:]}; flags begin with --.")
+    workdir = Path(_WORKDIR.value)
+    {"train": _train, "eval": _eval, "search": _search}[_MODE.value](workdir)
+
+
+def _train(workdir: Path) -> None:
+    from int_ra_jax.common import config as configuration
+    from int_ra_jax.models.registry import SYSTEMS
+
+    config = _CONFIG.value
+    if config is None:
+        raise ValueError("--mode=train needs --config=configs/int_ra.py:PRESET.")
+    configuration.validate(config, tuple(SYSTEMS))
+    from int_ra_jax.training.loop import train
+
+    results = train(config, workdir)
+    for name, value in results.items():
+        logging.info("valid %s: %.4f", name, value)
+
+
+def _eval(workdir: Path) -> None:
+    from int_ra_jax.common import config as configuration
+    from int_ra_jax.evaluation.report import verdict
+    from int_ra_jax.models.registry import SYSTEMS
+
+    config = configuration.load(workdir)
+    configuration.validate(config, tuple(SYSTEMS))
+    from int_ra_jax.evaluation.evaluate import evaluate
+    from int_ra_jax.evaluation.run import open_run
+
+    run = open_run(workdir)
+    params, step = run.restore_best()
+    data = evaluate(run, params, step)
+    for name, row in data.systems.items():
+        shown = ("hit@1", "hit@3", "hit@5", "mAP")
+        cells = (f"{metric} {100 * row.metrics[metric].value:5.1f}" for metric in shown)
+        print(f"{name:20s} {'  '.join(cells)}")
+    for line in verdict(data):
+        print(line)
+    print(f"report: {workdir / 'eval' / 'report.html'}")
+
+
+def _search(workdir: Path) -> None:
+    if not _CONVERSATION.value:
+        raise ValueError("--mode=search needs --conversation=FILE.json.")
+    from int_ra_jax.retrieval.retriever import Retriever, read_conversation
+
+    conversation = read_conversation(Path(_CONVERSATION.value))
+    ranked = Retriever.from_workdir(workdir).search(conversation, top_k=_TOP_K.value)
+    if _JSON.value:
+        print(json.dumps(ranked.to_json(), indent=2, ensure_ascii=False))
+        return
+    likeliest = list(ranked.intention_probabilities.items())[:3]
+    print("intention: " + ", ".join(f"{name} {100 * p:.0f}%" for name, p in likeliest))
+    for sticker in ranked.stickers:
+        words = "; ".join(f"{k}: {v}" for k, v in sticker.attributes.items() if v)
+        print(f"{sticker.rank:3d}  {sticker.score:+.4f}  {sticker.sticker:20s} {words}")
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    """Parses flags; a mistyped one is one line that names the nearest, not a traceback."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, KeyError, AttributeError, ValueError) as error:
+        text = " ".join(str(error).replace("\\n", " ").replace('"', "").split())
+        _fail(f"flags: {text.strip(chr(39))}")
+        raise
+
+
+def _fail(message: str) -> None:
+    print(f"launch.py: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _guarded(argv: Sequence[str]) -> None:
+    from int_ra_jax.common.log import set_up_console
+
+    set_up_console()
+    try:
+        main(argv)
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        # What a user can act on is one message; --traceback shows where it came from.
+        if _TRACEBACK.value:
+            raise
+        _fail(str(error))
+
+
+if __name__ == "__main__":
+    app.run(_guarded, flags_parser=_parse)
