@@ -10,18 +10,16 @@ docs/data.md.
 import re
 from dataclasses import dataclass
 
-# The 27 categories of GoEmotions in alphabetical order, and neutral.
-GOEMOTIONS: tuple[str, ...] = tuple(
-    """admiration amusement anger annoyance approval caring confusion curiosity desire
+_NAMES = """admiration amusement anger annoyance approval caring confusion curiosity desire
     disappointment disapproval disgust embarrassment excitement fear gratitude grief joy love
-    nervousness optimism pride realization relief remorse sadness surprise neutral""".split()
-)
+    nervousness optimism pride realization relief remorse sadness surprise neutral"""
+# The 27 categories of GoEmotions in alphabetical order, and neutral.
+GOEMOTIONS: tuple[str, ...] = tuple(_NAMES.split())
+# The mark of phrases that are no reaction by themselves.
+UNDECIDED = "undecided"
 
 # How much a phrase says by itself. "haha thanks" is gratitude and "wow, so sad" is sadness: only
 # the strongest phrases of a message decide, and they must agree.
-# Phrases on which people disagree: with nothing stronger beside them, no reaction is read.
-UNDECIDED = "undecided"
-
 SAID, EXCLAIMED, LAUGHED, SMILED, NODDED = 4, 3, 2, 1, 0
 
 _VERY = (
@@ -44,7 +42,7 @@ class Rule:
     """A phrase family of the lexicon.
 
     Attributes:
-      intention: a name out of GOEMOTIONS.
+      intention: a name out of GOEMOTIONS, or UNDECIDED.
       strength: one of SAID, EXCLAIMED, LAUGHED, SMILED, NODDED.
       pattern: regular expression over normalised words joined by single spaces.
       answer: True where the same words may merely answer a question ("great", "awesome").
@@ -148,7 +146,7 @@ RULES: tuple[Rule, ...] = (
         you) (?:ok|okay|alright) \?|take care|no worries(?: at all)?|dont worry(?: about (?:it|
         that))?|its (?:ok|okay|all good)|(?:youre|you are) (?:all )?(?:fine|okay|good|ok)|
         all good|no biggie|poor (?:you|thing|guy|girl|kid|baby|dog|kitty)|hang in there|
-        stay (?:safe|strong)|im here for you|hugs|<hug>|bless (?:you|your heart|him|her)""",
+        stay (?:safe|strong)|im here for you|hugs|bless (?:you|your heart|him|her)""",
     ),
     _says("caring", "aw|awe", EXCLAIMED),
     _is("confusion", "confusing|weird|odd|strange|random|bizarre"),
@@ -217,7 +215,7 @@ RULES: tuple[Rule, ...] = (
     _is("embarrassment", "embarrassing|awkward|cringe|cringey|cringy"),
     _says(
         "embarrassment",
-        "aw shucks|oops|oopsie|oopsies|whoops|woops|im (?:so )?embarrassed|guilty|<facepalm>|facepalm",
+        "aw shucks|oops|oopsie|oopsies|whoops|woops|im (?:so )?embarrassed|guilty|facepalm",
     ),
     _is("excitement", "fun|exciting|blast|thrilling|dream|good time|great time|cant wait"),
     _says(

@@ -60,8 +60,9 @@ def decode(content: bytes, frame: str = "first") -> Image.Image:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_size(image)
             # Where frames depend on each other a seek decodes all that lie before.
-            if frame == "middle" and getattr(image, "n_frames", 1) > 1:
-                image.seek(min(image.n_frames, MAX_FRAMES) // 2)
+            frames = getattr(image, "n_frames", 1)
+            if frame == "middle" and frames > 1:
+                image.seek(min(frames, MAX_FRAMES) // 2)
             return _on_white(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"decompression bomb: {error}") from error

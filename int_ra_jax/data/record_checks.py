@@ -59,8 +59,9 @@ def turn_messages(turns: Any) -> Iterator[str]:
         yield from key_messages(turn, TURN, f"{where}.", may_be_empty=True)
         if not isinstance(turn.get("sticker"), str | None):
             yield f"{where}.sticker is {kind_of(turn['sticker'])}, expected a string"
-    texts = [turn.get("text") for turn in turns if isinstance(turn, dict)]
-    if not any(not isinstance(text, str) or text.strip() for text in texts):
+    # A turn of the wrong form may have meant some text, and is reported as what it is.
+    texts = [turn.get("text") if isinstance(turn, dict) else None for turn in turns]
+    if all(isinstance(text, str) and not text.strip() for text in texts):
         yield "empty context: no turn has any text"
 
 

@@ -8,7 +8,8 @@ short way, ``[CLS] text [SEP]``. Only numpy here: the same code serves training 
 
 import itertools
 import string
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -16,7 +17,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import tokenizers
 from jaxtyping import Bool, Int32
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from int_ra_jax.common.sources import resolve_directory
 from int_ra_jax.common.types import ATTRIBUTES, RELATIONS, Tokens
@@ -24,6 +24,7 @@ from int_ra_jax.data.schema import Conversation, StickerEntry
 
 SPEAKERS = ("prefix", "off")
 KNOWLEDGE = ("append", "off")
+_MIN_VOCABULARY = 200
 
 
 @runtime_checkable
@@ -86,6 +87,9 @@ class Tokenizer:
 
     def __init__(self, directory: Path) -> None:
         """Loads ``tokenizer.json`` or the vocabulary of a directory; see ``load_tokenizer``."""
+        # Imported late: it costs seconds, and brings torch along where that is installed.
+        from transformers import AutoTokenizer
+
         self._source = AutoTokenizer.from_pretrained(directory, use_fast=True)
         special = {
             name: getattr(self._source, f"{name}_token_id") for name in ("cls", "sep", "pad")
@@ -132,27 +136,56 @@ def load_tokenizer(path_or_name: str) -> Tokenizer:
     return Tokenizer(resolve_directory(path_or_name))
 
 
-def train_wordpiece(texts: Sequence[str], directory: Path, vocab_size: int) -> None:
+def train_wordpiece(texts: Iterable[str], directory: Path, vocab_size: int) -> None:
     """Learns a lower-case WordPiece vocabulary and writes it as a tokenizer directory.
 
-    For towers that start from random weights and so have no vocabulary of their own.
+    For towers that start from random weights and so have no vocabulary of their own. Every
+    frequent word is one entry, and any other is spelt from its characters. The trainers of
+    ``tokenizers`` break ties by an order that changes from run to run; this one is reproducible.
 
     Args:
       texts: what to learn from; training texts only.
       directory: where the tokenizer goes.
-      vocab_size: at most so many entries, the five special ones included.
+      vocab_size: at most so many entries, the five special ones included; at least 200.
+
+    Raises:
+      ValueError: if ``vocab_size`` is too small for the alphabet.
     """
+    from transformers import PreTrainedTokenizerFast
+
+    if vocab_size < _MIN_VOCABULARY:
+        raise ValueError(
+            f"a vocabulary of {vocab_size} is too small. Use {_MIN_VOCABULARY} or more."
+        )
     special = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    learner = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token=special["unk"]))
-    learner.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
-    learner.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    learner.decoder = tokenizers.decoders.WordPiece()
-    trainer = tokenizers.trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(special.values()), show_progress=False
+    normaliser = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    splitter = tokenizers.pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        pieces = splitter.pre_tokenize_str(normaliser.normalize_str(text))
+        words.update(word for word, _ in pieces)
+    # What the composition itself writes (letters of speakers, joints of knowledge) is always there.
+    entries = [*special.values(), *string.ascii_lowercase, *string.digits, *":;,"]
+    entries += [f"##{character}" for character in string.ascii_lowercase + string.digits]
+    characters: Counter[str] = Counter()
+    for word, count in words.items():
+        for start, character in enumerate(word):
+            characters[f"##{character}" if start else character] += count
+    # No more than half for characters: in Chinese chats these are the words, and number thousands.
+    entries += _commonest(characters)[: max(vocab_size // 2 - len(entries), 0)]
+    vocabulary = list(dict.fromkeys(entries + _commonest(words)))[:vocab_size]
+    learnt = tokenizers.models.WordPiece(
+        {entry: index for index, entry in enumerate(vocabulary)}, unk_token=special["unk"]
     )
-    learner.train_from_iterator(texts, trainer)
+    tokenizer = tokenizers.Tokenizer(learnt)
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normaliser, splitter
+    tokenizer.decoder = tokenizers.decoders.WordPiece()
     named = {f"{name}_token": token for name, token in special.items()}
-    PreTrainedTokenizerFast(tokenizer_object=learner, **named).save_pretrained(directory)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(directory)
+
+
+def _commonest(counts: Counter[str]) -> list[str]:
+    return sorted(counts, key=lambda entry: (-counts[entry], entry))
 
 
 def context_length(text: TextConfig, has_knowledge: bool) -> int:
@@ -272,8 +305,10 @@ def _encode_short(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> To
     """``[CLS] text [SEP]``; an empty text still has its two special tokens, so no row is masked."""
     if length < 3:
         raise ValueError(f"{length} tokens cannot hold [CLS], one word and [SEP]. Use 3 or more.")
-    encoded = tokenizer.encode(texts)
-    rows = [([tokenizer.cls_id, *e.ids[: length - 2], tokenizer.sep_id], []) for e in encoded]
+    rows: list[tuple[list[int], list[int]]] = [
+        ([tokenizer.cls_id, *code.ids[: length - 2], tokenizer.sep_id], [])
+        for code in tokenizer.encode(texts)
+    ]
     return _pad(rows, tokenizer.pad_id, length)
 
 

@@ -1,9 +1,7 @@
 """Encodes whole splits and galleries, in batches of one static shape each."""
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
 
 import jax
 import jax.numpy as jnp

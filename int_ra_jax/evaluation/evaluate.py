@@ -8,17 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from int_ra_jax.common import params as parameter_paths
 from int_ra_jax.common.log import METRICS_FILE, Phases, read_metrics, versions
 from int_ra_jax.common.types import Context
-from int_ra_jax.data import pipeline
 from int_ra_jax.data.schema import Conversation
 from int_ra_jax.evaluation import examples, metrics, reference, report, significance
 from int_ra_jax.evaluation.encode import Encoder
-from int_ra_jax.evaluation.plots import Curve
 from int_ra_jax.evaluation.judge import Judged, judge, score_table
+from int_ra_jax.evaluation.plots import Curve
 from int_ra_jax.evaluation.report_data import (
     Credit,
     DatasetCard,
@@ -38,6 +37,7 @@ MEANS = {"ap": "mAP", "reciprocal_rank": "mrr"}
 NOTES = {
     "chance": "a uniformly random ranking, in closed form",
     "majority_intention": "stickers of the commonest train intention first, whatever is said",
+    "prior": "the best fixed answer: stickers by how many train conversations their intentions suit",
     "linear": "TF-IDF and logistic regression on the context; stickers by the probability of "
     "their intentions",
 }
@@ -105,6 +105,7 @@ def _reference_tables(run: Run, judged: Judged) -> dict[str, Float[np.ndarray, "
     )
     return {
         "linear": linear,
+        "prior": reference.prior_scores(intentions, judged.annotations, len(judged.gold)),
         "majority_intention": reference.majority_scores(
             intentions, judged.annotations, len(judged.gold)
         ),
@@ -143,7 +144,7 @@ def _systems(run: Run, rows: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str
 def _differences(run: Run, rows: Mapping[str, Mapping[str, np.ndarray]]) -> list[Difference]:
     main = rows[run.config.model.name]
     found = []
-    for baseline in ("majority_intention", "chance", "linear"):
+    for baseline in ("majority_intention", "prior", "chance", "linear"):
         for metric in ("hit@1", "ap"):
             paired = significance.paired_bootstrap(
                 main[metric],

@@ -1,8 +1,8 @@
 """The rows that stand beside every table of results, besides chance (``metrics``).
 
 ``majority_scores`` answers the commonest intention, ``prior_scores`` is the best that a system can
-do without reading the conversation, ``linear_scores`` the best that counting its words does. All
-see train texts and annotations only. Where stickers carry several intentions, the prior row is far
+do without reading the conversation, ``linear_scores`` what counting its words gives. All see train
+texts and annotations only. Where stickers carry several intentions, the prior row is far
 above the majority row: a few versatile stickers suit most queries, so a retriever can look good
 by answering them always. Only what lies above the prior row was learnt from conversations.
 """

@@ -13,7 +13,7 @@ from int_ra_jax.common.types import Resident, Tokens
 from int_ra_jax.data.text import context_length
 from int_ra_jax.evaluation.encode import Encoder
 from int_ra_jax.evaluation.run import Run
-from int_ra_jax.models.interface import Params, System, merge
+from int_ra_jax.models.interface import Params, merge
 
 _CHUNK = 64  # rows encoded at once
 
@@ -35,8 +35,11 @@ def build(run: Run, params: Params, sharding: Sharding) -> Resident:
     bank, labels = jax.device_put((run.bank, run.labels), sharding)
     if not run.config.train.cache_frozen:
         return Resident(bank, labels)
-    system: System = merge(run.graphdef, run.abstract_params)
-    shape = jax.eval_shape(system.hidden_text, run.labels.tokens)
+    shape = jax.eval_shape(
+        lambda params, tokens: merge(run.graphdef, params).hidden_text(tokens),
+        run.abstract_params,
+        run.labels.tokens,
+    )
     context_hidden = None
     if shape is not None:
         _check_size(run, shape.shape[-1], shape.dtype.itemsize)

@@ -41,17 +41,17 @@ def test_records_keep_unknown_keys_through_a_round_trip():
 def test_image_digest_is_what_sha256sum_prints(tmp_path):
     if shutil.which("sha256sum") is None:
         pytest.skip("no sha256sum on this machine")
-    directory = make_prepared_directory(tmp_path / "d", num_conversations=6, num_stickers=3)
+    directory = make_prepared_directory(tmp_path / "d", num_conversations=6, num_stickers=4)
     command = "LC_ALL=C sha256sum images/* | sha256sum"
     printed = subprocess.run(command, shell=True, cwd=directory, capture_output=True, text=True)
     stated = json.loads((directory / "dataset.json").read_text())["files"]["images"]
     assert printed.stdout.split()[0] == stated["sha256"]
-    assert stated["count"] == 3
+    assert stated["count"] == 4
 
 
 @pytest.mark.parametrize("file", ["conversations.jsonl", "dataset.json", "images/sticker_000.png"])
 def test_content_hash_changes_with_any_file(tmp_path, file):
-    directory = make_prepared_directory(tmp_path / "d", num_conversations=6, num_stickers=3)
+    directory = make_prepared_directory(tmp_path / "d", num_conversations=6, num_stickers=4)
     before = schema.content_hash(directory)
     assert schema.content_hash(directory) == before
     (directory / file).write_bytes((directory / file).read_bytes() + b" ")

@@ -102,7 +102,7 @@ def test_a_faulty_conversation_is_reported_with_its_line(directory, message):
 STICKER_FAULTS = {
     "missing key image": lambda r: r.pop("image") and None,
     "attributes is a string": set_key("attributes", "smile"),
-    "missing key attributes.verbal": lambda r: r["attributes"].pop("verbal") and None,
+    "missing key attributes.facial": lambda r: r["attributes"].pop("facial") and None,
     "attributes.facial is null": lambda r: r["attributes"].update(facial=None),
     "tags is a string": set_key("tags", "cat"),
     "unknown intention 'joyy'. Did you mean 'joy'": set_key("intentions", ["joyy"]),
@@ -229,15 +229,16 @@ def test_one_error_lists_fifty_problems_and_counts_the_rest(tmp_path):
 
 
 def test_leaving_out_a_sticker_leaves_out_and_names_its_conversations(directory):
-    (directory / "images/sticker_004.png").write_bytes(b"broken")
+    lost = read_prepared(directory).conversations["train"][0].sticker
+    (directory / f"images/{lost}.png").write_bytes(b"broken")
     restate(directory)
     found = inspect(directory)
     assert len(found.problems) == 1
     ids = {s.id for s in found.prepared.stickers}
     kept = [c for split in found.prepared.conversations.values() for c in split]
-    assert "sticker_004" not in ids
+    assert lost not in ids
     assert {c.sticker for c in kept} <= ids
-    users = [line for line in found.left_out if "its sticker 'sticker_004' is left out" in line]
+    users = [line for line in found.left_out if f"its sticker {lost!r} is left out" in line]
     assert users
     assert len(kept) + len(users) == 24
 

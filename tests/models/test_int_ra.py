@@ -11,6 +11,7 @@ import pytest
 from fixtures.toy_system import GALLERY, INTENTIONS, Toy, make_toy
 
 from int_ra_jax.common.params import flatten
+from int_ra_jax.common.pixels import normalise
 from int_ra_jax.common.types import Batch
 from int_ra_jax.models import interface
 
@@ -21,11 +22,17 @@ KEY_BIAS = ("/key/bias", "/k_proj/bias")
 
 def embeddings(toy: Toy, **changes: object) -> np.ndarray:
     bank = toy.resident.bank.replace(**changes)
-    return np.asarray(toy.system.encode_sticker(bank).embedding)
+    return np.asarray(toy.call("encode_sticker", bank).embedding)
 
 
 def moved_rows(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.abs(before - after).max(axis=1) > 1e-5)
+
+
+def pooled_regions(toy: Toy) -> jax.Array:
+    system = toy.system
+    tokens = system.image(normalise(toy.resident.bank.pixels))
+    return jnp.mean(system.relation.f_vis(tokens[:, 1:]), axis=1)
 
 
 @pytest.mark.parametrize("relation", ["channel", "region"])
@@ -72,21 +79,16 @@ def test_with_one_region_the_attended_value_ignores_the_attributes():
 def test_without_attributes_the_sticker_is_its_pooled_regions():
     toy = make_toy(model__attributes="off")
     assert not any("attention" in path for path in flatten(toy.params) if "relation" in path)
-    system = toy.system
-    regions = system._image_tokens(toy.resident.bank)[:, 1:]
-    pooled = jnp.mean(system.relation.f_vis(regions), axis=1)
+    pooled = pooled_regions(toy)
     expected = pooled / jnp.linalg.norm(pooled, axis=1, keepdims=True)
     np.testing.assert_allclose(embeddings(toy), expected, atol=1e-5)
 
 
 def test_a_sticker_without_any_attribute_is_finite_and_equals_its_pooled_regions():
     toy = make_toy(model__relation_pool="logsumexp")
-    system = toy.system
-    regions = system._image_tokens(toy.resident.bank)[:1, 1:]
-    pooled = jnp.mean(system.relation.f_vis(regions), axis=1)[0]
+    pooled = pooled_regions(toy)[0]
     np.testing.assert_allclose(embeddings(toy)[0], pooled / jnp.linalg.norm(pooled), atol=1e-5)
-    gradients = jax.grad(toy.loss)(toy.params)
-    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradients))
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in toy.gradients().values())
 
 
 def test_attention_parameters_are_in_the_tree_and_get_gradient_and_do_not_change_between_calls():
@@ -94,14 +96,14 @@ def test_attention_parameters_are_in_the_tree_and_get_gradient_and_do_not_change
     names = [path for path in flatten(toy.params) if path.startswith("relation/attention/")]
     kernels = [f"relation/attention/{part}/kernel" for part in ("key", "out", "query", "value")]
     assert [name for name in names if name.endswith("kernel")] == kernels
-    gradients = flatten(jax.grad(toy.loss)(toy.params))
+    gradients = toy.gradients()
     assert all(float(jnp.abs(gradients[name]).max()) > 0 for name in names)
     np.testing.assert_array_equal(embeddings(toy), embeddings(toy))
 
 
 def test_every_parameter_gets_gradient_under_the_default_readings():
     toy = make_toy()
-    gradients = flatten(jax.grad(toy.loss)(toy.params))
+    gradients = toy.gradients()
     dead = [path for path, leaf in gradients.items() if float(jnp.abs(leaf).max()) < 1e-7]
     assert [path for path in dead if not path.endswith(KEY_BIAS)] == []
 
@@ -128,7 +130,7 @@ def test_a_scalar_relation_leaves_every_ranking_unchanged():
 def test_hard_label_gives_at_most_one_ranking_per_intention():
     toy = make_toy(batch_size=64, model__intention_fusion="hard_label")
     scores = np.asarray(toy.scores())
-    predicted = toy.system.encode_context(toy.resident.attach(toy.batch)).intention_logits
+    predicted = toy.call("encode_context", toy.attached).intention_logits
     number = len(np.unique(np.argmax(predicted, axis=1)))
     assert number > 1
     assert len(np.unique(scores.round(5), axis=0)) == number <= INTENTIONS
@@ -143,7 +145,7 @@ def test_hard_label_gives_at_most_one_ranking_per_intention():
 )  # fmt: skip
 def test_retrieval_gradient_reaches_the_classifier_only_where_the_reading_lets_it(fusion, reaches):
     toy = make_toy(model__intention_fusion=fusion, loss__lambda_int=0.0)
-    gradient = jax.grad(toy.loss)(toy.params)["intention_classifier"]["kernel"]
+    gradient = toy.gradients()["intention_classifier/kernel"]
     assert (float(jnp.abs(gradient).max()) > 0) == reaches
 
 
@@ -171,33 +173,32 @@ def test_a_sticker_alone_equals_the_sticker_in_a_gallery_of_any_order():
     toy = make_toy()
     together = embeddings(toy)
     for row in (0, 5, GALLERY - 1):
-        alone = toy.system.encode_sticker(toy.resident.bank.rows(jnp.array([row]))).embedding
+        alone = toy.call("encode_sticker", toy.resident.bank.rows(jnp.array([row]))).embedding
         np.testing.assert_allclose(alone[0], together[row], atol=1e-5)
     order = jnp.asarray(np.random.default_rng(0).permutation(GALLERY))
-    permuted = toy.system.encode_sticker(toy.resident.bank.rows(order)).embedding
+    permuted = toy.call("encode_sticker", toy.resident.bank.rows(order)).embedding
     np.testing.assert_allclose(permuted, together[order], atol=1e-5)
 
 
 @pytest.mark.parametrize("layers", [1, 2, -1])
 def test_cached_frozen_layers_change_neither_scores_nor_gradients(layers):
     toy = make_toy(model__text__frozen_layers=layers, model__image__frozen_layers=layers)
-    system = toy.system
-    before, gradients = toy.scores(), jax.grad(toy.loss)(toy.params)
+    before, gradients = toy.scores(), toy.gradients()
     bank, labels = toy.resident.bank, toy.resident.labels
     toy.resident = toy.resident.replace(
         bank=bank.replace(
             pixels=None,
-            image_hidden=system.hidden_image(bank.pixels),
-            attribute_hidden=system.hidden_text(bank.attributes),
+            image_hidden=toy.call("hidden_image", bank.pixels),
+            attribute_hidden=toy.call("hidden_text", bank.attributes),
         ),
-        labels=labels.replace(hidden=system.hidden_text(labels.tokens)),
-        context_hidden=system.hidden_text(toy.batch.context),
+        labels=labels.replace(hidden=toy.call("hidden_text", labels.tokens)),
+        context_hidden=toy.call("hidden_text", toy.batch.context),
     )
     np.testing.assert_allclose(toy.scores(), before, atol=1e-5)
-    cached = flatten(jax.grad(toy.loss)(toy.params))
-    for path, leaf in flatten(gradients).items():
+    cached = toy.gradients()
+    for path, leaf in gradients.items():
         np.testing.assert_allclose(cached[path], leaf, atol=1e-5, err_msg=path)
-    frozen = system.frozen_patterns()
+    frozen = toy.system.frozen_patterns()
     assert frozen and all(
         float(jnp.abs(cached[path]).max()) == 0
         for path in cached
@@ -208,12 +209,13 @@ def test_cached_frozen_layers_change_neither_scores_nor_gradients(layers):
 def test_attention_maps_are_a_distribution_over_the_patches():
     for tokens in ("pooled", "all"):
         toy = make_toy(model__attribute_tokens=tokens)
-        maps = toy.system.encode_sticker(toy.resident.bank, attention=True).attention
+        maps = toy.call("encode_sticker", toy.resident.bank, attention=True).attention
         assert maps.shape == (GALLERY, 4, 9)
         present = np.asarray(toy.resident.bank.attribute_mask)
         np.testing.assert_allclose(np.asarray(maps).sum(2)[present], 1.0, atol=1e-5)
 
 
+DEFAULT = make_toy()
 READINGS = {
     "model__intention_fusion": ["hard_label", "soft_label", "straight_through", "off"],
     "model__attributes": ["off"],
@@ -238,8 +240,8 @@ READINGS = {
     ("key", "value"), [(k, v) for k, values in READINGS.items() for v in values]
 )
 def test_every_reading_changes_the_loss_and_has_a_finite_gradient(key, value):
-    default, toy = make_toy(), make_toy(**{key: value})
-    loss, gradients = jax.value_and_grad(toy.loss)(toy.params)
+    default, toy = DEFAULT, make_toy(**{key: value})
+    loss, gradients = toy.loss_and_gradients()
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(gradients))
     assert abs(float(loss) - float(default.loss(default.params))) > 1e-7
 
@@ -253,10 +255,10 @@ def test_dropout_is_drawn_from_the_key_and_absent_in_evaluation():
 
 def test_in_batch_columns_count_once_when_negatives_come_from_the_bank_alone():
     toy = make_toy(loss__negatives="bank")
-    context = toy.system.encode_context(toy.resident.attach(toy.batch))
+    context = toy.call("encode_context", toy.attached)
     size = toy.batch.sticker.shape[0]
     rows = jnp.concatenate([toy.batch.sticker, jnp.arange(GALLERY)])
-    sticker = toy.system.encode_sticker(toy.resident.bank.rows(rows))
+    sticker = toy.call("encode_sticker", toy.resident.bank.rows(rows))
     candidates = interface.Candidates(rows, toy.resident.bank.intentions[rows])
     loss, parts = toy.system.loss(context, sticker, toy.batch, candidates)
     scores = np.asarray(toy.system.score(context, sticker))

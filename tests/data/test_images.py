@@ -1,0 +1,102 @@
+"""Decoding: one frame, on white, equal to the reference processor, and never without bounds."""
+
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from int_ra_jax.common.pixels import normalise
+from int_ra_jax.data.images import MAX_PIXELS, decode, load_pixels
+
+
+def encoded(image, kind, **options):
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+@pytest.fixture
+def photo():
+    values = np.random.default_rng(0).integers(0, 256, (61, 97, 3), dtype=np.uint8)
+    return Image.fromarray(values).resize((194, 122), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parity
+def test_pixels_equal_the_reference_processor(photo):
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    processor = CLIPImageProcessorPil(size={"height": 56, "width": 56}, do_center_crop=False)
+    raw = processor(photo, do_rescale=False, do_normalize=False, return_tensors="np")
+    pixels = load_pixels(encoded(photo, "PNG"), 56)
+    np.testing.assert_array_equal(pixels, raw["pixel_values"][0].transpose(1, 2, 0))
+    scaled = processor(photo, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+    np.testing.assert_allclose(normalise(pixels), scaled, atol=2e-6, rtol=0)
+
+
+def test_normalise_is_the_same_for_numpy_and_on_the_device(photo):
+    pixels = load_pixels(encoded(photo, "PNG"), 32)[None]
+    on_device = jax.jit(normalise)(jnp.asarray(pixels))
+    assert on_device.dtype == jnp.float32
+    np.testing.assert_allclose(normalise(pixels), on_device, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("hidden", [(0, 0, 0), (255, 0, 0)])
+def test_transparency_is_white_whatever_it_hides(kind, hidden):
+    image = Image.new("RGBA", (20, 20), (*hidden, 0))
+    image.paste((0, 0, 255, 255), (0, 0, 10, 20))
+    pixels = load_pixels(encoded(image, kind, lossless=True), 20)
+    assert (pixels[:, 12:] == 255).all()
+    assert (pixels[:, :8] == (0, 0, 255)).all()
+
+
+def test_half_transparent_colour_is_mixed_with_white():
+    image = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
+    np.testing.assert_allclose(load_pixels(encoded(image, "PNG"), 4), 127, atol=1)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK", "PA"])
+def test_every_colour_mode_is_read(mode):
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    if mode == "I;16":
+        image = Image.fromarray(np.full((8, 8), 65535, np.uint16))
+    elif mode == "PA":
+        image = Image.new("P", (8, 8), 1)
+        image.putpalette([0, 0, 0, 255, 255, 255])
+        image.info["transparency"] = 0
+    else:
+        image = Image.new("RGB", (8, 8), "white").convert(mode)
+    assert (load_pixels(encoded(image, kind), 8) == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_the_stated_frame_of_an_animation_is_taken(kind):
+    frames = [Image.new("RGB", (16, 16), (0, 0, 50 * n)) for n in range(5)]
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
+    assert load_pixels(content, 8, "first")[0, 0, 2] == pytest.approx(0, abs=3)
+    assert load_pixels(content, 8, "middle")[0, 0, 2] == pytest.approx(100, abs=3)
+
+
+def test_a_still_image_has_its_first_frame_in_the_middle(photo):
+    content = encoded(photo, "PNG")
+    np.testing.assert_array_equal(load_pixels(content, 24), load_pixels(content, 24, "middle"))
+
+
+def test_a_path_and_its_bytes_give_the_same(photo, tmp_path):
+    (tmp_path / "x.png").write_bytes(encoded(photo, "PNG"))
+    from_path = load_pixels(tmp_path / "x.png", 24)
+    np.testing.assert_array_equal(from_path, load_pixels(encoded(photo, "PNG"), 24))
+    np.testing.assert_array_equal(from_path, load_pixels(str(tmp_path / "x.png"), 24))
+
+
+def test_what_is_too_large_or_of_no_known_kind_is_refused(photo):
+    edge = int(MAX_PIXELS**0.5) + 10
+    with pytest.raises(ValueError, match="decompression bomb"):
+        decode(encoded(Image.new("1", (edge, edge)), "PNG"))
+    with pytest.raises(ValueError, match="unreadable"):
+        decode(encoded(photo, "TIFF"))
+    with pytest.raises(ValueError, match="frame is 'last'"):
+        decode(encoded(photo, "PNG"), "last")
