@@ -78,7 +78,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train = ConfigDict(
         {
             "batch_size": 4,  # conversations, all devices together (Sec. 4.2)
-            "epochs": 10.0,  # passes over the training split; turned into steps once  # not in paper
+            "epochs": 10.0,  # passes over train; turned into steps once  # not in paper
             "max_steps": 0,  # stops earlier than the epochs; 0 = off
             "log_steps": 10,  # between progress lines
             "eval_steps": 500,  # between validations; 0 = only at the end

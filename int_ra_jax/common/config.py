@@ -38,13 +38,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
 # (what must hold, its wording) by key.
 _POSITIVE = (lambda x: x > 0, "must be above 0")
 _NOT_NEGATIVE = (lambda x: x >= 0, "must not be negative")
+_LAYERS = (lambda x: x >= -1, "must be -1 (all), 0 (none) or a count")
 _RATE = (lambda x: 0 <= x < 1, "must lie in [0, 1)")
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.joint_width": _POSITIVE,
     "model.heads": _POSITIVE,
     "model.dropout": _RATE,
-    "model.text.frozen_layers": (lambda x: x >= -1, "must be -1 (all), 0 (none) or a count"),
-    "model.image.frozen_layers": (lambda x: x >= -1, "must be -1 (all), 0 (none) or a count"),
+    "model.text.frozen_layers": _LAYERS,
+    "model.image.frozen_layers": _LAYERS,
     "loss.margin": _NOT_NEGATIVE,
     "loss.temperature": (lambda x: 0.01 <= x <= 1, "must lie in [0.01, 1], CLIP's bounds"),
     "loss.bank_size": _NOT_NEGATIVE,

@@ -5,14 +5,13 @@ B batch (conversations), N stickers in the gallery, L text tokens, A attribute t
 (4: gesture, posture, facial, verbal), P image regions, H heads, D joint width, Dt / Dv tower
 widths, K intentions, C candidate columns of a score matrix.
 
-Fields carry their shape in a comment and not in a checked annotation: the same classes also hold
-shardings, abstract shapes and ``None`` leaves while JAX maps over them.
+Fields are ``Any`` and carry their shape in the docstring, not in a checked annotation: the same
+classes hold NumPy arrays on the host and, while JAX maps over them, shardings and abstract shapes.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 from flax import struct
 
 ATTRIBUTES: tuple[str, ...] = ("gesture", "posture", "facial", "verbal")
@@ -29,9 +28,9 @@ class Tokens:
       type_ids: i32[..., L], 0 for the conversation and 1 for the knowledge.
     """
 
-    ids: jax.Array
-    mask: jax.Array
-    type_ids: jax.Array
+    ids: Any
+    mask: Any
+    type_ids: Any
 
 
 @struct.dataclass
@@ -44,7 +43,7 @@ class Labels:
     """
 
     tokens: Tokens
-    hidden: jax.Array | None = None
+    hidden: Any = None
 
 
 @struct.dataclass
@@ -62,11 +61,11 @@ class Batch:
     """
 
     context: Tokens
-    sticker: jax.Array
-    intention: jax.Array
-    example: jax.Array
-    valid: jax.Array
-    context_hidden: jax.Array | None = None
+    sticker: Any
+    intention: Any
+    example: Any
+    valid: Any
+    context_hidden: Any = None
     labels: Labels | None = None
 
 
@@ -80,7 +79,7 @@ class Bank:
     Attributes:
       pixels: u8[N, S, S, 3] RGB on white; None once ``image_hidden`` replaces it.
       attributes: Tokens [U, A].
-      attribute_index: i32[N, J], row of ``attributes``; any valid row where the attribute is absent.
+      attribute_index: i32[N, J], row of ``attributes``; any row where the attribute is absent.
       attribute_mask: bool[N, J], True where the sticker has that attribute (its text is not empty).
       intentions: bool[N, K], intentions with which the sticker is annotated in train, and only
         there: valid and test annotations never reach training.
@@ -89,16 +88,16 @@ class Bank:
       attribute_hidden: f[U, A, Dt], likewise for the attribute texts.
     """
 
-    pixels: jax.Array | None
+    pixels: Any
     attributes: Tokens
-    attribute_index: jax.Array
-    attribute_mask: jax.Array
-    intentions: jax.Array
-    index: jax.Array
-    image_hidden: jax.Array | None = None
-    attribute_hidden: jax.Array | None = None
+    attribute_index: Any
+    attribute_mask: Any
+    intentions: Any
+    index: Any
+    image_hidden: Any = None
+    attribute_hidden: Any = None
 
-    def rows(self, index: jax.Array) -> "Bank":
+    def rows(self, index: Any) -> "Bank":
         """Gathers the stickers ``index`` (i32[C]); the table of attribute texts stays whole."""
         return self.replace(
             pixels=None if self.pixels is None else self.pixels[index],
@@ -123,7 +122,7 @@ class Resident:
 
     bank: Bank
     labels: Labels
-    context_hidden: jax.Array | None = None
+    context_hidden: Any = None
 
     def attach(self, batch: Batch) -> Batch:
         """Adds to a batch from the host what the device already holds for it."""
@@ -140,8 +139,8 @@ class Context:
       intention_logits: f32[B, K], unscaled by softmax.
     """
 
-    query: jax.Array
-    intention_logits: jax.Array
+    query: Any
+    intention_logits: Any
 
 
 @struct.dataclass
@@ -154,8 +153,8 @@ class Sticker:
         over heads; None unless asked for.
     """
 
-    embedding: jax.Array
-    attention: jax.Array | None = None
+    embedding: Any
+    attention: Any = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from flax import nnx
 from int_ra_jax.common.log import Progress
 from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker
 from int_ra_jax.data import pipeline
+from int_ra_jax.evaluation.ranking import score_in_chunks
 from int_ra_jax.evaluation.run import Run
 from int_ra_jax.models.interface import Params, System, merge
 
@@ -32,6 +33,7 @@ class Encoder:
         self._labels = labels
         self.encode_context = jax.jit(self._encode_context)
         self.score = jax.jit(self._score)
+        self.score_all = jax.jit(self._score_all)
         self._encode_rows = jax.jit(self._rows_encoder, static_argnames="attention")
         self._hidden = jax.jit(lambda params, batch: self._merge(params).hidden_text(batch.context))
 
@@ -112,6 +114,10 @@ class Encoder:
 
     def _score(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
         return self._merge(params).score(context, sticker)
+
+    def _score_all(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
+        score = self._merge(params).score
+        return score_in_chunks(score, context, sticker, sticker_chunk=1024)
 
     def _rows_encoder(
         self, params: Params, bank: Bank, rows: jax.Array, attention: bool = False

@@ -37,7 +37,7 @@ MEANS = {"ap": "mAP", "reciprocal_rank": "mrr"}
 NOTES = {
     "chance": "a uniformly random ranking, in closed form",
     "majority_intention": "stickers of the commonest train intention first, whatever is said",
-    "prior": "the best fixed answer: stickers by how many train conversations their intentions suit",
+    "prior": "the best fixed answer: stickers by how many train conversations they suit",
     "linear": "TF-IDF and logistic regression on the context; stickers by the probability of "
     "their intentions",
 }
@@ -68,7 +68,7 @@ def evaluate(run: Run, params: Params, step: int) -> ReportData:
     with phases("evaluation: encode"):
         judged = judge(run, split)
         contexts = encoder.contexts(params, split)
-        tables = {run.config.model.name: score_table(run, encoder, params, contexts)}
+        tables = {run.config.model.name: score_table(encoder, params, contexts)}
     with phases("evaluation: reference rows"):
         tables |= _reference_tables(run, judged)
     with phases("evaluation: metrics"):

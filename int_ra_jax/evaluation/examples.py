@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -41,7 +42,7 @@ def draw(
     scores: Float[np.ndarray, "Q N"],
 ) -> list[Example]:
     """Returns the examples with their five best stickers and what each attribute attended to."""
-    _, best = jax.device_get(top_k(scores[queries], min(_TOP, scores.shape[1])))
+    _, best = jax.device_get(top_k(jnp.asarray(scores[queries]), min(_TOP, scores.shape[1])))
     rows = np.unique(np.concatenate([best.ravel(), judged.gold[queries]]))
     maps = jax.device_get(encoder.stickers(params, rows, attention=True).attention)
     pictures = {

@@ -12,9 +12,8 @@ from int_ra_jax.data import pipeline
 from int_ra_jax.data.schema import Conversation
 from int_ra_jax.evaluation import metrics
 from int_ra_jax.evaluation.encode import Encoder
-from int_ra_jax.evaluation.ranking import score_in_chunks
 from int_ra_jax.evaluation.run import Run
-from int_ra_jax.models.interface import Params, merge
+from int_ra_jax.models.interface import Params
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def validate(run: Run, encoder: Encoder, params: Params, judged: Judged, split: 
              hidden: jax.Array | None) -> dict[str, float]:  # fmt: skip
     """Returns the figures that training watches: hit@1, mAP and the intention's accuracy."""
     contexts = encoder.contexts(params, split, hidden)
-    scores = score_table(run, encoder, params, contexts)
+    scores = score_table(encoder, params, contexts)
     result = metrics.evaluate_rankings(scores, judged.relevant, on_empty="exclude")
     predicted = np.argmax(contexts.intention_logits, axis=1)
     return {
@@ -68,10 +67,6 @@ def validate(run: Run, encoder: Encoder, params: Params, judged: Judged, split: 
     }
 
 
-def score_table(
-    run: Run, encoder: Encoder, params: Params, contexts: Context
-) -> Float[np.ndarray, "Q N"]:
+def score_table(encoder: Encoder, params: Params, contexts: Context) -> Float[np.ndarray, "Q N"]:
     """Returns the scores of encoded conversations against the whole gallery."""
-    sticker = encoder.gallery(params)
-    score = merge(run.graphdef, params).score
-    return np.asarray(score_in_chunks(score, contexts, sticker, sticker_chunk=1024))
+    return np.asarray(encoder.score_all(params, contexts, encoder.gallery(params)))

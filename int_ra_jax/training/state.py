@@ -14,7 +14,8 @@ from int_ra_jax.models.interface import Params
 class TrainState:
     """Everything that the next step depends on, besides the data.
 
-    The batch is f(seed, step), so ``step`` is also the position in the data.
+    The batch is f(seed, step), so ``step`` is also the position in the data. Fields are ``Any``
+    for the reason given in ``common.types``: JAX also maps shapes and shardings over them.
 
     Attributes:
       step: i32[], optimiser steps done.
@@ -27,12 +28,12 @@ class TrainState:
         stale columns are used.
     """
 
-    step: jax.Array
-    params: Params
+    step: Any
+    params: Any
     opt_state: Any
-    key: jax.Array
-    bad_step: jax.Array
-    bank_embedding: jax.Array | None = None
+    key: Any
+    bad_step: Any
+    bank_embedding: Any = None
 
 
 def create(
