@@ -8,11 +8,13 @@
 Every key of the config can be set as --config.section.key=value.
 """
 
+import difflib
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 # Before jax and tensorflow are imported: tensorflow only feeds tf.data, and need not say so.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -31,6 +33,12 @@ _CONVERSATION = flags.DEFINE_string(
     "conversation", None, "search: a JSON file {turns: [{speaker, text}], reply_speaker}."
 )
 _TOP_K = flags.DEFINE_integer("top_k", 5, "search: how many stickers.", lower_bound=1)
+_PROTOCOL = flags.DEFINE_enum(
+    "protocol", None, ("paper", "multi", "exact"), "eval: another protocol than the config's."
+)
+_SPLIT = flags.DEFINE_enum(
+    "split", None, ("train", "valid", "test"), "eval: another split than the config's."
+)
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
 _JSON = flags.DEFINE_bool("json", False, "search: print JSON instead of a table.")
 
@@ -39,6 +47,8 @@ def main(argv: Sequence[str]) -> None:
     """Checks what was asked for, and hands over."""
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}; flags begin with --.")
+    if _MODE.value != "train" and _CONFIG.value is not None:
+        raise ValueError(f"--mode={_MODE.value} reads the config of --workdir; leave out --config.")
     workdir = Path(_WORKDIR.value)
     {"train": _train, "eval": _eval, "search": _search}[_MODE.value](workdir)
 
@@ -69,6 +79,9 @@ def _eval(workdir: Path) -> None:
     from int_ra_jax.evaluation.run import open_run
 
     run = open_run(workdir)
+    with run.config.unlocked():
+        run.config.eval.protocol = _PROTOCOL.value or config.eval.protocol
+        run.config.eval.split = _SPLIT.value or config.eval.split
     params, step = run.restore_best()
     data = evaluate(run, params, step)
     for name, row in data.systems.items():
@@ -100,14 +113,32 @@ def _search(workdir: Path) -> None:
 def _parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; a mistyped one is one line that names the nearest, not a traceback."""
     try:
-        return flags.FLAGS(argv)
+        rest: list[str] = flags.FLAGS(argv)
+        if _CONFIG.value is not None:
+            hasattr(_CONFIG.value, "seed")  # ml_collections keeps a missing file to itself so far
+        return rest
+    except OSError as error:
+        name = Path(str(error).rpartition(": ")[2].strip("'"))
+        files = [path.name for path in Path(__file__).parent.glob("configs/[!_]*.py")]
+        near = difflib.get_close_matches(name.name, sorted(files), 1, 0.0)
+        _fail(f"--config={name}: no such file. Did you mean configs/{near[0]}?")
     except (flags.Error, KeyError, AttributeError, ValueError) as error:
-        text = " ".join(str(error).replace("\\n", " ").replace('"', "").split())
-        _fail(f"flags: {text.strip(chr(39))}")
-        raise
+        _fail(f"flags: {_reason(error)}")
 
 
-def _fail(message: str) -> None:
+def _reason(error: BaseException) -> str:
+    """Returns what went wrong in one line, without the traceback that ml_collections wraps in."""
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    text = str(error.args[0]) if error.args else str(error)
+    if "Traceback" in text:
+        text = text.strip().splitlines()[-1].removeprefix("ValueError: ")
+    if isinstance(error, KeyError):
+        return "no config key " + ". ".join(text.splitlines())
+    return " ".join(text.split())
+
+
+def _fail(message: str) -> NoReturn:
     print(f"launch.py: {message}", file=sys.stderr)
     sys.exit(2)
 
@@ -118,7 +149,7 @@ def _guarded(argv: Sequence[str]) -> None:
     set_up_console()
     try:
         main(argv)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         # What a user can act on is one message; --traceback shows where it came from.
         if _TRACEBACK.value:
             raise

@@ -2,7 +2,8 @@
 
 The defaults are the paper's where the paper gives a number (marked with its section) and ours
 where it does not (marked ``# not in paper``). Model files such as ``int_ra.py`` add their own
-section and presets. Imports ml_collections only, so that a config loads in milliseconds.
+section and presets. Imports ml_collections and the
+standard library only, so that a config loads in milliseconds.
 """
 
 from ml_collections import ConfigDict
@@ -53,7 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data = ConfigDict(
         {
             "prepared_dir": "",  # the prepared directory (docs/data.md); required
-            "tfds_dir": "",  # where TFDS keeps its records; "" = PREPARED_DIR/tfds
+            "tfds_dir": "",  # where TFDS keeps its records; "" = WORKDIR/tfds, so that it stands alone
             "image_size": 224,  # pixels, square (Sec. 4.2)
             "frame": "first",  # which frame of an animation: first | middle
         }
@@ -91,7 +92,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "batch_size": 32,  # conversations
             "sticker_batch_size": 64,  # stickers encoded at once
-            "protocol": "multi",  # which stickers count: paper | multi | exact (docs/fidelity.md)
+            "protocol": "multi",  # which stickers count: paper | multi | exact (docs/evaluation.md)
             "split": "test",  # what --mode=eval reports; training always selects on valid
             "resamples": 10_000,  # bootstrap, over queries
             "conversations": 24,  # drawn in the report; at least 20 where the split has them

@@ -7,6 +7,8 @@ Presets: ``paper`` (the sizes of the paper), ``demo`` (the embedded data set in 
 cores), ``smoke`` (random tiny towers; seconds).
 """
 
+import difflib
+
 from ml_collections import ConfigDict
 
 from configs import base
@@ -25,7 +27,10 @@ def get_config(arg: str = "paper") -> ConfigDict:
     """
     arg = arg or "paper"
     if arg not in PRESETS:
-        raise ValueError(f"unknown preset {arg!r} of configs/int_ra.py; choose from {PRESETS}.")
+        near = difflib.get_close_matches(arg, PRESETS, 1, 0.0)[0]
+        raise ValueError(
+            f"configs/int_ra.py has no preset {arg!r}. Did you mean {near!r}? (one of {PRESETS})"
+        )
     config = base.get_config()
     config.model.update(
         {

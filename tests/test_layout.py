@@ -171,8 +171,9 @@ def third_party_imports(sources):
                 problems.append(where + "torch is never imported by int_ra_jax")
             if top == "orbax" and in_package and source.path != f"{PACKAGE}/common/checkpoint.py":
                 problems.append(where + "orbax is for common/checkpoint.py only")
-            if source.part == "configs" and top not in {"ml_collections", "configs"}:
-                problems.append(where + "configs import ml_collections only")
+            allowed = {"ml_collections", "configs", *sys.stdlib_module_names}
+            if source.part == "configs" and top not in allowed:
+                problems.append(where + "configs import ml_collections and the stdlib only")
             if module == "__future__.annotations" and in_package:
                 problems.append(where + "it switches the run-time shape checks off")
             if module.startswith("."):

@@ -45,7 +45,15 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.heads": _POSITIVE,
     "model.dropout": _RATE,
     "model.text.frozen_layers": _LAYERS,
+    "model.text.width": _POSITIVE,
+    "model.text.layers": _POSITIVE,
+    "model.text.heads": _POSITIVE,
+    "model.text.vocabulary": _POSITIVE,
     "model.image.frozen_layers": _LAYERS,
+    "model.image.width": _POSITIVE,
+    "model.image.layers": _POSITIVE,
+    "model.image.heads": _POSITIVE,
+    "model.image.patch": _POSITIVE,
     "loss.margin": _NOT_NEGATIVE,
     "loss.temperature": (lambda x: 0.01 <= x <= 1, "must lie in [0.01, 1], CLIP's bounds"),
     "loss.bank_size": _NOT_NEGATIVE,
@@ -130,10 +138,10 @@ def _combinations(flat: dict[str, Any]) -> list[str]:
         )
     for tower in ("text", "image"):
         width, heads = flat[f"model.{tower}.width"], flat[f"model.{tower}.heads"]
-        if not flat[f"model.{tower}.source"] and width % heads:
+        if not flat[f"model.{tower}.source"] and width % (heads or 1):
             problems.append(f"model.{tower}.width={width} is not divisible by its heads={heads}")
     size, patch = flat["data.image_size"], flat["model.image.patch"]
-    if not flat["model.image.source"] and size % patch:
+    if not flat["model.image.source"] and size % (patch or 1):
         problems.append(
             f"data.image_size={size} is not divisible by model.image.patch={patch}; "
             f"use {size // patch * patch or patch}"
@@ -185,6 +193,7 @@ def load(workdir: Path) -> ConfigDict:
         raise FileNotFoundError(
             f"--workdir={workdir} holds no config.json: no run was started there.{hint}"
         )
-    config = ConfigDict(json.loads(path.read_text()), convert_dict=True)
-    config.optim.frozen = tuple(config.optim.frozen)
-    return config.lock()
+    record = json.loads(path.read_text())
+    # Before it is a ConfigDict, which turns a tuple back into the list that a field was before.
+    record["optim"]["frozen"] = tuple(record["optim"]["frozen"])
+    return ConfigDict(record, convert_dict=True).lock()

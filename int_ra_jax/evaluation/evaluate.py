@@ -66,7 +66,7 @@ def evaluate(run: Run, params: Params, step: int) -> ReportData:
     split, directory = run.config.eval.split, run.workdir / "eval"
     encoder = Encoder(run)
     with phases("evaluation: encode"):
-        judged = judge(run, split)
+        judged = judge(run, split, run.config.eval.protocol)
         contexts = encoder.contexts(params, split)
         tables = {run.config.model.name: score_table(encoder, params, contexts)}
     with phases("evaluation: reference rows"):

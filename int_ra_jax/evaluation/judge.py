@@ -35,8 +35,17 @@ class Judged:
     annotations: Bool[np.ndarray, "N K"]
 
 
-def judge(run: Run, split: str) -> Judged:
-    """Says which stickers are right for each conversation of a split."""
+def judge(run: Run, split: str, protocol: str) -> Judged:
+    """Says which stickers are right for each conversation of a split.
+
+    Under ``multi`` test is judged by the annotations of train and valid, valid by train's alone.
+
+    Args:
+      run: the open workdir.
+      split: its name.
+      protocol: see ``metrics.relevance``. ``paper`` reads test labels, so model selection on valid
+        must not use it.
+    """
     source = run.source
     conversations = source.conversations(split)
     gold, intention = source.targets(conversations)
@@ -44,7 +53,7 @@ def judge(run: Run, split: str) -> Judged:
     known = ("train", "valid") if split == "test" else ("train",)
     written = {name: source.targets(source.conversations(name)) for name in source.splits}
     relevant = metrics.relevance(
-        run.config.eval.protocol,
+        protocol,
         query_intention=intention,
         gold=gold,
         annotations=pipeline.relevance_annotations(source, known),
@@ -53,8 +62,9 @@ def judge(run: Run, split: str) -> Judged:
     return Judged(conversations, gold, intention, relevant, run.bank.intentions)
 
 
-def validate(run: Run, encoder: Encoder, params: Params, judged: Judged, split: str,
-             hidden: jax.Array | None) -> dict[str, float]:  # fmt: skip
+def validate(
+    encoder: Encoder, params: Params, judged: Judged, split: str, hidden: jax.Array | None
+) -> dict[str, float]:
     """Returns the figures that training watches: hit@1, mAP and the intention's accuracy."""
     contexts = encoder.contexts(params, split, hidden)
     scores = score_table(encoder, params, contexts)

@@ -8,6 +8,7 @@ tokenizer and the shapes of both towers.
 """
 
 import dataclasses
+import difflib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,20 +87,26 @@ class Run:
             keep_newest=self.config.checkpoint.keep_newest,
         )
 
-    def restore_best(self) -> tuple[interface.Params, int]:
+    def restore_best(self, target: interface.Params | None = None) -> tuple[interface.Params, int]:
         """Returns the parameters of the best checkpoint by validation mAP, and their step.
 
         Falls back to the newest one where no checkpoint was validated yet.
 
+        Args:
+          target: abstract parameters to read into, with their shardings; by default this run's
+            own, on one device.
+
         Raises:
           FileNotFoundError: if the workdir has no complete checkpoint.
-          ValueError: if the checkpoint was made under another configuration.
+          ValueError: if the checkpoint was made under another configuration, or does not fit
+            ``target``.
         """
+        wanted = {"params": self.abstract_params if target is None else target}
         with self.checkpoints() as checkpoints:
             best = checkpoints.best_step()
             step = checkpoints.find("latest" if best is None else best)
             self.check(checkpoints, step)
-            restored = checkpoints.restore(step, {"params": self.abstract_params}, partial=True)
+            restored = checkpoints.restore(step, wanted, partial=True)
             logging.info("restored the %s checkpoint, step %d", "newest" if best is None else
                          "best", step)  # fmt: skip
         return restored["params"], step
@@ -133,13 +140,17 @@ def create(config: ConfigDict, workdir: Path) -> Run:
     if path.is_file():
         stored = configuration.fingerprint(configuration.load(workdir))
         _check_same_run(stored, configuration.fingerprint(config), workdir)
+    _check_prepared(config.data.prepared_dir)
     for tower in (config.model.text, config.model.image):
         if tower.source:  # a missing tower is an error before anything is built
             resolve_directory(tower.source)
     records = Path(config.data.tfds_dir) if config.data.tfds_dir else workdir / "tfds"
     source = sticker_int.prepare(config.data.prepared_dir, records)
+    if path.is_file():
+        _check_same_data(source, config.data.prepared_dir, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    place = str(records) if config.data.tfds_dir else ""  # relative: the workdir may move
+    # Records inside the workdir are not named: it may move.
+    place = str(records.absolute()) if config.data.tfds_dir else ""
     description = {"content_hash": source.content_hash, "tfds_dir": place}
     (workdir / "data.json").write_text(json.dumps(description, indent=2) + "\n")
     _write_towers(config, source, workdir / "towers")
@@ -213,6 +224,32 @@ def _write_towers(config: ConfigDict, source: Source, towers: Path) -> None:
     ):
         described = {"model_type": model_type, **dataclasses.asdict(shape)}
         (towers / kind / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+
+
+def _check_prepared(directory: str) -> None:
+    if not directory:
+        raise ValueError(
+            "config.data.prepared_dir is empty; name a prepared directory with "
+            "--config.data.prepared_dir=DIR (python -m data_prep.embedded makes one)."
+        )
+    path = Path(directory)
+    if not path.is_dir() and path.parent.is_dir():
+        siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+        near = difflib.get_close_matches(path.name, siblings, 1)
+        if near:
+            raise FileNotFoundError(
+                f"no prepared directory at {path} (config.data.prepared_dir). "
+                f"Did you mean {path.parent / near[0]}?"
+            )
+
+
+def _check_same_data(source: Source, prepared_dir: str, workdir: Path) -> None:
+    stored = json.loads((workdir / "data.json").read_text())["content_hash"]
+    if stored != source.content_hash:
+        raise ValueError(
+            f"--workdir={workdir} holds a run on other data (content {stored[:16]}) than "
+            f"{prepared_dir} holds now ({source.content_hash[:16]}). Start in another workdir."
+        )
 
 
 def _check_same_run(stored: dict[str, Any], current: dict[str, Any], workdir: Path) -> None:

@@ -70,7 +70,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
       workdir: of the run; continued where it holds a checkpoint of the same configuration.
 
     Returns:
-      The validation metrics at the end (empty where the run was stopped before one).
+      The metrics of the last validation (empty where there was none).
 
     Raises:
       NotFiniteError: at the first step whose loss or gradient is not finite, after saving nothing
@@ -87,7 +87,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
         with phases("cache of frozen layers"):
             trainer.resident = resident.build(run, state.params, sharding.replicated(trainer.mesh))
             trainer.encoder = Encoder(run, trainer.resident.bank, trainer.resident.labels)
-            judged = judge(run, "valid")
+            judged = judge(run, "valid", "multi")  # whatever eval.protocol is: no test label
             hidden = resident.hidden(trainer.encoder, state.params, config, "valid")
         first = int(state.step)
         stop = min(trainer.total_steps, config.train.max_steps or trainer.total_steps)
@@ -121,7 +121,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
                     check_finite(state, checkpoints)
                     with log.untimed():
                         validated = results = validate(
-                            run, trainer.encoder, state.params, judged, "valid", hidden
+                            trainer.encoder, state.params, judged, "valid", hidden
                         )
                     named = {f"valid/retrieval/{k}": v for k, v in validated.items()}
                     log.write(step, named, show=tuple(named))
@@ -177,7 +177,8 @@ def start(trainer: Trainer, checkpoints: Checkpoints) -> tuple[TrainState, bool]
         state = checkpoints.restore(newest, trainer.abstract_state)
         origin = f"checkpoint of step {newest} in {run.workdir}"
     elif config.checkpoint.resume_from:
-        params, step = runs.open_run(Path(config.checkpoint.resume_from)).restore_best()
+        other = runs.open_run(Path(config.checkpoint.resume_from))
+        params, step = other.restore_best(trainer.abstract_state.params)
         state, origin = _new(trainer, params), f"{config.checkpoint.resume_from}, step {step}"
     else:
         params = jax.jit(lambda: registry.initialise(config, run.facts))()
@@ -255,7 +256,7 @@ def _new(trainer: Trainer, params: Params) -> TrainState:
     seed = trainer.run.config.seed
     shardings = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract_state)
     # Copied: the state is donated to the first step, and must not alias the caller's arrays.
-    params = jax.tree.map(jnp.array, params)
+    params = jax.device_put(params, shardings.params, may_alias=False)
     return jax.jit(
         lambda params: create(params, trainer.optimizer, seed, bank_shape),
         out_shardings=shardings,

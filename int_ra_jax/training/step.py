@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Int
 
-from int_ra_jax.common.params import flatten
+from int_ra_jax.common.params import flatten, path_string
 from int_ra_jax.common.types import Bank, Batch, Resident, Sticker
 from int_ra_jax.models.interface import Candidates, Negatives, Params, System, merge
 from int_ra_jax.training.state import TrainState
@@ -58,10 +58,17 @@ def make_train_step(
             optax.apply_updates(state.params, updates)
         )
         finite = jnp.isfinite(metrics["loss/total"]) & jnp.isfinite(norm) & (state.bad_step < 0)
-        kept_params, kept_opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old),
-            (params, opt_state),
-            (state.params, state.opt_state),
+        # Frozen parameters are passed on untouched: selecting between equal arrays would read and
+        # write a whole tower in every step.
+        kept_params = jax.tree_util.tree_map_with_path(
+            lambda path, new, old: (
+                jnp.where(finite, new, old) if path_string(path) in trainable else old
+            ),
+            params,
+            state.params,
+        )
+        kept_opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), opt_state, state.opt_state
         )
         bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
         state = state.replace(

@@ -1,0 +1,158 @@
+"""A config is checked as a whole before a run, and is the same config afterwards."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+from fixtures.trained import tiny_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs import int_ra
+from int_ra_jax.common import config as configuration
+from int_ra_jax.models.registry import SYSTEMS
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = tuple(SYSTEMS)
+FLAT = configuration.flatten(int_ra.get_config("paper"))
+
+
+@pytest.mark.parametrize("preset", int_ra.PRESETS)
+def test_every_preset_is_valid(preset):
+    configuration.validate(int_ra.get_config(preset), NAMES)
+
+
+def test_every_problem_is_listed_at_once_with_the_nearest_choice():
+    config = tiny_config(
+        "",
+        model__name="int_rb",
+        loss__retrieval="hing",
+        text__speakers="prefixes",
+        optim__lr=0.0,
+        model__image__heads=0,
+        data__image_size=50,
+        train__batch_size=6,
+        mesh__data=4,
+        optim__weight_decay=0.1,
+    )
+    with pytest.raises(ValueError) as raised:
+        configuration.validate(config, NAMES)
+    message = str(raised.value)
+    for part in (
+        "model.name='int_rb': did you mean 'int_ra'?",
+        "loss.retrieval='hing': did you mean 'hinge'?",
+        "text.speakers='prefixes': did you mean 'prefix'?",
+        "optim.lr=0.0 must be above 0",
+        "model.image.heads=0 must be above 0",
+        "data.image_size=50 is not divisible by model.image.patch=16; use 48",
+        "train.batch_size=6 is not divisible by 4 devices (mesh.data * mesh.fsdp); use 4",
+        "optim.weight_decay=0.1 is not read by optim.name=adam",
+    ):
+        assert part in message
+    assert len(message.splitlines()) == 9  # the heading, and one line each
+
+
+@pytest.mark.parametrize("key", [*configuration.CHOICES, *configuration.RANGES])
+def test_every_rule_is_about_a_key_that_exists_and_that_holds_by_default(key):
+    assert key in FLAT
+    if key in configuration.CHOICES:
+        assert FLAT[key] in configuration.CHOICES[key]
+    else:
+        assert configuration.RANGES[key][0](FLAT[key])
+
+
+@pytest.mark.parametrize("key", configuration.CHOICES)
+def test_a_choice_that_does_not_exist_is_refused_by_its_key(key):
+    config = tiny_config("", **{key.replace(".", "__"): "nonsense"})
+    with pytest.raises(ValueError, match=key.replace(".", r"\.") + "='nonsense': did you mean"):
+        configuration.validate(config, NAMES)
+
+
+def test_every_string_key_that_is_no_free_text_has_its_choices():
+    free = {"data.prepared_dir", "data.tfds_dir", "checkpoint.resume_from", "model.name"}
+    free |= {"model.text.source", "model.image.source"}
+    strings = {key for key, value in FLAT.items() if isinstance(value, str)}
+    assert strings - free == set(configuration.CHOICES)
+
+
+def test_every_key_is_read_somewhere():
+    read = set()
+    for path in (ROOT / "launch.py", *(ROOT / "int_ra_jax").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute):
+                # config.train.log_steps -> ("train", "log_steps"); loss.margin -> ("loss", "margin")
+                base = node.value
+                read.add((getattr(base, "attr", getattr(base, "id", "")), node.attr))
+            elif isinstance(node, ast.Constant) and path.name == "optim.py":
+                read.add(("config", node.value))  # getattr(config, key) over a table of names
+    aliases = {"tower", "names", "image_names", "config"}
+    unread = []
+    for key in FLAT:
+        *sections, name = key.split(".")
+        if sections in (["mesh"], ["optim", "multipliers"]):
+            continue  # read as a whole, by the name of an axis or a role
+        if not any((section, name) in read for section in aliases.union(sections)):
+            unread.append(key)
+    assert unread == []
+
+
+def test_a_saved_config_is_the_same_when_loaded(tmp_path):
+    config = tiny_config("somewhere", optim__frozen=(r"image/.*", r"text/embeddings/.*"))
+    configuration.save(config, tmp_path / "config.json")
+    loaded = configuration.load(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert isinstance(loaded.optim.frozen, tuple)
+    assert loaded.is_locked
+    configuration.validate(loaded, NAMES)
+    assert configuration.fingerprint(loaded) == configuration.fingerprint(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mesh.data", -1),
+        ("eval.batch_size", 5),
+        ("checkpoint.steps", 7),
+        ("log.tensorboard", True),
+        ("train.log_steps", 1),
+        ("train.eval_steps", 1),
+        ("train.max_steps", 99),
+        ("data.prepared_dir", "elsewhere"),
+        ("data.tfds_dir", "elsewhere"),
+    ],
+)
+def test_the_fingerprint_ignores_what_changes_no_parameter(key, value):
+    changed = tiny_config("", **{key.replace(".", "__"): value})
+    assert configuration.fingerprint(changed) == configuration.fingerprint(tiny_config(""))
+
+
+@pytest.mark.parametrize("key", ["model.", "loss.", "text.", "optim.", "data.image", "seed"])
+def test_the_fingerprint_holds_everything_else(key):
+    held = configuration.fingerprint(tiny_config(""))
+    expected = {name for name in FLAT if name.startswith(key)}
+    assert expected <= held.keys()
+
+
+def test_the_fingerprint_is_unchanged_by_json():
+    held = configuration.fingerprint(tiny_config("", optim__frozen=("image/.*",)))
+    assert json.loads(json.dumps(held)) == held
+
+
+@given(st.integers(1, 500), st.integers(1, 64), st.floats(0.1, 20))
+def test_the_steps_cover_the_epochs_and_no_batch_more(size, batch, epochs):
+    config = tiny_config("", train__batch_size=batch, train__epochs=epochs)
+    steps = configuration.total_steps(config, size)
+    assert steps >= 1
+    assert steps * batch >= epochs * size * (1 - 1e-9)
+    assert (steps - 1) * batch < epochs * size
+
+
+def test_a_workdir_without_a_run_names_the_nearest_one(tmp_path):
+    (tmp_path / "demo_run").mkdir()
+    (tmp_path / "empty").mkdir()
+    configuration.save(tiny_config(""), tmp_path / "demo_run" / "config.json")
+    with pytest.raises(FileNotFoundError, match=r"no run was started there.*Did you mean .*demo_run\?"):
+        configuration.load(tmp_path / "demo_rum")
+    with pytest.raises(FileNotFoundError, match="no run was started there"):
+        configuration.load(tmp_path / "nowhere" / "demo_run")

@@ -1,0 +1,84 @@
+"""What is kept on the device is what would have been computed in every step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fixtures.trained import tiny_config
+
+from int_ra_jax.data import pipeline
+from int_ra_jax.evaluation import run as runs
+from int_ra_jax.evaluation.encode import Encoder
+from int_ra_jax.models import registry
+from int_ra_jax.models.interface import merge
+from int_ra_jax.training import resident
+
+HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+@pytest.fixture(scope="module")
+def opened(trained, tmp_path_factory):
+    """A run with both towers frozen, its first parameters, and what stays on the device."""
+    config = tiny_config(
+        trained.prepared,
+        data__tfds_dir=str(trained.workdir / "tfds"),
+        model__text__frozen_layers=-1,
+        model__image__frozen_layers=-1,
+    )
+    run = runs.create(config, tmp_path_factory.mktemp("frozen") / "run")
+    params = jax.jit(lambda: registry.initialise(config, run.facts))()
+    return run, params, resident.build(run, params, HERE)
+
+
+def test_a_cached_conversation_is_the_one_that_a_batch_addresses(opened):
+    run, params, kept = opened
+    direct = jax.jit(lambda params, tokens: merge(run.graphdef, params).hidden_text(tokens))
+    stream = pipeline.make_batches(run.source, run.tokenizer, run.config.text, "train", 8, 5)
+    for _ in range(3):
+        batch = next(stream)
+        attached = kept.attach(batch)
+        expected = direct(params, batch.context)
+        real = np.asarray(batch.context.mask)
+        np.testing.assert_allclose(
+            np.asarray(attached.context_hidden)[real], np.asarray(expected)[real], atol=1e-5
+        )
+    assert kept.context_hidden.shape[0] == run.source.size("train")
+
+
+def test_the_cached_gallery_needs_no_pixels_and_encodes_the_same_stickers(opened):
+    run, params, kept = opened
+    assert kept.bank.pixels is None
+    assert kept.bank.image_hidden.shape[0] == len(run.source.stickers)
+    plain = Encoder(run).gallery(params).embedding
+    cached = Encoder(run, kept.bank, kept.labels).gallery(params).embedding
+    np.testing.assert_allclose(cached, plain, atol=1e-5)
+
+
+def test_how_many_rows_are_cached_at_once_does_not_show(opened, monkeypatch):
+    run, params, kept = opened
+    monkeypatch.setattr(resident, "_CHUNK", 5)  # 12 stickers: the last chunk is filled up
+    again = resident.build(run, params, HERE)
+    for one, other in zip(jax.tree.leaves(kept), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_without_the_cache_everything_is_left_to_the_step(opened):
+    run, params, _ = opened
+    changed = run.config.copy_and_resolve_references()
+    changed.train.cache_frozen = False
+    plain = resident.build(
+        runs.Run(run.workdir, changed, run.source, run.tokenizer, run.facts, run.graphdef,
+                 run.abstract_params),
+        params, HERE,
+    )  # fmt: skip
+    assert plain.context_hidden is plain.labels.hidden is plain.bank.image_hidden is None
+    np.testing.assert_array_equal(plain.bank.pixels, run.bank.pixels)
+    assert resident.hidden(Encoder(run), params, changed, "valid") is None
+
+
+def test_a_run_that_trains_its_towers_caches_nothing(trained):
+    run = runs.open_run(trained.workdir)
+    kept = resident.build(run, run.restore_best()[0], HERE)
+    assert kept.context_hidden is kept.labels.hidden is kept.bank.attribute_hidden is None
+    assert kept.bank.image_hidden is None
+    assert kept.bank.pixels.dtype == jnp.uint8
