@@ -46,7 +46,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test
+bench: $(VENV)/.test $(RUNS)/embedded/dataset.json
 	$(BIN)/python -m benchmarks.demo_alternatives --workdir=$(RUNS)/bench --prepared_dir=$(RUNS)/embedded
 
 clean:

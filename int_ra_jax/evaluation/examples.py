@@ -20,16 +20,14 @@ _TOP = 5
 _SHOWN_INTENTIONS = 3
 
 
-def choose(judged: Judged, scores: Float[np.ndarray, "Q N"], count: int) -> Int[np.ndarray, "E"]:
+def choose(queries: int, count: int) -> Int[np.ndarray, "E"]:
     """Picks conversations evenly over the split, whatever their result: nothing is cherry-picked.
 
     Args:
-      judged: the split.
-      scores: of the main system.
-      count: how many; fewer where the split has fewer.
+      queries: how many conversations the split has.
+      count: how many to pick; fewer where the split has fewer.
     """
-    queries = len(scores)
-    return np.unique(np.linspace(0, queries - 1, min(count, queries)).round().astype(int))
+    return np.linspace(0, queries - 1, min(count, queries)).round().astype(int)
 
 
 def draw(
@@ -42,6 +40,8 @@ def draw(
     scores: Float[np.ndarray, "Q N"],
 ) -> list[Example]:
     """Returns the examples with their five best stickers and what each attribute attended to."""
+    if not len(queries):
+        return []
     _, best = jax.device_get(top_k(jnp.asarray(scores[queries]), min(_TOP, scores.shape[1])))
     rows = np.unique(np.concatenate([best.ravel(), judged.gold[queries]]))
     maps = jax.device_get(encoder.stickers(params, rows, attention=True).attention)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
@@ -113,7 +112,9 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
                 if step == first + 1:
                     warn_without_gradient(norms)
                 validated = None
-                last = step == stop or guard.requested
+                # Read once: a signal that arrives from here on is the next step's.
+                interrupted = guard.requested
+                last = step == stop or interrupted
                 if step % config.train.log_steps == 0 or last:
                     check_finite(state, checkpoints)
                     log.write(step, {f"train/{k}": v for k, v in metrics.items()}, show=_SHOWN)
@@ -128,7 +129,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
                 if step % save_steps == 0 or last or validated:
                     check_finite(state, checkpoints)
                     save(checkpoints, run, state, step, validated)
-                if guard.requested:
+                if interrupted:
                     logging.info("stopped by a signal after step %d; start again to go on", step)
                     break
     return results

@@ -152,7 +152,9 @@ def test_a_workdir_without_a_run_names_the_nearest_one(tmp_path):
     (tmp_path / "demo_run").mkdir()
     (tmp_path / "empty").mkdir()
     configuration.save(tiny_config(""), tmp_path / "demo_run" / "config.json")
-    with pytest.raises(FileNotFoundError, match=r"no run was started there.*Did you mean .*demo_run\?"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no run was started there.*Did you mean .*demo_run\?"
+    ):
         configuration.load(tmp_path / "demo_rum")
     with pytest.raises(FileNotFoundError, match="no run was started there"):
         configuration.load(tmp_path / "nowhere" / "demo_run")

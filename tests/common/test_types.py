@@ -45,4 +45,7 @@ def test_a_ranked_list_survives_json():
     ranked = RankedList([sticker], "joy", {"joy": 0.75, "anger": 0.25})
     read = json.loads(json.dumps(ranked.to_json(), ensure_ascii=False))
     assert RankedSticker(**read["stickers"][0]) == sticker
-    assert (read["intention"], read["intention_probabilities"]) == ("joy", {"joy": 0.75, "anger": 0.25})
+    assert (read["intention"], read["intention_probabilities"]) == (
+        "joy",
+        {"joy": 0.75, "anger": 0.25},
+    )

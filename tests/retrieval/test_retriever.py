@@ -1,0 +1,138 @@
+"""A search is the evaluation of one conversation."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from int_ra_jax.evaluation.run import open_run
+from int_ra_jax.retrieval.retriever import Retriever, read_conversation
+
+
+@pytest.fixture(scope="module")
+def retriever(evaluated):
+    return Retriever.from_workdir(evaluated.workdir)
+
+
+@pytest.fixture(scope="module")
+def source(evaluated):
+    return open_run(evaluated.workdir).source
+
+
+def test_a_search_gives_the_scores_of_the_evaluation(retriever, source, evaluated):
+    conversations = source.conversations("test")
+    ranked = retriever.search_many(conversations, len(source.stickers))
+    for found, scores in zip(ranked, evaluated.scores, strict=True):
+        assert [sticker.rank for sticker in found.stickers] == list(range(1, len(scores) + 1))
+        rows = [source.sticker_rows[sticker.sticker] for sticker in found.stickers]
+        assert sorted(rows) == list(range(len(scores)))
+        given = np.array([sticker.score for sticker in found.stickers])
+        np.testing.assert_allclose(given, scores[rows], atol=1e-5)
+        assert np.all(np.diff(given) <= 0)
+
+
+def test_a_conversation_alone_is_the_conversation_in_a_batch(retriever, source):
+    conversations = source.conversations("test")[:6]
+    together = retriever.search_many(conversations, 3)
+    for conversation, expected in zip(conversations[:2], together, strict=False):
+        alone = retriever.search(conversation, top_k=3)
+        assert [s.sticker for s in alone.stickers] == [s.sticker for s in expected.stickers]
+        for one, other in zip(alone.stickers, expected.stickers, strict=True):
+            assert one.score == pytest.approx(other.score, abs=1e-5)
+        assert alone.intention == expected.intention
+
+
+def test_the_answer_of_a_conversation_is_never_read(retriever, source):
+    conversation = source.conversations("test")[0]
+    unknown = dataclasses.replace(conversation, sticker="", intention="", split="train")
+    assert retriever.search(unknown, top_k=3) == retriever.search(conversation, top_k=3)
+
+
+def test_intentions_are_a_distribution_with_the_predicted_one_first(retriever, source):
+    found = retriever.search(source.conversations("test")[0], top_k=1)
+    values = list(found.intention_probabilities.values())
+    assert sum(values) == pytest.approx(1, abs=1e-5)
+    assert values == sorted(values, reverse=True)
+    assert next(iter(found.intention_probabilities)) == found.intention
+    assert set(found.intention_probabilities) == set(source.intentions)
+    entry = source.stickers[source.sticker_rows[found.stickers[0].sticker]]
+    assert found.stickers[0].attributes == entry.attributes
+    assert json.loads(json.dumps(found.to_json()))["stickers"][0]["image"] == entry.image
+
+
+@pytest.mark.parametrize("number", [0, -1, 13])
+def test_asking_for_more_stickers_than_there_are_names_the_bounds(retriever, source, number):
+    with pytest.raises(
+        ValueError, match=rf"top_k={number} of a gallery of 12 stickers; use 1 to 12"
+    ):
+        retriever.search(source.conversations("test")[0], top_k=number)
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run was started there"):
+        Retriever.from_workdir(tmp_path / "nothing")
+
+
+def write(directory, content, name="chat.json"):
+    path = directory / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    return path
+
+
+def test_a_conversation_is_read_as_it_was_written(tmp_path, retriever):
+    turns = [{"speaker": "安娜", "text": "我们赢了"}, {"speaker": "Ben", "text": "really"}]
+    knowledge = {"xWant": ["to celebrate"], "xReact": ["happy", "proud"]}
+    record = {"turns": turns, "reply_speaker": "Ben", "knowledge": knowledge, "mood": "?"}
+    found = read_conversation(write(tmp_path, record))
+    assert [{"speaker": turn.speaker, "text": turn.text} for turn in found.turns] == turns
+    assert (found.id, found.reply_speaker) == ("chat", "Ben")
+    assert found.knowledge == {"xWant": ("to celebrate",), "xReact": ("happy", "proud")}
+    without = read_conversation(write(tmp_path, {"turns": turns, "reply_speaker": "Ben"}))
+    assert without.knowledge is None
+    assert len(retriever.search(without, top_k=2).stickers) == 2
+
+
+def test_every_problem_of_a_conversation_is_reported_at_once(tmp_path):
+    record = {
+        "turns": [{"speaker": "A", "text": 3}, "hello", {"text": "x"}],
+        "knowledge": {"xIntend": ["to win"], "xWant": "to rest"},
+    }
+    path = write(tmp_path, record)
+    with pytest.raises(ValueError) as raised:
+        read_conversation(path)
+    lines = str(raised.value).splitlines()
+    assert lines[0] == f"--conversation={path}:"
+    assert [line.strip() for line in lines[1:]] == [
+        'turn 1: "text" must be a string',
+        'turn 2: "speaker" must be a string',
+        'turn 2: "text" must be a string',
+        'turn 3: "speaker" must be a string',
+        '"reply_speaker" must name who replies',
+        'knowledge "xIntend": did you mean "xIntent"?',
+        'knowledge "xWant" must be a list of strings',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not UTF-8 JSON"),
+        ([], "a JSON object is expected, not list"),
+        ({"turns": [], "reply_speaker": "A"}, '"turns" must be a list of at least one'),
+        ({"turns": "hi", "reply_speaker": "A"}, '"turns" must be a list of at least one'),
+        (
+            {"turns": [{"speaker": "A", "text": "x"}], "reply_speaker": "B", "knowledge": ["y"]},
+            '"knowledge" must be an object',
+        ),
+    ],
+)
+def test_a_file_that_is_no_conversation_is_refused(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        read_conversation(write(tmp_path, content))
+
+
+def test_a_missing_file_names_the_nearest(tmp_path):
+    write(tmp_path, {}, "birthday.json")
+    with pytest.raises(FileNotFoundError, match=r"no such file\. Did you mean .*birthday\.json\?"):
+        read_conversation(tmp_path / "birthdya.json")

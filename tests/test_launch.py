@@ -1,0 +1,154 @@
+"""What a person types: each mistake is one message that names the way out, before any work."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+from fixtures.trained import read_jsonl, tiny_config
+
+import launch
+from configs import int_ra
+from int_ra_jax.common import config as configuration
+from int_ra_jax.training.loop import NotFiniteError
+
+ROOT = Path(__file__).resolve().parent.parent
+SMOKE = "--config=configs/int_ra.py:smoke"
+
+
+def command(*arguments):
+    return [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
+
+
+def launched(*arguments):
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--mode=train", SMOKE, "--config.optm.lr=1"], 'Did you mean "optim" instead of "optm"?'),
+        (["--mode=train", SMOKE, "--config.optim.lrr=1"], 'Did you mean "lr" instead of "lrr"?'),
+        (["--mode=train", SMOKE, "--config.optim.lr=fast"], "could not convert string to float"),
+        (["--mode=train", SMOKE, "--config.train.cache_frozen=x"], "Non-boolean argument"),
+        (["--mode=train", "--config=configs/int_ra.py:smoky"], "Did you mean 'smoke'?"),
+        (["--mode=train", "--config=configs/int_rra.py"], "Did you mean configs/int_ra.py?"),
+        (
+            ["--mode=train", "--config=configs/int_rra.py:demo", "--config.optim.lr=1"],
+            "Did you mean configs/int_ra.py?",
+        ),
+        (["--mode=tain", SMOKE], "value should be one of <train|eval|search>"),
+        (["--mode=search", "--top_k=0"], "0 is not a positive integer"),
+        (["--mode=eval", "--workdr=x"], "Did you mean: workdir"),
+    ],
+)
+def test_a_mistyped_flag_is_one_line_with_the_nearest_choice(arguments, message, tmp_path):
+    done = launched(*arguments, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("launch.py: ")
+    assert message in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["--mode=train"], ["--mode=train needs --config="]),
+        (["--mode=search"], ["--mode=search needs --conversation=FILE.json"]),
+        (["--mode=eval", SMOKE], ["reads the config of --workdir"]),
+        (["--mode=eval"], ["no run was started there. Did you mean", "trained?"]),
+        (["--mode=eval", "more"], ["unexpected arguments ['more']"]),
+        (
+            ["--mode=train", SMOKE, "--config.loss.retrieval=hing", "--config.model.heads=3"],
+            ["did you mean 'hinge'?", "model.joint_width=32 is not divisible by model.heads=3"],
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_said_without_a_traceback(arguments, messages, tmp_path):
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "trained" / "config.json").write_text("{}")
+    done = launched(*arguments, f"--workdir={tmp_path / 'traned'}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("launch.py: ")
+    assert "Traceback" not in done.stderr
+    for message in messages:
+        assert message in done.stderr
+    assert not (tmp_path / "traned").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFiniteError("loss or gradient was not finite at step 7."),
+        ValueError("checkpoint fingerprint mismatch"),
+        FileNotFoundError("no prepared directory at x"),
+    ],
+)
+def test_an_error_that_a_user_can_act_on_ends_the_process_with_its_message(
+    error, monkeypatch, capsys
+):
+    monkeypatch.setattr(launch, "main", lambda argv: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(launch, "_TRACEBACK", SimpleNamespace(value=False))
+    monkeypatch.setattr("int_ra_jax.common.log.set_up_console", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        launch._guarded(["launch.py"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"launch.py: {error}\n"
+    monkeypatch.setattr(launch, "_TRACEBACK", SimpleNamespace(value=True))
+    with pytest.raises(type(error)):
+        launch._guarded(["launch.py"])
+
+
+def test_search_prints_json_that_can_be_read(evaluated, tmp_path, monkeypatch, capsys):
+    chat = {"turns": [{"speaker": "Ann", "text": "we won the match today"}], "reply_speaker": "Ben"}
+    path = tmp_path / "chat.json"
+    path.write_text(json.dumps(chat))
+    asked = {"_CONVERSATION": str(path), "_TOP_K": 3, "_JSON": True}
+    for name, value in asked.items():
+        monkeypatch.setattr(launch, name, SimpleNamespace(value=value))
+    launch._search(evaluated.workdir)
+    found = json.loads(capsys.readouterr().out)
+    assert [sticker["rank"] for sticker in found["stickers"]] == [1, 2, 3]
+    assert found["intention"] == next(iter(found["intention_probabilities"]))
+
+    monkeypatch.setattr(launch, "_JSON", SimpleNamespace(value=False))
+    launch._search(evaluated.workdir)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"intention: {found['intention']} ")
+    assert [line.split()[2] for line in lines[1:]] == [s["sticker"] for s in found["stickers"]]
+
+
+def test_a_launched_run_that_is_terminated_saves_and_ends_well(trained, tmp_path):
+    workdir = tmp_path / "run"
+    config = tiny_config(trained.prepared, train__max_steps=900, train__log_steps=1)
+    usual, wanted = (configuration.flatten(c) for c in (int_ra.get_config("smoke"), config))
+    changes = [f"--config.{key}={wanted[key]}" for key in usual if usual[key] != wanted[key]]
+    # What the tests have compiled, the process need not compile again.
+    cache = {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+    process = subprocess.Popen(
+        command("--mode=train", SMOKE, f"--workdir={workdir}", *changes),
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=os.environ | cache,
+    )  # fmt: skip
+    try:
+        metrics, limit = workdir / "metrics.jsonl", time.monotonic() + 120
+        while not (metrics.is_file() and metrics.stat().st_size):
+            assert process.poll() is None and time.monotonic() < limit
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, shown = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    last = read_jsonl(metrics)[-1]["step"]
+    assert last < 900
+    assert (workdir / "checkpoints" / str(last)).is_dir()
+    assert f"stopped by a signal after step {last}" in shown
