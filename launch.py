@@ -29,16 +29,11 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _MODE = flags.DEFINE_enum("mode", None, MODES, "What to do.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
-_CONVERSATION = flags.DEFINE_string(
-    "conversation", None, "search: a JSON file {turns: [{speaker, text}], reply_speaker}."
-)
+_CONVERSATION = flags.DEFINE_string("conversation", None, "search: a JSON file; see README.md.")
 _TOP_K = flags.DEFINE_integer("top_k", 5, "search: how many stickers.", lower_bound=1)
-_PROTOCOL = flags.DEFINE_enum(
-    "protocol", None, ("paper", "multi", "exact"), "eval: another protocol than the config's."
-)
-_SPLIT = flags.DEFINE_enum(
-    "split", None, ("train", "valid", "test"), "eval: another split than the config's."
-)
+_PROTOCOLS, _SPLITS = ("paper", "multi", "exact"), ("train", "valid", "test")
+_PROTOCOL = flags.DEFINE_enum("protocol", None, _PROTOCOLS, "eval: instead of eval.protocol.")
+_SPLIT = flags.DEFINE_enum("split", None, _SPLITS, "eval: instead of eval.split.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
 _JSON = flags.DEFINE_bool("json", False, "search: print JSON instead of a table.")
 
@@ -49,8 +44,7 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"unexpected arguments {argv[1:]}; flags begin with --.")
     if _MODE.value != "train" and _CONFIG.value is not None:
         raise ValueError(f"--mode={_MODE.value} reads the config of --workdir; leave out --config.")
-    workdir = Path(_WORKDIR.value)
-    {"train": _train, "eval": _eval, "search": _search}[_MODE.value](workdir)
+    {"train": _train, "eval": _eval, "search": _search}[_MODE.value](Path(_WORKDIR.value))
 
 
 def _train(workdir: Path) -> None:
@@ -63,8 +57,7 @@ def _train(workdir: Path) -> None:
     configuration.validate(config, tuple(SYSTEMS))
     from int_ra_jax.training.loop import train
 
-    results = train(config, workdir)
-    for name, value in results.items():
+    for name, value in train(config, workdir).items():
         logging.info("valid %s: %.4f", name, value)
 
 
@@ -73,23 +66,21 @@ def _eval(workdir: Path) -> None:
     from int_ra_jax.evaluation.report import verdict
     from int_ra_jax.models.registry import SYSTEMS
 
-    config = configuration.load(workdir)
-    configuration.validate(config, tuple(SYSTEMS))
+    configuration.validate(configuration.load(workdir), tuple(SYSTEMS))
     from int_ra_jax.evaluation.evaluate import evaluate
     from int_ra_jax.evaluation.run import open_run
 
     run = open_run(workdir)
     with run.config.unlocked():
-        run.config.eval.protocol = _PROTOCOL.value or config.eval.protocol
-        run.config.eval.split = _SPLIT.value or config.eval.split
+        run.config.eval.protocol = _PROTOCOL.value or run.config.eval.protocol
+        run.config.eval.split = _SPLIT.value or run.config.eval.split
     params, step = run.restore_best()
     data = evaluate(run, params, step)
     for name, row in data.systems.items():
         shown = ("hit@1", "hit@3", "hit@5", "mAP")
         cells = (f"{metric} {100 * row.metrics[metric].value:5.1f}" for metric in shown)
         print(f"{name:20s} {'  '.join(cells)}")
-    for line in verdict(data):
-        print(line)
+    print(*verdict(data), sep="\n")
     print(f"report: {workdir / 'eval' / 'report.html'}")
 
 
@@ -114,8 +105,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; a mistyped one is one line that names the nearest, not a traceback."""
     try:
         rest: list[str] = flags.FLAGS(argv)
-        if _CONFIG.value is not None:
-            hasattr(_CONFIG.value, "seed")  # ml_collections keeps a missing file to itself so far
+        hasattr(_CONFIG.value, "seed")  # ml_collections keeps a missing file to itself so far
         return rest
     except OSError as error:
         name = Path(str(error).rpartition(": ")[2].strip("'"))
@@ -130,7 +120,7 @@ def _reason(error: BaseException) -> str:
     """Returns what went wrong in one line, without the traceback that ml_collections wraps in."""
     while error.args and isinstance(error.args[0], BaseException):
         error = error.args[0]
-    text = str(error.args[0]) if error.args else str(error)
+    text = str(error.args[0] if error.args else error)
     if "Traceback" in text:
         text = text.strip().splitlines()[-1].removeprefix("ValueError: ")
     if isinstance(error, KeyError):

@@ -1,1 +1,1 @@
-"""Measurements, side by side in one process; every figure in docs/performance.md comes from here."""
+"""Measurements, side by side in one process; docs/performance.md takes its figures from here."""

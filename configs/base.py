@@ -54,7 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data = ConfigDict(
         {
             "prepared_dir": "",  # the prepared directory (docs/data.md); required
-            "tfds_dir": "",  # where TFDS keeps its records; "" = WORKDIR/tfds, so that it stands alone
+            "tfds_dir": "",  # TFDS records; "" = WORKDIR/tfds, so that a workdir stands alone
             "image_size": 224,  # pixels, square (Sec. 4.2)
             "frame": "first",  # which frame of an animation: first | middle
         }

@@ -26,7 +26,7 @@ def test_the_presets_load_without_the_libraries_that_run_them():
 
 
 def test_an_unknown_preset_names_the_nearest():
-    with pytest.raises(ValueError, match="no preset 'smoky'. Did you mean 'smoke'?"):
+    with pytest.raises(ValueError, match=r"no preset 'smoky'\. Did you mean 'smoke'\?"):
         int_ra.get_config("smoky")
 
 

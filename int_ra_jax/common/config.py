@@ -90,8 +90,18 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 # Keys that may change between a run and its continuation: they alter neither the parameters nor
 # the order of the data.
-_FREE = ("mesh.", "eval.", "checkpoint.", "log.", "train.log_steps", "train.eval_steps",
-         "train.max_steps", "train.cache_limit_gib", "data.prepared_dir", "data.tfds_dir")  # fmt: skip
+_FREE = (
+    "mesh.",
+    "eval.",
+    "checkpoint.",
+    "log.",
+    "train.log_steps",
+    "train.eval_steps",
+    "train.max_steps",
+    "train.cache_limit_gib",
+    "data.prepared_dir",
+    "data.tfds_dir",
+)
 
 
 def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -155,8 +165,8 @@ def _combinations(flat: dict[str, Any]) -> list[str]:
     if shards > 1 and flat["train.batch_size"] % shards:
         size = flat["train.batch_size"]
         problems.append(
-            f"train.batch_size={size} is not divisible by {shards} devices (mesh.data * mesh.fsdp); "
-            f"use {max(size // shards, 1) * shards}"
+            f"train.batch_size={size} is not divisible by {shards} devices "
+            f"(mesh.data * mesh.fsdp); use {max(size // shards, 1) * shards}"
         )
     return problems
 

@@ -1,5 +1,6 @@
 """Encodes whole splits and galleries, in batches of one static shape each."""
 
+import dataclasses
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -78,7 +79,7 @@ class Encoder:
         for batch in self._batches(split, f"encode {split}"):
             given = batch
             if hidden is not None:
-                given = batch.replace(context_hidden=hidden[batch.example])
+                given = dataclasses.replace(batch, context_hidden=hidden[batch.example])
             encoded = jax.device_get(self.encode_context(params, given, self.labels))
             parts.append(jax.tree.map(lambda leaf, batch=batch: leaf[batch.valid], encoded))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
@@ -110,7 +111,7 @@ class Encoder:
         return system
 
     def _encode_context(self, params: Params, batch: Batch, labels: Labels) -> Context:
-        return self._merge(params).encode_context(batch.replace(labels=labels))
+        return self._merge(params).encode_context(dataclasses.replace(batch, labels=labels))
 
     def _score(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
         return self._merge(params).score(context, sticker)

@@ -1,6 +1,7 @@
 """The conversations that a report draws: which ones, and with which pictures."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,7 @@ def draw(
     return drawn
 
 
-def _case(conversation: Conversation) -> str:
+def _case(conversation: Conversation) -> Literal["alone", "supplement"]:
     own = conversation.turns[-1].speaker == conversation.reply_speaker
     return "supplement" if own else "alone"
 

@@ -94,6 +94,12 @@ class IntRA(nnx.Module):
             live=self._towers_frozen(),
             refresh_steps=loss.bank_refresh_steps,
         )
+        if loss.negatives == "bank" and not self.negatives.live:
+            raise ValueError(
+                "loss.negatives='bank' gives the stickers no gradient while a tower trains, since "
+                "the bank's columns are stale then. Use --config.loss.negatives=both, or freeze "
+                "both towers with frozen_layers=-1."
+            )
 
     # ---- conversations: Eq. 3 to 6 ------------------------------------------------------------
 
@@ -185,23 +191,25 @@ class IntRA(nnx.Module):
         self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Returns lambda_ret * L_ret + lambda_int * L_int and its parts."""
-        scores = self.score(context, sticker)
         size = batch.sticker.shape[0]
-        columns = candidates.index.shape[0]
-        in_scope = jnp.arange(columns) >= (0 if self.in_batch else size)
-        negative = losses.negative_pairs(
-            batch.sticker,
-            batch.intention,
-            candidates.index,
-            candidates.intentions,
-            in_scope,
-            self.mask_same_intention,
-        )
+        scores = self.score(context, sticker)
+        # Each section is a comparison of its own, whose column b is the gold sticker of anchor b.
+        # Live positives against stale negatives would reward embeddings for merely moving away
+        # from what they were at the last refresh, and training collapses (docs/results.md).
+        sections = [slice(size)] if self.in_batch else []
+        sections += [slice(size, None)] if self.negatives.bank else []
+        retrieval = sum(
+            self._retrieval_loss(
+                scores[:, section],
+                batch,
+                Candidates(candidates.index[section], candidates.intentions[section]),
+            )
+            for section in sections
+        ) / len(sections)
         weights = None if self.class_weights is None else jnp.asarray(self.class_weights)
         intention = losses.intention_loss(
             context.intention_logits, batch.intention, weights, self.label_smoothing
         )
-        retrieval = self._retrieval_loss(scores, negative, batch, candidates, in_scope)
         total = self.lambda_ret * retrieval + self.lambda_int * intention
         hits = jnp.argmax(context.intention_logits, axis=1) == batch.intention
         return total, {
@@ -212,13 +220,15 @@ class IntRA(nnx.Module):
         }
 
     def _retrieval_loss(
-        self,
-        scores: Float[Array, "B C"],
-        negative: Bool[Array, "B C"],
-        batch: Batch,
-        candidates: Candidates,
-        in_scope: Bool[Array, "C"],
+        self, scores: Float[Array, "B C"], batch: Batch, candidates: Candidates
     ) -> Float[Array, ""]:
+        negative = losses.negative_pairs(
+            batch.sticker,
+            batch.intention,
+            candidates.index,
+            candidates.intentions,
+            self.mask_same_intention,
+        )
         if self.retrieval_loss == "hinge":
             return losses.hinge_loss(scores, negative, self.margin)
         if self.retrieval_loss == "literal_eq14":
@@ -226,7 +236,7 @@ class IntRA(nnx.Module):
         scale = self.logit_scale[...]
         if self.retrieval_loss == "infonce":
             return losses.infonce(scores, negative, scale)
-        same = candidates.intentions[:, batch.intention].T & in_scope[None, :]
+        same = candidates.intentions[:, batch.intention].T
         positive = same | jnp.eye(*scores.shape, dtype=bool)
         return losses.multi_positive(scores, positive, negative & ~positive, scale)
 

@@ -18,7 +18,11 @@ Params = dict[str, Any]
 
 @struct.dataclass
 class Candidates:
-    """The columns of a training score matrix; column b < B is the gold sticker of anchor b.
+    """The columns of a training score matrix.
+
+    The first B columns are the batch's gold stickers, encoded live: column b belongs to anchor b.
+    Where a system trains against the bank, a second section follows, which begins with the same B
+    gold stickers as the bank holds them and goes on with the gallery's.
 
     Attributes:
       index: i32[C], gallery index of each column.

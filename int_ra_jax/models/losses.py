@@ -22,7 +22,6 @@ def negative_pairs(
     intention: Int[Array, "B"],
     column: Int[Array, "C"],
     column_intentions: Bool[Array, "C K"],
-    in_scope: Bool[Array, "C"],
     mask_same_intention: bool,
 ) -> Bool[Array, "B C"]:
     """Returns which (anchor, column) pairs are valid negatives.
@@ -35,11 +34,10 @@ def negative_pairs(
       intention: class id of each anchor's intention.
       column: gallery index of each column.
       column_intentions: intentions with which each column's sticker is annotated in train.
-      in_scope: columns from which negatives are drawn at all.
       mask_same_intention: also spare stickers annotated with the anchor's intention, which
         evaluation counts as correct.
     """
-    negative = in_scope[None, :] & (gold[:, None] != column[None, :])
+    negative = gold[:, None] != column[None, :]
     if mask_same_intention:
         negative &= ~column_intentions[:, intention].T
     return negative

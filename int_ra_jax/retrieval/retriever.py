@@ -68,7 +68,8 @@ class Retriever:
         stickers = run.source.stickers
         if not 1 <= number <= len(stickers):
             raise ValueError(
-                f"top_k={number} of a gallery of {len(stickers)} stickers; use 1 to {len(stickers)}."
+                f"top_k={number} of a gallery of {len(stickers)} stickers; "
+                f"use 1 to {len(stickers)}."
             )
         knows = run.source.has_knowledge
         tokens, _ = compose_context(run.tokenizer, conversations, run.config.text, knows)

@@ -208,7 +208,7 @@ def refresh(trainer: Trainer, state: TrainState) -> TrainState:
     """Encodes the gallery again, for the columns through which no gradient flows."""
     embedding = trainer.encoder.gallery(state.params).embedding
     target = trainer.abstract_state.bank_embedding.sharding
-    return state.replace(bank_embedding=jax.device_put(embedding, target))
+    return dataclasses.replace(state, bank_embedding=jax.device_put(embedding, target))
 
 
 def place(batch: Batch, mesh: Mesh) -> Batch:

@@ -1,5 +1,6 @@
 """Puts on the device what stays there: the gallery, the names, and the frozen layers' output."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -43,12 +44,12 @@ def build(run: Run, params: Params, sharding: Sharding) -> Resident:
     context_hidden = None
     if shape is not None:
         _check_size(run, shape.shape[-1], shape.dtype.itemsize)
-        labels = labels.replace(hidden=_texts(run, params, run.labels.tokens))
-        bank = bank.replace(attribute_hidden=_texts(run, params, run.bank.attributes))
+        labels = dataclasses.replace(labels, hidden=_texts(run, params, run.labels.tokens))
+        bank = dataclasses.replace(bank, attribute_hidden=_texts(run, params, run.bank.attributes))
         context_hidden = hidden(Encoder(run, bank, labels), params, run.config, "train")
     images = _in_chunks(run, params, "hidden_image", run.bank.pixels)
     if images is not None:
-        bank = bank.replace(image_hidden=images, pixels=None)
+        bank = dataclasses.replace(bank, image_hidden=images, pixels=None)
     return jax.device_put(Resident(bank, labels, context_hidden), sharding)
 
 

@@ -4,6 +4,7 @@ Pure functions of (state, batch, resident); the loop jits them with shardings. I
 the data pipeline, so it runs on a machine that has only jax, flax, optax and orbax.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -71,8 +72,12 @@ def make_train_step(
             lambda new, old: jnp.where(finite, new, old), opt_state, state.opt_state
         )
         bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
-        state = state.replace(
-            step=state.step + 1, params=kept_params, opt_state=kept_opt_state, bad_step=bad_step
+        state = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=kept_params,
+            opt_state=kept_opt_state,
+            bad_step=bad_step,
         )
         return state, {**metrics, "gradient_norm": norm, "leaf_gradient_norms": norms}
 
@@ -88,32 +93,38 @@ def compute_loss(
 ) -> tuple[Array, Metrics]:
     """Returns the loss of one batch and its metrics, differentiable in the system's parameters.
 
-    Column b < B of the score matrix is the gold sticker of row b, encoded live. The gallery's
-    columns follow: live where the towers are frozen and cached, else from ``bank_embedding``,
-    through which no gradient flows.
+    The batch's gold stickers are encoded live. The bank's section of the score matrix (see
+    ``Candidates``) is live too where the towers are frozen and cached; else it is read whole, its
+    golds included, from ``bank_embedding``, through which no gradient flows.
     """
     context_key, sticker_key, sample_key = jax.random.split(key, 3)
     batch = resident.attach(batch)
     bank, negatives = resident.bank, system.negatives
-    others = sample_columns(bank, negatives, sample_key)
-    columns = jnp.concatenate([batch.sticker, others])
     context = system.encode_context(batch, key=context_key)
-    live = columns if negatives.live else batch.sticker
-    sticker = system.encode_sticker(bank.rows(live), key=sticker_key)
-    if not negatives.live and others.size:
+    columns = batch.sticker
+    if not negatives.bank:
+        sticker = system.encode_sticker(bank.rows(columns), key=sticker_key)
+    elif negatives.live:
+        columns = jnp.concatenate([columns, sample_columns(bank, negatives, sample_key)])
+        sticker = system.encode_sticker(bank.rows(columns), key=sticker_key)
+        golds = jnp.arange(batch.sticker.shape[0])
+        columns = jnp.concatenate([batch.sticker, columns])
+        sticker = Sticker(jnp.concatenate([sticker.embedding[golds], sticker.embedding]))
+    else:
         if bank_embedding is None:
             raise ValueError("stale columns need TrainState.bank_embedding; see state.create.")
-        stale = jax.lax.stop_gradient(bank_embedding[others])
-        sticker = Sticker(embedding=jnp.concatenate([sticker.embedding, stale]))
+        sticker = system.encode_sticker(bank.rows(columns), key=sticker_key)
+        stale = jnp.concatenate([columns, sample_columns(bank, negatives, sample_key)])
+        columns = jnp.concatenate([columns, stale])
+        embedding = jax.lax.stop_gradient(bank_embedding[stale])
+        sticker = Sticker(jnp.concatenate([sticker.embedding, embedding]))
     candidates = Candidates(index=columns, intentions=bank.intentions[columns])
     return system.loss(context, sticker, batch, candidates)
 
 
 def sample_columns(bank: Bank, negatives: Negatives, key: Array) -> Int[Array, "C"]:
-    """Returns gallery rows to train against besides the batch's own: none, a sample, or all."""
+    """Returns gallery rows to train against besides the batch's own: a sample, or all."""
     gallery = bank.index.shape[0]
-    if not negatives.bank:
-        return jnp.zeros((0,), jnp.int32)
     if not negatives.size or negatives.size >= gallery:
         return jnp.arange(gallery, dtype=jnp.int32)
     return jax.random.choice(key, gallery, (negatives.size,), replace=False).astype(jnp.int32)

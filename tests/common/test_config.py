@@ -81,7 +81,7 @@ def test_every_key_is_read_somewhere():
     for path in (ROOT / "launch.py", *(ROOT / "int_ra_jax").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
-                # config.train.log_steps -> ("train", "log_steps"); loss.margin -> ("loss", "margin")
+                # config.train.log_steps -> ("train", "log_steps"), loss.margin likewise
                 base = node.value
                 read.add((getattr(base, "attr", getattr(base, "id", "")), node.attr))
             elif isinstance(node, ast.Constant) and path.name == "optim.py":

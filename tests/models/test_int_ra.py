@@ -14,6 +14,7 @@ from int_ra_jax.common.params import flatten
 from int_ra_jax.common.pixels import normalise
 from int_ra_jax.common.types import Batch
 from int_ra_jax.models import interface
+from int_ra_jax.training.step import compute_loss
 
 # The logits of softmax do not change when every key moves by one vector, so the gradient of a
 # tower's key bias is zero by mathematics; what is left of it is rounding.
@@ -229,7 +230,7 @@ READINGS = {
     "model__text_pool": ["cls"],
     "model__dtype": ["bfloat16"],
     "loss__retrieval": ["infonce", "multi_positive", "literal_eq14"],
-    "loss__negatives": ["in_batch", "bank"],
+    "loss__negatives": ["in_batch"],
     "loss__bank_size": [5],
     "loss__class_weights": ["balanced"],
     "loss__label_smoothing": [0.1],
@@ -254,30 +255,66 @@ def test_dropout_is_drawn_from_the_key_and_absent_in_evaluation():
     np.testing.assert_array_equal(toy.scores(), toy.scores())
 
 
-def test_in_batch_columns_count_once_when_negatives_come_from_the_bank_alone():
-    toy = make_toy(loss__negatives="bank")
+FROZEN = {"model__text__frozen_layers": -1, "model__image__frozen_layers": -1}
+
+
+@pytest.mark.parametrize("negatives", ["bank", "both", "in_batch"])
+def test_the_hinge_compares_within_each_section_of_the_columns(negatives):
+    toy = make_toy(loss__negatives=negatives, **FROZEN)
     context = toy.call("encode_context", toy.attached)
-    size = toy.batch.sticker.shape[0]
-    rows = jnp.concatenate([toy.batch.sticker, jnp.arange(GALLERY)])
+    size, golds = toy.batch.sticker.shape[0], np.asarray(toy.batch.sticker)
+    rows = jnp.concatenate([toy.batch.sticker, toy.batch.sticker, jnp.arange(GALLERY)])
+    rows = rows[:size] if negatives == "in_batch" else rows
     sticker = toy.call("encode_sticker", toy.resident.bank.rows(rows))
+    # A bank that is stale: its golds score unlike the live ones.
+    sticker = sticker.replace(embedding=sticker.embedding.at[size:].multiply(0.5))
     candidates = interface.Candidates(rows, toy.resident.bank.intentions[rows])
     loss, parts = toy.system.loss(context, sticker, toy.batch, candidates)
     scores = np.asarray(toy.system.score(context, sticker))
-    terms = [
-        max(0.0, 0.2 - scores[b, b] + scores[b, size + n])
-        for b, n in product(range(size), range(GALLERY))
-        if n != int(toy.batch.sticker[b])
-        and not bool(toy.resident.bank.intentions[n, int(toy.batch.intention[b])])
-    ]
-    assert float(parts["loss/retrieval"]) == pytest.approx(np.mean(terms), abs=1e-5)
-    assert float(loss) == pytest.approx(np.mean(terms) + float(parts["loss/intention"]), abs=1e-5)
+
+    def section(first: int, last: int) -> float:
+        terms = [
+            max(0.0, 0.2 - scores[b, first + b] + scores[b, c])
+            for b, c in product(range(size), range(first, last))
+            if int(rows[c]) != golds[b]
+            and not bool(toy.resident.bank.intentions[int(rows[c]), int(toy.batch.intention[b])])
+        ]
+        return float(np.mean(terms))
+
+    sections = {
+        "in_batch": [(0, size)],
+        "bank": [(size, 2 * size + GALLERY)],
+        "both": [(0, size), (size, 2 * size + GALLERY)],
+    }
+    expected = np.mean([section(*bounds) for bounds in sections[negatives]])
+    assert float(parts["loss/retrieval"]) == pytest.approx(expected, abs=1e-5)
+    assert float(loss) == pytest.approx(expected + float(parts["loss/intention"]), abs=1e-5)
 
 
-def test_stale_bank_columns_carry_no_gradient_and_live_ones_do():
-    toy = make_toy(loss__negatives="bank")
-    assert not toy.system.negatives.live
-    frozen = make_toy(model__text__frozen_layers=-1, model__image__frozen_layers=-1)
-    assert frozen.system.negatives.live
+def test_moving_away_from_a_stale_bank_is_not_rewarded():
+    # Live positives against stale negatives reward drift: training then ends near chance.
+    toy = make_toy(loss__lambda_int=0.0)
+    constant = jnp.zeros((GALLERY, 32)).at[:, 0].set(1.0)
+
+    def loss(params: dict, bank_embedding: jax.Array, key: int = 0) -> float:
+        system = interface.merge(toy.graphdef, params)
+        arguments = (toy.batch, toy.resident, bank_embedding, jax.random.key(key))
+        return float(compute_loss(system, *arguments)[0])
+
+    # Whatever the parameters, a bank without differences costs the margin in its section.
+    in_batch = make_toy(loss__lambda_int=0.0, loss__negatives="in_batch")
+    for scale in (1.0, -3.0):
+        params = {**toy.params, "query_projection": jax.tree.map(
+            lambda x, scale=scale: scale * x, toy.params["query_projection"])}  # fmt: skip
+        alone = float(in_batch.loss(params))
+        assert loss(params, constant) == pytest.approx((alone + 0.2) / 2, abs=1e-5)
+
+
+def test_stale_columns_are_used_only_while_a_tower_trains():
+    assert not make_toy().system.negatives.live
+    assert make_toy(**FROZEN).system.negatives.live
+    with pytest.raises(ValueError, match="gives the stickers no gradient"):
+        make_toy(loss__negatives="bank")
 
 
 @pytest.mark.parametrize("retrieval", ["hinge", "infonce", "multi_positive"])

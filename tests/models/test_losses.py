@@ -60,9 +60,7 @@ def test_literal_eq14_cannot_tell_positive_from_negative_and_hinge_can():
 def test_gold_sticker_is_never_a_negative_wherever_it_stands():
     gold, column = jnp.array([3, 3, 5]), jnp.array([3, 3, 5, 0, 3])
     intentions = jnp.zeros((5, 2), bool)
-    negative = losses.negative_pairs(
-        gold, jnp.array([0, 1, 0]), column, intentions, jnp.ones(5, bool), False
-    )
+    negative = losses.negative_pairs(gold, jnp.array([0, 1, 0]), column, intentions, False)
     expected = [[0, 0, 1, 1, 0], [0, 0, 1, 1, 0], [1, 1, 0, 1, 1]]
     np.testing.assert_array_equal(negative, np.array(expected, bool))
 
@@ -70,7 +68,7 @@ def test_gold_sticker_is_never_a_negative_wherever_it_stands():
 def test_same_intention_is_spared_only_when_asked():
     gold, column = jnp.array([0, 1]), jnp.array([0, 1, 2])
     intentions = jnp.array([[1, 0], [0, 1], [1, 0]], bool)  # sticker 2 carries intention 0
-    arguments = (gold, jnp.array([0, 1]), column, intentions, jnp.ones(3, bool))
+    arguments = (gold, jnp.array([0, 1]), column, intentions)
     assert not losses.negative_pairs(*arguments, True)[0, 2]
     assert losses.negative_pairs(*arguments, True)[1, 2]
     assert losses.negative_pairs(*arguments, False)[0, 2]
