@@ -193,11 +193,7 @@ class IntRA(nnx.Module):
         """Returns lambda_ret * L_ret + lambda_int * L_int and its parts."""
         size = batch.sticker.shape[0]
         scores = self.score(context, sticker)
-        # Each section is a comparison of its own, whose column b is the gold sticker of anchor b.
-        # Live positives against stale negatives would reward embeddings for merely moving away
-        # from what they were at the last refresh, and training collapses (docs/results.md).
-        sections = [slice(size)] if self.in_batch else []
-        sections += [slice(size, None)] if self.negatives.bank else []
+        sections = self._sections(size, candidates.index.shape[0])
         retrieval = sum(
             self._retrieval_loss(
                 scores[:, section],
@@ -218,6 +214,22 @@ class IntRA(nnx.Module):
             "loss/intention": intention,
             "intention/accuracy": jnp.mean(hits.astype(jnp.float32)),
         }
+
+    def _sections(self, size: int, columns: int) -> list[np.ndarray]:
+        """Returns the columns of each comparison; column b of each is the gold of anchor b."""
+        live, bank = np.arange(size), np.arange(size, columns)
+        if not self.negatives.bank:
+            return [live]
+        if not self.in_batch:
+            return [bank]
+        if self.retrieval_loss == "multi_positive":
+            # The bank's stickers of the gold intention are positives too, so nothing is won by
+            # moving away from the bank, and one softmax over the gallery keeps each sticker's
+            # share of the answers, which the batch's own stickers alone would cancel.
+            return [np.concatenate([live, bank[size:]])]
+        # A live positive against stale negatives would reward embeddings for merely moving away
+        # from what they were at the last refresh (docs/results.md): two comparisons.
+        return [live, bank]
 
     def _retrieval_loss(
         self, scores: Float[Array, "B C"], batch: Batch, candidates: Candidates
