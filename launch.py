@@ -8,7 +8,6 @@
 Every key of the config can be set as --config.section.key=value.
 """
 
-import difflib
 import json
 import os
 import sys
@@ -107,25 +106,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
         rest: list[str] = flags.FLAGS(argv)
         hasattr(_CONFIG.value, "seed")  # ml_collections keeps a missing file to itself so far
         return rest
-    except OSError as error:
-        name = Path(str(error).rpartition(": ")[2].strip("'"))
-        files = [path.name for path in Path(__file__).parent.glob("configs/[!_]*.py")]
-        near = difflib.get_close_matches(name.name, sorted(files), 1, 0.0)
-        _fail(f"--config={name}: no such file. Did you mean configs/{near[0]}?")
-    except (flags.Error, KeyError, AttributeError, ValueError) as error:
-        _fail(f"flags: {_reason(error)}")
+    except (flags.Error, KeyError, AttributeError, ValueError, OSError) as error:
+        from int_ra_jax.common.config import flag_problem
 
-
-def _reason(error: BaseException) -> str:
-    """Returns what went wrong in one line, without the traceback that ml_collections wraps in."""
-    while error.args and isinstance(error.args[0], BaseException):
-        error = error.args[0]
-    text = str(error.args[0] if error.args else error)
-    if "Traceback" in text:
-        text = text.strip().splitlines()[-1].removeprefix("ValueError: ")
-    if isinstance(error, KeyError):
-        return "no config key " + ". ".join(text.splitlines())
-    return " ".join(text.split())
+        _fail(flag_problem(error, Path(__file__).parent / "configs"))
 
 
 def _fail(message: str) -> NoReturn:

@@ -207,3 +207,25 @@ def load(workdir: Path) -> ConfigDict:
     # Before it is a ConfigDict, which turns a tuple back into the list that a field was before.
     record["optim"]["frozen"] = tuple(record["optim"]["frozen"])
     return ConfigDict(record, convert_dict=True).lock()
+
+
+def flag_problem(error: BaseException, configs: Path) -> str:
+    """Returns in one line what is wrong with the command line.
+
+    Args:
+      error: what parsing the flags raised; ml_collections wraps tracebacks into some.
+      configs: directory of the config files, for the nearest name.
+    """
+    if isinstance(error, OSError):
+        name = Path(str(error).rpartition(": ")[2].strip("'"))
+        files = sorted(path.name for path in configs.glob("[!_]*.py"))
+        near = difflib.get_close_matches(name.name, files, 1, 0.0)
+        return f"--config={name}: no such file. Did you mean configs/{near[0]}?"
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    text = str(error.args[0] if error.args else error)
+    if "Traceback" in text:
+        text = text.strip().splitlines()[-1].removeprefix("ValueError: ")
+    if isinstance(error, KeyError):
+        return "flags: no config key " + ". ".join(text.splitlines())
+    return "flags: " + " ".join(text.split())
