@@ -19,8 +19,6 @@ from absl import app, flags
 
 from configs import int_ra
 from int_ra_jax.common.log import set_up_console
-from int_ra_jax.data import pipeline
-from int_ra_jax.training import loop, resident, sharding
 
 _PREPARED = flags.DEFINE_string("prepared_dir", None, "Prepared directory.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Emptied and written to.", required=True)
@@ -40,6 +38,10 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
 
 def prepare(name: str, changes: dict[str, Any]) -> tuple[Callable[[], float], float]:
     """Returns a function that times one step in seconds, and the seconds its cache took."""
+    # Here, because they load tensorflow, which the device-only benchmarks do without.
+    from int_ra_jax.data import pipeline
+    from int_ra_jax.training import loop, resident, sharding
+
     config = int_ra.get_config("demo")
     with config.unlocked():
         config.update_from_flattened_dict(changes)

@@ -35,6 +35,8 @@ def set_up_console() -> None:
         lambda record: record.levelno > python_logging.INFO or "orbax" not in record.pathname
     )
     logging.set_verbosity(logging.INFO)
+    # JAX reports each kind of accelerator that is not there.
+    python_logging.getLogger("jax").setLevel(python_logging.WARNING)
 
 
 class MetricLog:
@@ -159,7 +161,10 @@ class MetricLog:
         self._file.flush()
         if self._events is not None:
             for name, value in values.items():
-                self._events.add_scalar(name, value, global_step=step, walltime=wall_time)
+                # TensorBoard takes no "@" in a name.
+                self._events.add_scalar(
+                    name.replace("@", "_at_"), value, global_step=step, walltime=wall_time
+                )
 
 
 class Progress:

@@ -9,6 +9,7 @@ Fields are ``Any`` and carry their shape in the docstring, not in a checked anno
 classes hold NumPy arrays on the host and, while JAX maps over them, shardings and abstract shapes.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,8 @@ class Bank:
 
     def rows(self, index: Any) -> "Bank":
         """Gathers the stickers ``index`` (i32[C]); the table of attribute texts stays whole."""
-        return self.replace(
+        return dataclasses.replace(
+            self,
             pixels=None if self.pixels is None else self.pixels[index],
             attribute_index=self.attribute_index[index],
             attribute_mask=self.attribute_mask[index],
@@ -127,7 +129,7 @@ class Resident:
     def attach(self, batch: Batch) -> Batch:
         """Adds to a batch from the host what the device already holds for it."""
         hidden = None if self.context_hidden is None else self.context_hidden[batch.example]
-        return batch.replace(labels=self.labels, context_hidden=hidden)
+        return dataclasses.replace(batch, labels=self.labels, context_hidden=hidden)
 
 
 @struct.dataclass

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
+from ml_collections import ConfigDict
 
 from int_ra_jax.common.pixels import normalise
 from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker, Tokens
@@ -49,7 +50,7 @@ class IntRA(nnx.Module):
         self,
         text: BertModel,
         image: ClipVisionModel,
-        config: "object",
+        config: ConfigDict,
         *,
         num_intentions: int,
         intention_counts: Sequence[int],
@@ -151,7 +152,7 @@ class IntRA(nnx.Module):
             attributes, mask = self._attributes(bank, keys[0])
         h_r, mass = self.relation(regions, attributes, mask, keys[1])
         maps = None
-        if attention and mass is not None and self.regions != "cls":
+        if attention and mass is not None and mask is not None and self.regions != "cls":
             maps = mass[:, :, 1:] if self.regions == "patches+cls" else mass
             if self.attribute_tokens == "all":  # mean over an attribute's real tokens
                 shape = (*bank.attribute_index.shape, -1)
@@ -245,11 +246,12 @@ class IntRA(nnx.Module):
             return losses.hinge_loss(scores, negative, self.margin)
         if self.retrieval_loss == "literal_eq14":
             return losses.literal_eq14(scores, negative, self.margin)
+        assert self.logit_scale is not None  # created for the two losses below
         scale = self.logit_scale[...]
         if self.retrieval_loss == "infonce":
             return losses.infonce(scores, negative, scale)
         same = candidates.intentions[:, batch.intention].T
-        positive = same | jnp.eye(*scores.shape, dtype=bool)
+        positive = same | jnp.eye(scores.shape[0], scores.shape[1], dtype=bool)
         return losses.multi_positive(scores, positive, negative & ~positive, scale)
 
     # ---- frozen lower layers and their caches -------------------------------------------------
@@ -304,7 +306,7 @@ class IntRA(nnx.Module):
         return self.text.suffix(hidden, tokens.mask, self.text_frozen, key=key)
 
     def _image_prefix(self, pixels: Array) -> Float[Array, "N T Dv"]:
-        hidden = self.image.prefix(normalise(pixels), self.image_frozen)
+        hidden = self.image.prefix(jnp.asarray(normalise(pixels)), self.image_frozen)
         return jax.lax.stop_gradient(hidden) if self.image_frozen else hidden
 
     def _image_tokens(self, bank: Bank) -> Float[Array, "N T Dv"]:

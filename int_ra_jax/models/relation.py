@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
+from ml_collections import ConfigDict
 
 from int_ra_jax.models.layers import attend, dropout
 
@@ -30,10 +31,10 @@ def pool_attributes(
     weight = mask[:, :, None]
     if how == "mean":
         return jnp.sum(values * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)
-    reduce = {"max": jnp.max, "logsumexp": jax.nn.logsumexp}[how]
     # Absent queries must not win; an all-absent row is replaced first so that its gradient is 0.
     any_present = jnp.any(weight, axis=1, keepdims=True)
-    pooled = reduce(jnp.where(weight | ~any_present, values, -1e30), axis=1)
+    kept = jnp.where(weight | ~any_present, values, -1e30)
+    pooled = jnp.max(kept, axis=1) if how == "max" else jax.nn.logsumexp(kept, axis=1)
     return jnp.where(any_present[:, 0], pooled, 0.0)
 
 
@@ -90,7 +91,12 @@ class RelationAwareSticker(nnx.Module):
     """
 
     def __init__(
-        self, text_width: int, image_width: int, config: "object", dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        text_width: int,
+        image_width: int,
+        config: ConfigDict,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ) -> None:
         width = config.joint_width
         self.relation = config.relation
@@ -129,7 +135,7 @@ class RelationAwareSticker(nnx.Module):
         """
         h_i = dropout(self.f_vis(regions), self.dropout, key)
         pooled = jnp.mean(h_i.astype(jnp.float32), axis=1)  # v, [N, D]
-        if self.attention is None or attributes is None:
+        if self.attention is None or self.f_des is None or attributes is None or mask is None:
             return pooled, None
         m, weights = self.attention(self.f_des(attributes), h_i)
         mass = jnp.mean(weights.astype(jnp.float32), axis=1)  # [N, Q, R]
