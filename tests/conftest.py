@@ -7,13 +7,19 @@ import os
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8 "
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    # Eight devices on two busy cores: their threads may wait long for each other.
+    "--xla_cpu_collective_call_terminate_timeout_seconds=300",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+import jax
 from jaxtyping import install_import_hook
+
+# Programs of several devices that overlap can starve each other's threads for good.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 # The hook stays installed: every annotation of the package is checked when a function is traced.
 install_import_hook("int_ra_jax", "beartype.beartype")

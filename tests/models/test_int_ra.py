@@ -130,7 +130,8 @@ def test_a_scalar_relation_leaves_every_ranking_unchanged():
 
 def test_hard_label_gives_at_most_one_ranking_per_intention():
     toy = make_toy(batch_size=64, model__intention_fusion="hard_label")
-    toy.params["intention_classifier"]["kernel"] *= 20.0  # so that predictions differ
+    logits = toy.call("encode_context", toy.attached).intention_logits
+    toy.params["intention_classifier"]["bias"] -= logits.mean(axis=0)  # predictions differ then
     scores = np.asarray(toy.scores())
     predicted = toy.call("encode_context", toy.attached).intention_logits
     number = len(np.unique(np.argmax(predicted, axis=1)))
