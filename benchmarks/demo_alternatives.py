@@ -26,7 +26,7 @@ _STEPS = flags.DEFINE_integer("steps", 7, "Timed steps of each alternative.")
 
 ALTERNATIVES: dict[str, dict[str, Any]] = {
     "demo": {},
-    "text tower frozen wholly, cached": {"model.text.frozen_layers": -1},
+    "text: frozen wholly, not cached": {"train.cache_frozen": False},
     "text: last layer trains, cached": {"model.text.frozen_layers": 5},
     "text: last layer trains, not cached": {
         "model.text.frozen_layers": 5,
