@@ -19,6 +19,10 @@ def tower() -> ConfigDict:
             # The embeddings and the first n layers are frozen, so that their output can be cached:
             # 0 = everything trains, -1 = the whole tower is frozen.
             "frozen_layers": 0,  # paper: everything trains (Sec. 4.2)
+            # Rank of the low-rank updates that train in place of the tower's linear layers, which
+            # freezes everything else in it; 0 = off.  # not in paper
+            "lora_rank": 0,
+            "lora_alpha": 16.0,  # the update is scaled by lora_alpha / lora_rank
             # Shape of a random tower; not read when source is given.
             "width": 64,  # channels
             "layers": 2,
@@ -37,7 +41,14 @@ def get_config(arg: str = "") -> ConfigDict:
     """
     config = ConfigDict()
     config.seed = 0  # parameters, data order, dropout and sampled negatives all derive from it
-    config.model = ConfigDict({"name": "", "dtype": "float32"})  # compute: float32 | bfloat16
+    config.model = ConfigDict(
+        {
+            "name": "",
+            "dtype": "float32",  # compute: float32 | bfloat16; parameters, norms, losses: float32
+            # keeps only the layers' inputs for the backward pass and computes the rest again
+            "remat": False,
+        }
+    )
     config.model.text = tower()
     config.model.image = tower()
     config.text = ConfigDict(
@@ -83,6 +94,18 @@ def get_config(arg: str = "") -> ConfigDict:
             "max_steps": 0,  # stops earlier than the epochs; 0 = off
             "log_steps": 10,  # between progress lines
             "eval_steps": 500,  # between validations; 0 = only at the end
+            # parts that a batch is encoded in, one after the other, to save memory; the loss still
+            # compares the whole batch, so the gradient is that of one part
+            "micro_batches": 1,
+            # of a running average of the trained parameters, which is then what is evaluated;
+            # 0 = off  # not in paper
+            "ema_decay": 0.0,
+            # batches of conversations of like length, padded to a multiple of so many tokens;
+            # 0 = every batch is padded to the budgets of config.text
+            "bucket_tokens": 0,
+            "bucket_batches": 50,  # sorted by length within so many batches of the shuffled order
+            # compiled programs, so that a restart need not compile: workdir | off | a directory
+            "compilation_cache": "workdir",
             # caches the frozen layers' output of every training conversation on the device
             "cache_frozen": True,
             "cache_limit_gib": 4.0,  # refuses a larger cache before computing it
@@ -105,5 +128,11 @@ def get_config(arg: str = "") -> ConfigDict:
             "resume_from": "",  # another workdir to start from when this one has no checkpoint
         }
     )
-    config.log = ConfigDict({"tensorboard": True})
+    config.log = ConfigDict(
+        {
+            "tensorboard": True,
+            # first and last step that the profiler records to WORKDIR/profile; (0, 0) = off
+            "profile_steps": (0, 0),
+        }
+    )
     return config

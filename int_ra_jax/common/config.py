@@ -45,11 +45,15 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.heads": _POSITIVE,
     "model.dropout": _RATE,
     "model.text.frozen_layers": _LAYERS,
+    "model.text.lora_rank": _NOT_NEGATIVE,
+    "model.text.lora_alpha": _POSITIVE,
     "model.text.width": _POSITIVE,
     "model.text.layers": _POSITIVE,
     "model.text.heads": _POSITIVE,
     "model.text.vocabulary": _POSITIVE,
     "model.image.frozen_layers": _LAYERS,
+    "model.image.lora_rank": _NOT_NEGATIVE,
+    "model.image.lora_alpha": _POSITIVE,
     "model.image.width": _POSITIVE,
     "model.image.layers": _POSITIVE,
     "model.image.heads": _POSITIVE,
@@ -75,6 +79,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optim.eps": _POSITIVE,
     "optim.clip_norm": _NOT_NEGATIVE,
     "train.batch_size": _POSITIVE,
+    "train.micro_batches": _POSITIVE,
+    "train.ema_decay": _RATE,
+    "train.bucket_tokens": _NOT_NEGATIVE,
+    "train.bucket_batches": _POSITIVE,
     "train.epochs": _POSITIVE,
     "train.max_steps": _NOT_NEGATIVE,
     "train.log_steps": _POSITIVE,
@@ -99,6 +107,7 @@ _FREE = (
     "train.eval_steps",
     "train.max_steps",
     "train.cache_limit_gib",
+    "train.compilation_cache",
     "data.prepared_dir",
     "data.tfds_dir",
 )
@@ -161,13 +170,22 @@ def _combinations(flat: dict[str, Any]) -> list[str]:
             f"optim.weight_decay={flat['optim.weight_decay']} is not read by optim.name=adam; "
             "use --config.optim.name=adamw, or 0"
         )
-    shards = flat["mesh.data"] * flat["mesh.fsdp"]
-    if shards > 1 and flat["train.batch_size"] % shards:
-        size = flat["train.batch_size"]
+        if flat[f"model.{tower}.lora_rank"] and flat[f"model.{tower}.frozen_layers"]:
+            problems.append(
+                f"model.{tower}.lora_rank freezes the tower's own weights itself; "
+                f"leave model.{tower}.frozen_layers at 0"
+            )
+    # data=-1 stands for as many as there are, which only the mesh itself can check.
+    shards = max(flat["mesh.data"], 1) * flat["mesh.fsdp"]
+    size, parts = flat["train.batch_size"], flat["train.micro_batches"] * shards
+    if size % parts:
         problems.append(
-            f"train.batch_size={size} is not divisible by {shards} devices "
-            f"(mesh.data * mesh.fsdp); use {max(size // shards, 1) * shards}"
+            f"train.batch_size={size} is not divisible by {parts} (mesh.data * mesh.fsdp * "
+            f"train.micro_batches); use {max(size // parts, 1) * parts}"
         )
+    first, last = flat["log.profile_steps"]
+    if not 0 <= first <= last:
+        problems.append(f"log.profile_steps={(first, last)}: the first step comes first")
     return problems
 
 
@@ -205,7 +223,8 @@ def load(workdir: Path) -> ConfigDict:
         )
     record = json.loads(path.read_text())
     # Before it is a ConfigDict, which turns a tuple back into the list that a field was before.
-    record["optim"]["frozen"] = tuple(record["optim"]["frozen"])
+    for section, key in (("optim", "frozen"), ("log", "profile_steps")):
+        record[section][key] = tuple(record[section][key])
     return ConfigDict(record, convert_dict=True).lock()
 
 
