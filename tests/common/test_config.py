@@ -46,7 +46,8 @@ def test_every_problem_is_listed_at_once_with_the_nearest_choice():
         "optim.lr=0.0 must be above 0",
         "model.image.heads=0 must be above 0",
         "data.image_size=50 is not divisible by model.image.patch=16; use 48",
-        "train.batch_size=6 is not divisible by 4 devices (mesh.data * mesh.fsdp); use 4",
+        "train.batch_size=6 is not divisible by 4 (mesh.data * mesh.fsdp * train.micro_batches); "
+        "use 4",
         "optim.weight_decay=0.1 is not read by optim.name=adam",
     ):
         assert part in message
@@ -71,7 +72,7 @@ def test_a_choice_that_does_not_exist_is_refused_by_its_key(key):
 
 def test_every_string_key_that_is_no_free_text_has_its_choices():
     free = {"data.prepared_dir", "data.tfds_dir", "checkpoint.resume_from", "model.name"}
-    free |= {"model.text.source", "model.image.source"}
+    free |= {"model.text.source", "model.image.source", "train.compilation_cache"}
     strings = {key for key, value in FLAT.items() if isinstance(value, str)}
     assert strings - free == set(configuration.CHOICES)
 
