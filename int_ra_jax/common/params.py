@@ -7,7 +7,7 @@ regular expression must match the whole name, and the first rule that matches wi
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -113,6 +113,35 @@ def select(tree: Any, pattern: str) -> dict[str, Any]:
     """
     rule = re.compile(pattern)
     return {name: leaf for name, leaf in flatten(tree).items() if rule.fullmatch(name)}
+
+
+def replace_leaves(tree: Any, leaves: Mapping[str, Any]) -> Any:
+    """Returns a tree with some of its leaves replaced, by name.
+
+    Args:
+      tree: the tree of parameters.
+      leaves: name -> new leaf.
+
+    Raises:
+      ValueError: if a name is not in the tree.
+    """
+    unknown = sorted(leaves.keys() - flatten(tree).keys())
+    if unknown:
+        raise ValueError(f"the tree has no parameter {shown(unknown)}")
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaves.get(path_string(path), leaf), tree
+    )
+
+
+def matching(tree: Any, patterns: Sequence[str]) -> frozenset[str]:
+    """Returns the names of the leaves that any of the patterns matches.
+
+    Raises:
+      ValueError: if a pattern matches nothing, which a typing error would.
+    """
+    rules = [*((pattern, True) for pattern in dict.fromkeys(patterns)), (r".*", False)]
+    labels = flatten(label_by_pattern(tree, rules))
+    return frozenset(name for name, matched in labels.items() if matched)
 
 
 def count(tree: Any) -> int:

@@ -128,7 +128,9 @@ class Resident:
 
     def attach(self, batch: Batch) -> Batch:
         """Adds to a batch from the host what the device already holds for it."""
-        hidden = None if self.context_hidden is None else self.context_hidden[batch.example]
+        hidden = None
+        if self.context_hidden is not None:  # a batch may be narrower than the cache
+            hidden = self.context_hidden[:, : batch.context.ids.shape[-1]][batch.example]
         return dataclasses.replace(batch, labels=self.labels, context_hidden=hidden)
 
 

@@ -2,8 +2,8 @@
 
 A training batch is a function of (seed, step) and nothing else: any step can be reached at once, so
 a run that is killed and resumed sees the very rows it would have seen. The order is a fresh
-permutation each epoch, computed row by row without a shuffle buffer. tf.data runs the reading and
-tokenising in parallel, ahead of the device.
+permutation each epoch (``order.py``). tf.data runs the reading and tokenising in parallel, ahead of
+the device.
 """
 
 import atexit
@@ -14,22 +14,23 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int32, Int64
 
 from int_ra_jax.common.types import ATTRIBUTES, Bank, Batch, Tokens
 from int_ra_jax.data import images
+from int_ra_jax.data.order import Buckets, rows_of_step
 from int_ra_jax.data.source import Source
 from int_ra_jax.data.text import (
     TextConfig,
-    Tokenizer,
     Truncation,
     compose_context,
-    context_length,
     encode_attributes,
     join_knowledge,
 )
+from int_ra_jax.data.tokenizer import Tokenizer
 
 _LOG_EVERY = 500
+_MEASURED = 4096  # conversations composed at once to measure a split
 _NO_END = np.iinfo(np.int64).max
 _open_streams: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
 
@@ -55,11 +56,13 @@ def make_batches(
     start_step: int = 0,
     host_index: int = 0,
     host_count: int = 1,
+    buckets: Buckets | None = None,
 ) -> Iterator[Batch]:
     """Yields training batches without end, from ``start_step`` on.
 
     Row i of step t stands at position t * batch_size + i of an endless sequence of epochs; a batch
     may span two. Each epoch holds every conversation once, in an order drawn from (seed, epoch).
+    With ``buckets`` the same holds of each window of batches.
 
     Args:
       source: the built data set.
@@ -71,9 +74,10 @@ def make_batches(
       start_step: first step to yield; costs nothing, however large.
       host_index: this process, from 0.
       host_count: number of processes; each yields its own B / host_count rows of every batch.
+      buckets: for batches of like length, as narrow as their longest conversation allows.
 
     Returns:
-      Batches of B / host_count rows, numpy leaves.
+      Batches of B / host_count rows, numpy leaves; all hosts' shares of a batch are equally wide.
 
     Raises:
       ValueError: if the split is empty or ``batch_size`` is not divisible by ``host_count``.
@@ -88,11 +92,9 @@ def make_batches(
         raise ValueError(f"split {split!r} of {source.name} has no conversation to train on.")
     share = batch_size // host_count
 
-    def rows(step: Any) -> Any:
-        from int_ra_jax.data.tensorflow_runtime import tf
-
-        first = step * batch_size + host_index * share
-        return shuffled_rows(first + tf.range(share, dtype=tf.int64), size, seed)
+    def rows(step: Any) -> tuple[Any, Any]:
+        rows, width = rows_of_step(step, batch_size, size, seed, buckets)
+        return rows[host_index * share : (host_index + 1) * share], width
 
     return _stream(source, tokenizer, text, split, (start_step, _NO_END), share, rows)
 
@@ -118,36 +120,12 @@ def eval_batches(
     size = source.size(split)
     steps = -(-size // batch_size)
 
-    def rows(step: Any) -> Any:
+    def rows(step: Any) -> tuple[Any, Any]:
         from int_ra_jax.data.tensorflow_runtime import tf
 
-        return step * batch_size + tf.range(batch_size, dtype=tf.int64)
+        return step * batch_size + tf.range(batch_size, dtype=tf.int64), tf.constant(-1, tf.int64)
 
     return _stream(source, tokenizer, text, split, (0, steps), batch_size, rows)
-
-
-def shuffled_rows(positions: Any, size: int, seed: int) -> Any:
-    """Maps positions in the endless sequence of epochs to rows of the split.
-
-    Args:
-      positions: i64[B], a tensor.
-      size: M, rows of the split.
-      seed: of the order; every (seed, epoch) has a permutation of its own.
-
-    Returns:
-      i64[B], a tensor of rows in [0, M).
-    """
-    from int_ra_jax.data.tensorflow_runtime import tf
-
-    epochs = positions // size
-    seeds = tf.stack([tf.fill(tf.shape(epochs), tf.constant(seed, tf.int64)), epochs], axis=1)
-    # The raw operation, because tf.random.experimental.index_shuffle pads the wrong axis where each
-    # index has a seed of its own. It wants three numbers per seed.
-    return tf.raw_ops.RandomIndexShuffle(
-        index=positions % size,
-        seed=tf.pad(seeds, [[0, 0], [0, 1]]),
-        max_index=tf.constant(size - 1, tf.int64),
-    )
 
 
 def _stream(
@@ -156,31 +134,32 @@ def _stream(
     text: TextConfig,
     split: str,
     steps: tuple[int, int],
-    width: int,
-    rows_of_step: Callable[[Any], Any],
+    share: int,
+    rows: Callable[[Any], tuple[Any, Any]],
 ) -> Iterator[Batch]:
     """Reads and tokenises the rows of each step ahead of time, and yields them in step order."""
     from int_ra_jax.data.tensorflow_runtime import tf
 
     size = source.size(split)
 
-    def assemble(rows: Int64[np.ndarray, "B"]) -> tuple[np.ndarray, ...]:
+    def assemble(rows: Int64[np.ndarray, "B"], width: np.int64) -> tuple[np.ndarray, ...]:
         valid = rows < size
         rows = np.minimum(rows, size - 1)
         conversations = source.conversations(split, rows.tolist())
         tokens, _ = compose_context(tokenizer, conversations, text, source.has_knowledge)
         stickers, intentions = source.targets(conversations)
         example = rows.astype(np.int32)
-        return tokens.ids, tokens.mask, tokens.type_ids, stickers, intentions, example, valid
+        # Padding stands at the end; -1 keeps it all.
+        context = (leaf[:, : None if width < 0 else width] for leaf in vars(tokens).values())
+        return *context, stickers, intentions, example, valid
 
-    wide, narrow = (width, context_length(text, source.has_knowledge)), (width,)
-    shapes = [wide] * 3 + [narrow] * 4
+    shapes = [(share, None)] * 3 + [(share,)] * 4
     types = [tf.int32, tf.bool, tf.int32, tf.int32, tf.int32, tf.int32, tf.bool]
 
     @tf.autograph.experimental.do_not_convert
     def load(step: Any) -> tuple[Any, ...]:
         # Not stateful: tf.data may run several calls at once, and still yields them in order.
-        leaves = tf.numpy_function(assemble, [rows_of_step(step)], types, stateful=False)
+        leaves = tf.numpy_function(assemble, rows(step), types, stateful=False)
         return tuple(tf.ensure_shape(leaf, s) for leaf, s in zip(leaves, shapes, strict=True))
 
     loaded = tf.data.Dataset.range(*steps).map(
@@ -202,12 +181,28 @@ def _batches(dataset: Any) -> Generator[Batch, None, None]:
         )
 
 
-def count_truncation(
+def measure(
     source: Source, tokenizer: Tokenizer, text: TextConfig, split: str
-) -> Truncation:
-    """Composes a whole split once, and returns what the budgets of ``text`` cut from it."""
-    conversations = source.conversations(split)
-    return compose_context(tokenizer, conversations, text, source.has_knowledge)[1]
+) -> tuple[Int32[np.ndarray, "M"], Truncation]:
+    """Composes a whole split once; returns its lengths, and what the budgets of ``text`` cut.
+
+    Args:
+      source: the built data set.
+      tokenizer: of the text tower.
+      text: the section ``config.text``.
+      split: "train", as a rule.
+
+    Returns:
+      i32[M], tokens of each conversation, and the counts of what did not fit.
+    """
+    lengths, cut = np.zeros(source.size(split), np.int32), Truncation()
+    for start in range(0, len(lengths), _MEASURED):
+        rows = range(start, min(start + _MEASURED, len(lengths)))
+        conversations = source.conversations(split, list(rows))
+        tokens, cut_here = compose_context(tokenizer, conversations, text, source.has_knowledge)
+        lengths[rows.start : rows.stop] = tokens.mask.sum(axis=1)
+        cut += cut_here
+    return lengths, cut
 
 
 def gallery_bank(

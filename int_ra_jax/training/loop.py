@@ -265,7 +265,7 @@ def _new(trainer: Trainer, params: Params) -> TrainState:
 
 
 def _data_notes(run: Run) -> dict[str, Any]:
-    cut = pipeline.count_truncation(run.source, run.tokenizer, run.config.text, "train")
+    _, cut = pipeline.measure(run.source, run.tokenizer, run.config.text, "train")
     knowledge = "present" if run.source.has_knowledge else "none in this data set"
     return {
         "data": f"{run.source.name}: {run.source.size('train')} training conversations, "

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import optax
 
-from int_ra_jax.common.params import flatten, label_by_pattern
+from int_ra_jax.common.params import flatten, label_by_pattern, matching
 
 OPTIMISERS = ("adam", "adamw")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -87,7 +87,7 @@ def make_optimizer(
     if problems:
         raise ValueError("config.optim cannot be used:\n  " + "\n  ".join(problems))
     schedule = make_schedule(config, total_steps)
-    members = _assign(config, params, roles, tuple(dict.fromkeys((*config.frozen, *frozen))))
+    members = _assign(config, params, roles, (*config.frozen, *frozen))
     label_of = {path: member.label for path, member in members.items()}
     structure = jax.tree.structure(params)
     updates = {member.label: _group_update(config, schedule, member) for member in members.values()}
@@ -160,14 +160,13 @@ def _assign(
 ) -> dict[str, _Member]:
     """Returns path -> group, in the tree's order."""
     role_of = flatten(label_by_pattern(params, [(roles[role], role) for role in roles]))
-    rules = [*((pattern, True) for pattern in patterns), (r".*", False)]
-    frozen = flatten(label_by_pattern(params, rules))
-    if all(frozen.values()):
+    frozen = matching(params, patterns)
+    if len(frozen) == len(role_of):
         raise ValueError(f"every parameter is frozen by {patterns}: nothing is left to train.")
     rules = [(_KERNEL, config.weight_decay > 0), (r".*", False)]
     decay = flatten(label_by_pattern(params, rules, allow_unused=True))
     return {
-        path: _Member(role, decay[path] and not frozen[path], frozen[path])
+        path: _Member(role, decay[path] and path not in frozen, path in frozen)
         for path, role in role_of.items()
     }
 

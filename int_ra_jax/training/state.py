@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from int_ra_jax.common.params import flatten, replace_leaves
 from int_ra_jax.models.interface import Params
 
 
@@ -26,6 +27,7 @@ class TrainState:
         no step changes the parameters, so that nothing is lost before the host notices.
       bank_embedding: f32[N, D], the gallery as it was encoded at the last refresh; None where no
         stale columns are used.
+      ema: {path: f32[...]}, running average of the parameters that train; None without one.
     """
 
     step: Any
@@ -34,6 +36,12 @@ class TrainState:
     key: Any
     bad_step: Any
     bank_embedding: Any = None
+    ema: Any = None
+
+    @property
+    def evaluated_params(self) -> Params:
+        """The parameters that validation reads and a run is judged by: averaged where they are."""
+        return self.params if self.ema is None else replace_leaves(self.params, self.ema)
 
 
 def create(
@@ -41,6 +49,7 @@ def create(
     optimizer: optax.GradientTransformation,
     seed: int,
     bank_shape: tuple[int, int] | None,
+    averaged: frozenset[str] = frozenset(),
 ) -> TrainState:
     """Returns the state before the first step; a pure function, so it can be created sharded.
 
@@ -49,7 +58,10 @@ def create(
       optimizer: creates its own state from them.
       seed: of dropout and sampled negatives.
       bank_shape: (N, D) where stale columns are used, else None.
+      averaged: paths of the parameters to keep a running average of, which starts at their initial
+        values; none for no average.
     """
+    leaves = flatten(params) if averaged else {}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -57,4 +69,6 @@ def create(
         key=jax.random.key_data(jax.random.key(seed)),
         bad_step=jnp.full((), -1, jnp.int32),
         bank_embedding=None if bank_shape is None else jnp.zeros(bank_shape, jnp.float32),
+        # Copies: a donated state must not hold one array twice.
+        ema={path: jnp.copy(leaves[path]) for path in sorted(averaged)} if averaged else None,
     )

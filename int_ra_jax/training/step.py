@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Int
 
 from int_ra_jax.common.params import flatten, path_string
-from int_ra_jax.common.types import Bank, Batch, Resident, Sticker
+from int_ra_jax.common.types import Bank, Batch, Context, Resident, Sticker
 from int_ra_jax.models.interface import Candidates, Negatives, Params, System, merge
 from int_ra_jax.training.state import TrainState
 
@@ -24,7 +24,12 @@ TrainStep = Callable[[TrainState, Batch, Resident], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
-    graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation, trainable: frozenset[str]
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    trainable: frozenset[str],
+    *,
+    micro_batches: int = 1,
+    ema_decay: float = 0.0,
 ) -> TrainStep:
     """Returns the step function of a system.
 
@@ -36,6 +41,8 @@ def make_train_step(
       graphdef: structure of the system.
       optimizer: maps gradients to updates; frozen parameters get none.
       trainable: paths of the parameters that are not frozen.
+      micro_batches: parts in which a batch is encoded; see ``encode_in_parts``.
+      ema_decay: of ``TrainState.ema``, read where the state has one.
     """
 
     def train_step(
@@ -45,7 +52,7 @@ def make_train_step(
 
         def loss_fn(params: Params) -> tuple[Array, Metrics]:
             system: System = merge(graphdef, params)
-            return compute_loss(system, batch, resident, state.bank_embedding, key)
+            return compute_loss(system, batch, resident, state.bank_embedding, key, micro_batches)
 
         gradients, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
         norms = {
@@ -72,12 +79,20 @@ def make_train_step(
             lambda new, old: jnp.where(finite, new, old), opt_state, state.opt_state
         )
         bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
+        ema = state.ema
+        if ema is not None:
+            leaves = flatten(kept_params)
+            ema = {
+                path: jnp.where(finite, old + (1.0 - ema_decay) * (leaves[path] - old), old)
+                for path, old in ema.items()
+            }
         state = dataclasses.replace(
             state,
             step=state.step + 1,
             params=kept_params,
             opt_state=kept_opt_state,
             bad_step=bad_step,
+            ema=ema,
         )
         return state, {**metrics, "gradient_norm": norm, "leaf_gradient_norms": norms}
 
@@ -90,6 +105,7 @@ def compute_loss(
     resident: Resident,
     bank_embedding: Array | None,
     key: Array,
+    micro_batches: int = 1,
 ) -> tuple[Array, Metrics]:
     """Returns the loss of one batch and its metrics, differentiable in the system's parameters.
 
@@ -100,26 +116,73 @@ def compute_loss(
     context_key, sticker_key, sample_key = jax.random.split(key, 3)
     batch = resident.attach(batch)
     bank, negatives = resident.bank, system.negatives
-    context = system.encode_context(batch, key=context_key)
+
+    def encode_context(rows: Batch, key: Array) -> Context:
+        return system.encode_context(dataclasses.replace(rows, labels=batch.labels), key=key)
+
+    def encode_sticker(rows: Array, key: Array) -> Sticker:
+        return system.encode_sticker(bank.rows(rows), key=key)
+
+    def stickers(columns: Array) -> Array:
+        return encode_in_parts(encode_sticker, columns, sticker_key, micro_batches).embedding
+
+    unlabelled = dataclasses.replace(batch, labels=None)
+    context = encode_in_parts(encode_context, unlabelled, context_key, micro_batches)
     columns = batch.sticker
     if not negatives.bank:
-        sticker = system.encode_sticker(bank.rows(columns), key=sticker_key)
+        embedding = stickers(columns)
     elif negatives.live:
         columns = jnp.concatenate([columns, sample_columns(bank, negatives, sample_key)])
-        sticker = system.encode_sticker(bank.rows(columns), key=sticker_key)
+        embedding = stickers(columns)
         golds = jnp.arange(batch.sticker.shape[0])
         columns = jnp.concatenate([batch.sticker, columns])
-        sticker = Sticker(jnp.concatenate([sticker.embedding[golds], sticker.embedding]))
+        embedding = jnp.concatenate([embedding[golds], embedding])
     else:
         if bank_embedding is None:
             raise ValueError("stale columns need TrainState.bank_embedding; see state.create.")
-        sticker = system.encode_sticker(bank.rows(columns), key=sticker_key)
+        embedding = stickers(columns)
         stale = jnp.concatenate([columns, sample_columns(bank, negatives, sample_key)])
         columns = jnp.concatenate([columns, stale])
-        embedding = jax.lax.stop_gradient(bank_embedding[stale])
-        sticker = Sticker(jnp.concatenate([sticker.embedding, embedding]))
+        embedding = jnp.concatenate([embedding, jax.lax.stop_gradient(bank_embedding[stale])])
     candidates = Candidates(index=columns, intentions=bank.intentions[columns])
-    return system.loss(context, sticker, batch, candidates)
+    return system.loss(context, Sticker(embedding), batch, candidates)
+
+
+def encode_in_parts(encode: Callable[[Any, Array], Any], rows: Any, key: Array, parts: int) -> Any:
+    """Returns ``encode(rows, key)``, computed part by part in the memory of one part.
+
+    Only the results of a part are kept; the backward pass encodes it again. The loss sees all rows
+    at once, so contrastive negatives and the gradient are those of the undivided batch, which
+    averaging the gradients of smaller batches would not give.
+    Source: gradient cache (Gao et al. 2021), by rematerialisation.
+
+    Args:
+      encode: function of (some rows, key), row by row.
+      rows: pytree of arrays with the same leading size; where ``parts`` does not divide it, the
+        last row is encoded more than once.
+      key: random key; each part gets its own.
+      parts: how many, >= 1.
+    """
+    if parts == 1:
+        return encode(rows, key)
+    size = jax.tree.leaves(rows)[0].shape[0]
+    share = -(-size // parts)
+    index = jnp.minimum(jnp.arange(share * parts), size - 1)
+
+    def divide(leaf: Array) -> Array:
+        # Row i goes to part i modulo parts: rows of one device stay there, and each part has some
+        # of every device.
+        filled = leaf if share * parts == size else leaf[index]
+        return filled.reshape(share, parts, *leaf.shape[1:]).swapaxes(0, 1)
+
+    def unite(leaf: Array) -> Array:
+        return leaf.swapaxes(0, 1).reshape(share * parts, *leaf.shape[2:])[:size]
+
+    keys = jax.random.split(key, parts)
+    encoded = jax.lax.map(
+        jax.checkpoint(lambda part: encode(*part)), (jax.tree.map(divide, rows), keys)
+    )
+    return jax.tree.map(unite, encoded)
 
 
 def sample_columns(bank: Bank, negatives: Negatives, key: Array) -> Int[Array, "C"]:

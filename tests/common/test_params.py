@@ -6,7 +6,15 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from int_ra_jax.common.params import count, flatten, label_by_pattern, path_string, select
+from int_ra_jax.common.params import (
+    count,
+    flatten,
+    label_by_pattern,
+    matching,
+    path_string,
+    replace_leaves,
+    select,
+)
 
 NAMES = ["head/bias", "head/kernel", "layer/0/kernel", "layer/1/kernel"]
 
@@ -106,3 +114,18 @@ def test_select_partitions_the_tree_with_its_complement(names):
     inside, outside = select(tree, "a.*"), select(tree, "(?!a).*")
     assert inside.keys() | outside.keys() == names
     assert not inside.keys() & outside.keys()
+
+
+def test_leaves_are_replaced_by_name_and_an_unknown_name_is_refused():
+    tree = {"a": {"0": 1, "1": 2}, "b": 3}
+    assert replace_leaves(tree, {"a/1": 5}) == {"a": {"0": 1, "1": 5}, "b": 3}
+    with pytest.raises(ValueError, match="the tree has no parameter a/2"):
+        replace_leaves(tree, {"a/2": 5})
+
+
+def test_any_of_the_patterns_counts_and_each_must_match_something():
+    tree = {"a": {"0": 1, "1": 2}, "b": 3}
+    assert matching(tree, ("a/0", ".*/0", "b")) == {"a/0", "b"}
+    assert matching(tree, ()) == frozenset()
+    with pytest.raises(ValueError, match="'c' matches no parameter"):
+        matching(tree, ("a/.*", "c"))

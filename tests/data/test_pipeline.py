@@ -159,10 +159,11 @@ def test_stats_count_each_split(tiny_source):
 
 
 def test_truncation_of_a_split_is_counted(tiny_source, tiny_tokenizer):
-    cut = pipeline.count_truncation(
+    lengths, cut = pipeline.measure(
         tiny_source, tiny_tokenizer, text_config(context_tokens=12), "train"
     )
-    assert cut.conversations == 16
+    assert cut.conversations == len(lengths) == 16
+    assert set(lengths) <= set(range(12, 12 + 13))  # the context full; knowledge where there is
     assert cut.newest_cut + cut.turns_dropped > 0
 
 
@@ -170,14 +171,14 @@ LEAVE_OPEN = """
 import sys
 from pathlib import Path
 from fixtures.prepared import text_config
-from int_ra_jax.data import pipeline, text
+from int_ra_jax.data import pipeline, tokenizer
 from int_ra_jax.data.sticker_int import prepare
 
 prepared, scratch = map(Path, sys.argv[1:])
 source = prepare(prepared, scratch / "tfds")
-text.train_wordpiece(["good morning"], scratch / "words", 200)
-tokenizer = text.load_tokenizer(str(scratch / "words"))
-stream = pipeline.make_batches(source, tokenizer, text_config(), "train", 4, 0)
+tokenizer.train_wordpiece(["good morning"], scratch / "words", 200)
+words = tokenizer.load_tokenizer(str(scratch / "words"))
+stream = pipeline.make_batches(source, words, text_config(), "train", 4, 0)
 print(next(stream).example.shape)
 """
 

@@ -20,7 +20,7 @@ WIDTH = 32  # config.model.joint_width of the toy
 class Stepper:
     """A toy with its compiled step; ``run`` never donates, so every state can be used again."""
 
-    def __init__(self, toy: Toy, mesh: Any = None) -> None:
+    def __init__(self, toy: Toy, mesh: Any = None, ema_decay: float = 0.0) -> None:
         self.toy = toy
         config = toy.config.copy_and_resolve_references()
         config.optim.lr = 0.01
@@ -30,8 +30,11 @@ class Stepper:
             config.optim, toy.params, toy.system.param_groups(),
             total_steps=10, frozen=toy.system.frozen_patterns(),
         )  # fmt: skip
-        step = make_train_step(toy.graphdef, self.optimizer, self.info.trainable)
-        state = create(toy.params, self.optimizer, 0, (GALLERY, WIDTH))
+        step = make_train_step(
+            toy.graphdef, self.optimizer, self.info.trainable, ema_decay=ema_decay
+        )
+        averaged = self.info.trainable if ema_decay else frozenset()
+        state = create(toy.params, self.optimizer, 0, (GALLERY, WIDTH), averaged)
         bank = jax.random.normal(jax.random.key(1), (GALLERY, WIDTH)) / WIDTH**0.5
         self.state = state.replace(bank_embedding=bank)
         if mesh is None:
@@ -176,6 +179,31 @@ def test_the_parameters_that_a_reading_leaves_without_gradient_have_norm_zero(fr
     dead = {path for path, norm in metrics["leaf_gradient_norms"].items() if norm == 0}
     # Where the attention's weights alone count, what is attended to is never read.
     assert dead == set(select(frozen.toy.params, r"relation/attention/(value|out)/.*"))
+
+
+def test_the_running_average_is_that_of_the_parameters_that_train():
+    averaging = Stepper(make_toy(model__text__frozen_layers=-1), ema_decay=0.75)
+    state, expected = averaging.state, flatten(averaging.state.params)
+    for _ in range(3):
+        state, _ = averaging.run(state)
+        expected = {
+            path: 0.75 * expected[path] + 0.25 * leaf
+            for path, leaf in flatten(state.params).items()
+        }
+    assert set(state.ema) == averaging.info.trainable
+    evaluated = flatten(state.evaluated_params)
+    for path, leaf in flatten(state.params).items():
+        here = expected[path] if path in averaging.info.trainable else leaf
+        np.testing.assert_allclose(evaluated[path], here, rtol=1e-5, atol=1e-7, err_msg=path)
+    # A step that is not finite leaves it alone.
+    poison = state.bank_embedding.at[0, 0].set(jnp.nan)
+    bad, _ = averaging.run(state.replace(bank_embedding=poison))
+    assert_equal(bad.ema, state.ema)
+
+
+def test_without_an_average_the_parameters_themselves_are_evaluated(stepper):
+    assert stepper.state.ema is None
+    assert_equal(stepper.state.evaluated_params, stepper.state.params)
 
 
 def test_sampled_columns_are_distinct_and_depend_on_the_key():
