@@ -1,4 +1,4 @@
-# make demo | test | lint | bench.  Needs Python 3.11+ and make; everything else goes into .venv.
+# make demo | test | lint | bench | parity-flax.  Needs Python 3.11+ and make; everything else goes into .venv.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -7,7 +7,7 @@ RUNS   ?= runs
 TORCH_ARGS ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env demo test lint bench clean
+.PHONY: env demo test parity-flax lint bench bench-train bench-frozen bench-gallery bench-evaluate bench-scaling clean
 
 env: $(VENV)/.demo
 
@@ -41,6 +41,15 @@ demo: $(RUNS)/embedded/dataset.json
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2
 
+# Hugging Face's own Flax classes ended with transformers 4, which no other target can share.
+$(VENV)-flax/.ready: tests/parity_flax/requirements.txt
+	$(PYTHON) -m venv $(VENV)-flax
+	$(VENV)-flax/bin/python -m pip --disable-pip-version-check install -q -r $<
+	@touch $@
+
+parity-flax: $(VENV)-flax/.ready
+	JAX_PLATFORMS=cpu $(VENV)-flax/bin/python -m pytest --confcutdir=tests/parity_flax -q -W default tests/parity_flax
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,5 +58,21 @@ lint: $(VENV)/.test
 bench: $(VENV)/.test $(RUNS)/embedded/dataset.json
 	$(BIN)/python -m benchmarks.demo_alternatives --workdir=$(RUNS)/bench --prepared_dir=$(RUNS)/embedded
 
+# On the paper's towers, random weights; minutes each, see docs/performance.md.
+bench-train: $(VENV)/.test
+	$(BIN)/python -m benchmarks.train_step --out=$(RUNS)/bench/train_step.json
+
+bench-frozen: $(VENV)/.test
+	$(BIN)/python -m benchmarks.frozen_towers --out=$(RUNS)/bench/frozen_towers.json
+
+bench-gallery: $(VENV)/.test
+	$(BIN)/python -m benchmarks.encode_gallery --out=$(RUNS)/bench/encode_gallery.json
+
+bench-evaluate: $(VENV)/.test
+	$(BIN)/python -m benchmarks.evaluate --out=$(RUNS)/bench/evaluate.json
+
+bench-scaling: $(VENV)/.test
+	$(BIN)/python -m benchmarks.scaling --cache=$(RUNS)/bench/scaling --out=$(RUNS)/bench/scaling.json
+
 clean:
-	rm -rf $(VENV) $(RUNS)
+	rm -rf $(VENV) $(VENV)-flax $(RUNS)

@@ -1,18 +1,21 @@
-"""From the name of a pretrained model to a directory on this machine.
+"""From the name of a pretrained model to a directory on this machine and what describes it there.
 
-The towers (weights, config) and the tokenizer come from the same directory, so models and data
-both resolve their ``path_or_name`` here.
+The towers (weights, config), the tokenizer and the image preprocessing come from one directory, so
+models and data both resolve their ``path_or_name`` here. Its files are hostile until they are read.
 """
 
 import difflib
 import importlib.util
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 PACKAGE_SCHEME = "package:"
 DESCRIPTION_FILES = (
     "config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "tokenizer*",
     "vocab*",
     "merges.txt",
@@ -20,6 +23,7 @@ DESCRIPTION_FILES = (
     "added_tokens.json",
 )
 """What describes a model besides its weights: config, tokenizer, image preprocessing."""
+_LFS_POINTER = b"version https://git-lfs"
 
 
 def resolve_directory(
@@ -55,6 +59,51 @@ def resolve_directory(
     if isinstance(path_or_name, Path) or not _may_be_hub_name(text):
         raise FileNotFoundError(f"no directory {text!r}{_nearest(path)}")
     return _download(text, patterns)
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Tells whether a file holds the address of its content, as a clone without git-LFS leaves it.
+
+    A vocabulary of one word a line would otherwise be read from the three lines of the pointer.
+
+    Args:
+      file: an existing file.
+
+    Raises:
+      OSError: if the file cannot be read.
+    """
+    with file.open("rb") as stream:
+        return stream.read(len(_LFS_POINTER)) == _LFS_POINTER
+
+
+def read_json(file: Path, problems: list[str]) -> dict[str, Any]:
+    """Returns the object in a JSON file; empty, with a problem noted, if there is none.
+
+    Args:
+      file: where it should be.
+      problems: receives one line for what is wrong with it.
+
+    Returns:
+      The object.
+    """
+    try:
+        if is_lfs_pointer(file):
+            problems.append(f"{file.name} is a git-LFS pointer; run `git lfs pull`")
+            return {}
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        problems.append(f"{file.name} is missing in {file.parent}")
+        return {}
+    except OSError as error:
+        problems.append(f"{file.name} cannot be read ({error})")
+        return {}
+    except (ValueError, RecursionError) as error:  # broken JSON, broken UTF-8, or nested for harm
+        problems.append(f"{file.name} is not JSON ({error}); fetch it again")
+        return {}
+    if not isinstance(content, dict):
+        problems.append(f"{file.name} holds a {type(content).__name__}, not an object")
+        return {}
+    return content
 
 
 def _package_directory(text: str) -> Path:

@@ -17,20 +17,27 @@ MAX_PIXELS = 40_000_000
 MAX_FRAMES = 1_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 FRAMES = ("first", "middle")
+RESIZES = ("squeeze", "crop")
 
 
 def load_pixels(
-    content: bytes | str | os.PathLike[str], size: int, frame: str = "first"
+    content: bytes | str | os.PathLike[str],
+    size: int,
+    frame: str = "first",
+    resize: str = "squeeze",
 ) -> UInt8[np.ndarray, "S S 3"]:
     """Decodes a sticker to the square of pixels that a vision tower reads.
 
-    The image is squeezed to the square without keeping its aspect, as in the paper's code: a
-    centre crop would cut off the writing. Transparency becomes white, whatever colour hides below.
+    By default the image is squeezed to the square without keeping its aspect, as in the paper's
+    code: a centre crop cuts off the writing. Transparency becomes white, whatever colour hides
+    below. For the rest both ways equal Hugging Face's image processors to the pixel.
 
     Args:
       content: an encoded image, or the path of one.
       size: S, edge of the result in pixels.
       frame: which frame of an animation to take: "first", or "middle" for those that fade in.
+      resize: "squeeze", as Chinese-CLIP was trained; or "crop", as OpenAI's CLIP was: the shorter
+        edge becomes S and the middle of the longer one is kept.
 
     Returns:
       [S, S, 3] RGB, 0 to 255.
@@ -38,8 +45,13 @@ def load_pixels(
     Raises:
       ValueError: if the image is unreadable, truncated, too large or of another format.
     """
+    if resize not in RESIZES:
+        raise ValueError(f"resize is {resize!r}. Choose one of {', '.join(RESIZES)}.")
     image = decode(content if isinstance(content, bytes) else Path(content).read_bytes(), frame)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+    width, height = (size, size) if resize == "squeeze" else _around_square(image, size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 def decode(content: bytes, frame: str = "first") -> Image.Image:
@@ -74,6 +86,18 @@ def decode(content: bytes, frame: str = "first") -> Image.Image:
 
 class _SizeError(ValueError):
     """The header promises more pixels than are decoded."""
+
+
+def _around_square(image: Image.Image, size: int) -> tuple[int, int]:
+    """Width and height of the image when its shorter edge has become ``size``."""
+    shorter, longer = sorted(image.size)
+    stretched = size * longer // shorter
+    if size * stretched > MAX_PIXELS:
+        raise _SizeError(
+            f"{image.size[0]} x {image.size[1]} pixels are too long and thin to be cropped to a "
+            "square; leave the sticker out, or squeeze (resize)"
+        )
+    return (size, stretched) if image.width == shorter else (stretched, size)
 
 
 def _check_size(image: Image.Image) -> None:

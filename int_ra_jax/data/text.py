@@ -8,23 +8,20 @@ short way, ``[CLS] text [SEP]``. Only numpy here: the same code serves training 
 
 import itertools
 import string
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import tokenizers
 from jaxtyping import Bool, Int32
 
-from int_ra_jax.common.sources import resolve_directory
 from int_ra_jax.common.types import ATTRIBUTES, RELATIONS, Tokens
 from int_ra_jax.data.schema import Conversation, StickerEntry
+from int_ra_jax.data.tokenizer import Tokenizer
 
 SPEAKERS = ("prefix", "off")
 KNOWLEDGE = ("append", "off")
-_MIN_VOCABULARY = 200
 
 
 @runtime_checkable
@@ -69,123 +66,6 @@ class Truncation:
 
     def _counts(self) -> tuple[int, ...]:
         return (self.conversations, self.turns_dropped, self.newest_cut, self.knowledge_cut)
-
-
-class Tokenizer:
-    """A checkpoint's own tokenizer, without its special tokens, truncation and padding.
-
-    Tokenizer files may carry a truncation length and a padding of their own (128 in MiniLM's), and
-    would read "[SEP]" in a user's message as a real separator. Both are switched off here; special
-    ids enter a row only through the composition below.
-
-    Attributes:
-      cls_id: id that opens a row.
-      sep_id: id that closes a segment.
-      pad_id: id of padding; the mask, not this id, says what is real.
-      vocab_size: number of rows the embedding table must have at least.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        """Loads ``tokenizer.json`` or the vocabulary of a directory; see ``load_tokenizer``."""
-        # Imported late: it costs seconds, and brings torch along where that is installed.
-        from transformers import AutoTokenizer
-
-        self._source = AutoTokenizer.from_pretrained(directory, use_fast=True)
-        special = {
-            name: getattr(self._source, f"{name}_token_id") for name in ("cls", "sep", "pad")
-        }
-        absent = [name for name, value in special.items() if value is None]
-        if absent:
-            raise ValueError(
-                f"the tokenizer in {directory} has no {', '.join(absent)} token. "
-                "Use the tokenizer of a BERT-shaped text tower."
-            )
-        self.cls_id, self.sep_id, self.pad_id = special.values()
-        self._backend = self._source.backend_tokenizer
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self._backend.encode_special_tokens = True
-        self._prefixes: dict[str, list[int]] = {}
-        self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
-
-    def encode(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
-        """Tokenises texts as ordinary words, whatever they contain."""
-        return self._backend.encode_batch(list(texts), add_special_tokens=False)
-
-    def save(self, directory: Path) -> None:
-        """Writes the tokenizer, so that a working directory can be used without its source."""
-        self._source.save_pretrained(directory)
-
-    def prefix(self, letter: str) -> list[int]:
-        """Returns the token group that names a speaker, ``A :``."""
-        if letter not in self._prefixes:
-            self._prefixes[letter] = self.encode([f"{letter} :"])[0].ids
-        return self._prefixes[letter]
-
-
-def load_tokenizer(path_or_name: str) -> Tokenizer:
-    """Loads the tokenizer of a text tower.
-
-    Args:
-      path_or_name: a directory, ``package:NAME/PATH`` or a hub name.
-
-    Raises:
-      ValueError: if it has no [CLS], [SEP] or padding token.
-      FileNotFoundError: if there is no such directory.
-    """
-    return Tokenizer(resolve_directory(path_or_name))
-
-
-def train_wordpiece(texts: Iterable[str], directory: Path, vocab_size: int) -> None:
-    """Learns a lower-case WordPiece vocabulary and writes it as a tokenizer directory.
-
-    For towers that start from random weights and so have no vocabulary of their own. Every
-    frequent word is one entry, and any other is spelt from its characters. The trainers of
-    ``tokenizers`` break ties by an order that changes from run to run; this one is reproducible.
-
-    Args:
-      texts: what to learn from; training texts only.
-      directory: where the tokenizer goes.
-      vocab_size: at most so many entries, the five special ones included; at least 200.
-
-    Raises:
-      ValueError: if ``vocab_size`` is too small for the alphabet.
-    """
-    from transformers import PreTrainedTokenizerFast
-
-    if vocab_size < _MIN_VOCABULARY:
-        raise ValueError(
-            f"a vocabulary of {vocab_size} is too small. Use {_MIN_VOCABULARY} or more."
-        )
-    special = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    normaliser = tokenizers.normalizers.BertNormalizer(lowercase=True)
-    splitter = tokenizers.pre_tokenizers.BertPreTokenizer()
-    words: Counter[str] = Counter()
-    for text in texts:
-        pieces = splitter.pre_tokenize_str(normaliser.normalize_str(text))
-        words.update(word for word, _ in pieces)
-    # What the composition itself writes (letters of speakers, joints of knowledge) is always there.
-    entries = [*special.values(), *string.ascii_lowercase, *string.digits, *":;,"]
-    entries += [f"##{character}" for character in string.ascii_lowercase + string.digits]
-    characters: Counter[str] = Counter()
-    for word, count in words.items():
-        for start, character in enumerate(word):
-            characters[f"##{character}" if start else character] += count
-    # No more than half for characters: in Chinese chats these are the words, and number thousands.
-    entries += _commonest(characters)[: max(vocab_size // 2 - len(entries), 0)]
-    vocabulary = list(dict.fromkeys(entries + _commonest(words)))[:vocab_size]
-    learnt = tokenizers.models.WordPiece(
-        {entry: index for index, entry in enumerate(vocabulary)}, unk_token=special["unk"]
-    )
-    tokenizer = tokenizers.Tokenizer(learnt)
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normaliser, splitter
-    tokenizer.decoder = tokenizers.decoders.WordPiece()
-    named = {f"{name}_token": token for name, token in special.items()}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(directory)
-
-
-def _commonest(counts: Counter[str]) -> list[str]:
-    return sorted(counts, key=lambda entry: (-counts[entry], entry))
 
 
 def context_length(text: TextConfig, has_knowledge: bool) -> int:

@@ -5,7 +5,7 @@ cut it at a layer, so that the output of frozen lower layers can be computed onc
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -21,12 +21,12 @@ from int_ra_jax.models.layers import (
     activation,
     attend,
     dropout,
-    shape_problems,
 )
+from int_ra_jax.models.tower import Tower, TowerConfig
 
 
 @dataclass(frozen=True)
-class BertConfig:
+class BertConfig(TowerConfig):
     """The shape of a BERT encoder; names and defaults are those of Hugging Face's config.json.
 
     A config.json may leave out what equals the default, so the defaults here are part of the file
@@ -46,21 +46,9 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
 
     @classmethod
-    def from_hf(cls, config: Mapping[str, Any]) -> "BertConfig":
-        """Reads a Hugging Face config of BERT, or the ``text_config`` of a Chinese-CLIP.
-
-        Args:
-          config: the content of config.json.
-
-        Returns:
-          The same shape as a BertConfig.
-
-        Raises:
-          ValueError: names everything in the config that this encoder does not do.
-        """
-        known = {field.name for field in fields(cls)}
-        shape = cls(**{name: value for name, value in config.items() if name in known})
-        problems = shape_problems(shape.hidden_act, shape.hidden_size, shape.num_attention_heads)
+    def unsupported(cls, config: Mapping[str, Any]) -> list[str]:
+        """Returns what a config asks for that this encoder does not do."""
+        problems = []
         if config.get("position_embedding_type", "absolute") != "absolute":
             problems.append(
                 f"position_embedding_type {config['position_embedding_type']!r}: only 'absolute'"
@@ -68,9 +56,7 @@ class BertConfig:
         for switch in ("is_decoder", "add_cross_attention"):
             if config.get(switch):
                 problems.append(f"{switch}: only an encoder can be a text tower")
-        if problems:
-            raise ValueError("this BERT config is not supported: " + "; ".join(problems))
-        return shape
+        return problems
 
     @classmethod
     def tiny(cls) -> "BertConfig":
@@ -85,7 +71,7 @@ class BertConfig:
         )
 
 
-class BertModel(nnx.Module):
+class BertModel(Tower):
     """BERT without its pooler: ids in, one feature vector per token out.
 
     Attributes:
@@ -186,12 +172,9 @@ class BertModel(nnx.Module):
     def _layers(
         self, hidden: jax.Array, mask: jax.Array, start: int, stop: int, key: PRNGKeyArray | None
     ) -> jax.Array:
-        number = self.config.num_hidden_layers
-        if not 0 <= start <= stop <= number:
-            raise ValueError(f"no layers {start}..{stop} in a text tower of {number} layers")
-        for index in range(start, stop):
-            hidden = self.encoder.layer[index](hidden, mask, _fold(key, index + 1))
-        return hidden
+        return self.run(
+            self.encoder.layer, hidden, start, stop, lambda index: (mask, _fold(key, index + 1))
+        )
 
 
 def _fold(key: PRNGKeyArray | None, number: int) -> PRNGKeyArray | None:
@@ -202,11 +185,9 @@ def _fold(key: PRNGKeyArray | None, number: int) -> PRNGKeyArray | None:
 class _Embeddings(nnx.Module):
     def __init__(self, config: BertConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         width = config.hidden_size
-        self.word_embeddings = Embed(config.vocab_size, width, dtype=dtype, rngs=rngs)
-        self.position_embeddings = Embed(
-            config.max_position_embeddings, width, dtype=dtype, rngs=rngs
-        )
-        self.token_type_embeddings = Embed(config.type_vocab_size, width, dtype=dtype, rngs=rngs)
+        self.word_embeddings = Embed(config.vocab_size, width, rngs=rngs)
+        self.position_embeddings = Embed(config.max_position_embeddings, width, rngs=rngs)
+        self.token_type_embeddings = Embed(config.type_vocab_size, width, rngs=rngs)
         self.LayerNorm = LayerNorm(width, epsilon=config.layer_norm_eps, dtype=dtype, rngs=rngs)
         self.rate = config.hidden_dropout_prob
         self.max_length = config.max_position_embeddings

@@ -2,7 +2,8 @@
 
 Every equation of the paper has its line here or in ``relation.py``; docs/fidelity.md walks
 through them. The sticker side never sees the query, so a gallery is encoded once and searched by
-dot product.
+dot product. Pooling, the classifier, unit vectors, scores and losses are float32 whatever the
+towers and projections compute in (``model.dtype``).
 """
 
 from collections.abc import Sequence
@@ -11,16 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Float32
 from ml_collections import ConfigDict
 
 from int_ra_jax.common.pixels import normalise
 from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker, Tokens
-from int_ra_jax.models import losses
+from int_ra_jax.models import lora, losses
 from int_ra_jax.models.bert import BertModel
 from int_ra_jax.models.clip_vision import ClipVisionModel
 from int_ra_jax.models.interface import Candidates, Negatives, Params
-from int_ra_jax.models.layers import dropout, masked_mean
+from int_ra_jax.models.layers import HeadLinear, dropout, masked_mean
 from int_ra_jax.models.relation import RelationAwareSticker
 
 MAX_LOGIT_SCALE = float(np.log(100.0))  # CLIP's cap on the inverse temperature
@@ -61,18 +62,19 @@ class IntRA(nnx.Module):
         self.text, self.image = text, image
         self.text_frozen = _frozen_layers(model.text.frozen_layers, text, "model.text")
         self.image_frozen = _frozen_layers(model.image.frozen_layers, image, "model.image")
+        self.text_lora, self.image_lora = model.text.lora_rank > 0, model.image.lora_rank > 0
         self.text_pool, self.dropout = model.text_pool, model.dropout
         self.intention_fusion = model.intention_fusion
         self.attribute_tokens, self.regions = model.attribute_tokens, model.regions
 
         width = text.config.hidden_size
-        self.intention_classifier = nnx.Linear(width, num_intentions, rngs=rngs)
+        self.intention_classifier = HeadLinear(width, num_intentions, rngs=rngs)
         fused = self.intention_fusion == "fused"
         self.intention_fuse = (
-            nnx.Linear(2 * width, width, dtype=dtype, rngs=rngs) if fused else None
+            HeadLinear(2 * width, width, dtype=dtype, rngs=rngs) if fused else None
         )
         self.intention_norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs) if fused else None
-        self.query_projection = nnx.Linear(width, model.joint_width, dtype=dtype, rngs=rngs)
+        self.query_projection = HeadLinear(width, model.joint_width, dtype=dtype, rngs=rngs)
         self.relation = RelationAwareSticker(width, image.config.hidden_size, model, dtype, rngs)
 
         self.retrieval_loss, self.margin = loss.retrieval, loss.margin
@@ -109,13 +111,13 @@ class IntRA(nnx.Module):
         keys = (None, None) if key is None else tuple(jax.random.split(key))
         tokens = self._text_tokens(batch.context, batch.context_hidden, keys[0])
         h = dropout(self._pool(tokens, batch.context.mask), self.dropout, keys[1])
-        logits = self.intention_classifier(h.astype(jnp.float32))  # un-normalised pooled state
+        logits = self.intention_classifier(h)  # un-normalised pooled state
         h_y = self._intention_representation(h, logits, batch.labels)
         return Context(query=unit_norm(self.query_projection(h_y)), intention_logits=logits)
 
     def _intention_representation(
-        self, h: Float[Array, "B Dt"], logits: Float[Array, "B K"], labels: Labels | None
-    ) -> Float[Array, "B Dt"]:
+        self, h: Float32[Array, "B Dt"], logits: Float[Array, "B K"], labels: Labels | None
+    ) -> Float32[Array, "B Dt"]:
         # H^Y. As printed (hard_label) the query depends on the label alone and argmax stops the
         # gradient; "fused" keeps the conversation beside the expected label embedding.
         if self.intention_fusion == "off":
@@ -133,10 +135,10 @@ class IntRA(nnx.Module):
             "hard_label": hard,
             "straight_through": soft + jax.lax.stop_gradient(hard - soft),
         }[self.intention_fusion]
-        expected = weights @ names.astype(jnp.float32)  # [B, Dt]
+        expected = weights @ names  # [B, Dt]
         if self.intention_fuse is None or self.intention_norm is None:
             return expected
-        fused = self.intention_fuse(jnp.concatenate([h, expected.astype(h.dtype)], axis=1))
+        fused = self.intention_fuse(jnp.concatenate([h, expected], axis=1))
         return self.intention_norm(fused.astype(jnp.float32))
 
     # ---- stickers: Eq. 7 to 12 ----------------------------------------------------------------
@@ -180,6 +182,7 @@ class IntRA(nnx.Module):
             return self._pool(tokens, texts.mask)[index], bank.attribute_mask
         mask = texts.mask[index] & bank.attribute_mask[:, :, None]  # [N, J, A]
         width = tokens.shape[-1]
+        tokens = tokens.astype(jnp.float32)  # a text's gradient adds up over its stickers
         return tokens[index].reshape(index.shape[0], -1, width), mask.reshape(index.shape[0], -1)
 
     # ---- score and loss: Eq. 13 and 14 --------------------------------------------------------
@@ -269,7 +272,7 @@ class IntRA(nnx.Module):
         return {"text": r"text/.*", "image": r"image/.*", "head": r".*"}
 
     def frozen_patterns(self) -> tuple[str, ...]:
-        """Returns regexes of the frozen layers' parameters."""
+        """Returns regexes of the parameters of frozen layers, and of those that LoRA freezes."""
         text = [rf"text/encoder/layer/{i}/.*" for i in range(self.text_frozen)]
         image = [rf"image/encoder/layers/{i}/.*" for i in range(self.image_frozen)]
         if text:
@@ -278,6 +281,10 @@ class IntRA(nnx.Module):
             image += [r"image/embeddings/.*", r"image/pre_layrnorm/.*"]
         if self.image_frozen == self.image.config.num_hidden_layers:
             image.append(r"image/post_layernorm/.*")
+        if self.text_lora:
+            text.append(f"text/{lora.FROZEN}")
+        if self.image_lora:
+            image.append(f"image/{lora.FROZEN}")
         return (*text, *image)
 
     def post_update(self, params: Params) -> Params:
@@ -294,10 +301,12 @@ class IntRA(nnx.Module):
         return all(frozen == tower.config.num_hidden_layers for tower, frozen in towers)
 
     def _text_prefix(self, tokens: Tokens, key: Array | None = None) -> Float[Array, "B L Dt"]:
-        if not self.text_frozen:
-            return self.text.prefix(tokens.ids, tokens.mask, tokens.type_ids, 0, key=key)
-        hidden = self.text.prefix(tokens.ids, tokens.mask, tokens.type_ids, self.text_frozen)
-        return jax.lax.stop_gradient(hidden)
+        key = None if self.text_frozen else key  # what is cached is drawn once and for all
+        hidden = self.text.prefix(
+            tokens.ids, tokens.mask, tokens.type_ids, self.text_frozen, key=key
+        )
+        # LoRA leaves the embeddings as they are.
+        return jax.lax.stop_gradient(hidden) if self.text_frozen or self.text_lora else hidden
 
     def _text_tokens(
         self, tokens: Tokens, hidden: Array | None, key: Array | None = None
@@ -306,8 +315,10 @@ class IntRA(nnx.Module):
         return self.text.suffix(hidden, tokens.mask, self.text_frozen, key=key)
 
     def _image_prefix(self, pixels: Array) -> Float[Array, "N T Dv"]:
-        hidden = self.image.prefix(jnp.asarray(normalise(pixels)), self.image_frozen)
-        return jax.lax.stop_gradient(hidden) if self.image_frozen else hidden
+        shape = self.image.config
+        scaled = normalise(pixels, shape.image_mean, shape.image_std)
+        hidden = self.image.prefix(jnp.asarray(scaled), self.image_frozen)
+        return jax.lax.stop_gradient(hidden) if self.image_frozen or self.image_lora else hidden
 
     def _image_tokens(self, bank: Bank) -> Float[Array, "N T Dv"]:
         hidden = bank.image_hidden
@@ -316,8 +327,10 @@ class IntRA(nnx.Module):
 
     def _pool(
         self, tokens: Float[Array, "B L Dt"], mask: Bool[Array, "B L"]
-    ) -> Float[Array, "B Dt"]:
-        return tokens[:, 0] if self.text_pool == "cls" else masked_mean(tokens, mask)
+    ) -> Float32[Array, "B Dt"]:
+        if self.text_pool == "mean":
+            return masked_mean(tokens, mask)
+        return tokens[:, 0].astype(jnp.float32)
 
 
 def _frozen_layers(asked: int, tower: BertModel | ClipVisionModel, where: str) -> int:

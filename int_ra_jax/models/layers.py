@@ -1,8 +1,11 @@
 """The pieces that towers and heads are made of.
 
 Modules hold parameters in float32 under the names of Hugging Face's Flax models (kernel, bias,
-scale, embedding) and compute in their ``dtype``; statistics and softmax are always float32.
-Randomness enters through an explicit key, so that every call is a pure function.
+scale, embedding). Randomness enters through an explicit key, so that every call is a pure function.
+
+Precision, where ``dtype`` is bfloat16: matrix products, activations, dropout and what passes from
+layer to layer are bfloat16. Looked-up rows, the adding of biases, LayerNorm, softmax, pooling and
+losses are float32, and so is every sum over a batch that gives a parameter its gradient.
 """
 
 from collections.abc import Callable
@@ -15,11 +18,14 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, Int, PRNGKeyArray
 
-INIT_STDDEV = 0.02  # BERT's truncated normal for every weight that is created from scratch
+BERT_INIT = jax.nn.initializers.truncated_normal(0.02)  # of every weight created from scratch
 
 
 class Linear(nnx.Linear):
-    """A dense layer with BERT's initialisation; parameters ``kernel`` [in, out] and ``bias``."""
+    """A dense layer; parameters ``kernel`` [in, out] and ``bias`` [out], with LoRA two more.
+
+    The bias is added in float32: its gradient is then summed over the batch in float32.
+    """
 
     def __init__(
         self,
@@ -28,6 +34,7 @@ class Linear(nnx.Linear):
         *,
         use_bias: bool = True,
         dtype: DTypeLike = jnp.float32,
+        kernel_init: nnx.Initializer = BERT_INIT,
         rngs: nnx.Rngs,
     ) -> None:
         super().__init__(
@@ -35,9 +42,43 @@ class Linear(nnx.Linear):
             out_features,
             use_bias=use_bias,
             dtype=dtype,
-            kernel_init=jax.nn.initializers.truncated_normal(INIT_STDDEV),
+            kernel_init=kernel_init,
             rngs=rngs,
         )
+        self.lora_a: nnx.Param[jax.Array] | None = nnx.data(None)
+        self.lora_b: nnx.Param[jax.Array] | None = nnx.data(None)
+        self.lora_scale = 1.0
+
+    def add_lora(self, rank: int, alpha: float, rngs: nnx.Rngs) -> None:
+        """Adds an update of low rank, zero at first, and stops the kernel's and bias's gradient.
+
+        Args:
+          rank: channels between ``lora_a`` [in, rank] and ``lora_b`` [rank, out], at least 1.
+          alpha: the update is scaled by alpha / rank.
+          rngs: the stream ``params`` draws ``lora_a``.
+        """
+        init = jax.nn.initializers.normal(self.in_features**-0.5)
+        self.lora_a = nnx.Param(init(rngs.params(), (self.in_features, rank), jnp.float32))
+        self.lora_b = nnx.Param(jnp.zeros((rank, self.out_features)))
+        self.lora_scale = alpha / rank
+
+    def __call__(  # type: ignore[override]  # without nnx's out_sharding, which nothing here sets
+        self, x: Float[Array, "*B I"]
+    ) -> Float[Array, "*B O"]:
+        """Returns x W + b, and with LoRA + (alpha / rank) (x A) B, in the compute dtype."""
+        x = x.astype(self.dtype)
+        kernel, bias = self.kernel[...], None if self.bias is None else self.bias[...]
+        if self.lora_a is None or self.lora_b is None:
+            y = x @ kernel.astype(self.dtype)
+        else:
+            kernel, bias = jax.lax.stop_gradient((kernel, bias))
+            update = x @ self.lora_a[...].astype(self.dtype) @ self.lora_b[...].astype(self.dtype)
+            y = x @ kernel.astype(self.dtype) + self.lora_scale * update
+        return y if bias is None else (y.astype(jnp.float32) + bias).astype(self.dtype)
+
+
+# The layers above the towers, which start from larger kernels than BERT's.
+HeadLinear = partial(Linear, kernel_init=jax.nn.initializers.lecun_normal())
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -56,28 +97,24 @@ class LayerNorm(nnx.LayerNorm):
 class Embed(nnx.Module):
     """A lookup table; parameter ``embedding`` [entries, features].
 
-    Rows are gathered before they are cast, so a bfloat16 tower does not convert the whole
-    vocabulary in every step. An id outside the table gives NaN and not another row.
+    Rows are float32 whatever the tower computes in: a LayerNorm reads their sum, and the gradient
+    of a row adds up what comes from all over the batch. An id outside the table gives NaN and not
+    another row.
     """
 
-    def __init__(
-        self, entries: int, features: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
-    ) -> None:
-        init = jax.nn.initializers.truncated_normal(INIT_STDDEV)
-        self.embedding = nnx.Param(init(rngs.params(), (entries, features), jnp.float32))
-        self.dtype = dtype
+    def __init__(self, entries: int, features: int, *, rngs: nnx.Rngs) -> None:
+        self.embedding = nnx.Param(BERT_INIT(rngs.params(), (entries, features), jnp.float32))
 
-    def __call__(self, ids: Int[Array, "*B"]) -> Float[Array, "*B D"]:
+    def __call__(self, ids: Int[Array, "*B"]) -> Float32[Array, "*B D"]:
         """Returns one row per id.
 
         Args:
           ids: [*B] row numbers in [0, entries).
 
         Returns:
-          [*B, D] rows in the compute dtype.
+          [*B, D] float32 rows.
         """
-        rows = jnp.take(self.embedding[...], ids, axis=0, mode="fill", fill_value=jnp.nan)
-        return rows.astype(self.dtype)
+        return jnp.take(self.embedding[...], ids, axis=0, mode="fill", fill_value=jnp.nan)
 
 
 def dropout(x: Float[Array, "*B"], rate: float, key: PRNGKeyArray | None) -> Float[Array, "*B"]:
@@ -131,42 +168,23 @@ def activation(name: str) -> Activation:
     return ACTIVATIONS[name]
 
 
-def shape_problems(hidden_act: str, hidden_size: int, heads: int) -> list[str]:
-    """Returns what is wrong with a tower's config that every tower would reject; empty if nothing.
-
-    Args:
-      hidden_act: name of the activation.
-      hidden_size: width of the tower.
-      heads: number of attention heads, which must divide the width.
-
-    Returns:
-      One phrase per problem.
-    """
-    problems = []
-    if hidden_act not in ACTIVATIONS:
-        problems.append(f"hidden_act {hidden_act!r}: known are {sorted(ACTIVATIONS)}")
-    if hidden_size % heads:
-        problems.append(
-            f"hidden_size {hidden_size} is not divisible by num_attention_heads {heads}"
-        )
-    return problems
-
-
-def masked_mean(tokens: Float[Array, "*B L D"], mask: Bool[Array, "*B L"]) -> Float[Array, "*B D"]:
-    """Returns the mean over the real tokens, accumulated in float32.
+def masked_mean(
+    tokens: Float[Array, "*B L D"], mask: Bool[Array, "*B L"]
+) -> Float32[Array, "*B D"]:
+    """Returns the mean over the real tokens.
 
     Args:
       tokens: [*B, L, D] features.
       mask: [*B, L], True where a token is real; a row without any gives zeros.
 
     Returns:
-      [*B, D] in the dtype of the tokens.
+      [*B, D] float32.
     """
     total = jnp.einsum(
         "...ld,...l->...d", tokens, mask.astype(tokens.dtype), preferred_element_type=jnp.float32
     )
     number = jnp.maximum(mask.sum(-1, keepdims=True), 1)
-    return (total / number).astype(tokens.dtype)
+    return total / number
 
 
 @overload
@@ -219,8 +237,7 @@ def attend(
       [B, Q, H, C] in the dtype of value; with ``return_weights`` also the weights f32[B, H, Q, M]
       before dropout, which sum to 1 over M.
     """
-    logits = jnp.einsum("bqhc,bmhc->bhqm", query, key, preferred_element_type=jnp.float32)
-    logits = logits * query.shape[-1] ** -0.5
+    logits = _dot_by_head(query, key) * query.shape[-1] ** -0.5
     if mask is not None:
         # The lowest finite number and not -inf, which would make NaN of a fully masked row.
         logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
@@ -228,3 +245,30 @@ def attend(
     kept = dropout(weights, rate, dropout_key).astype(value.dtype)
     mixed = jnp.einsum("bhqm,bmhc->bqhc", kept, value)
     return (mixed, weights) if return_weights else mixed
+
+
+@jax.custom_vjp
+def _dot_by_head(query: jax.Array, key: jax.Array) -> jax.Array:
+    return jnp.einsum("bqhc,bmhc->bhqm", query, key, preferred_element_type=jnp.float32)
+
+
+def _dot_by_head_forward(
+    query: jax.Array, key: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _dot_by_head(query, key), (query, key)
+
+
+def _dot_by_head_backward(
+    operands: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    # Left to itself, a float32 result makes float32 products of its whole backward pass, which an
+    # accelerator computes many times more slowly.
+    query, key = operands
+    cotangent = cotangent.astype(query.dtype)
+    return (
+        jnp.einsum("bhqm,bmhc->bqhc", cotangent, key),
+        jnp.einsum("bhqm,bqhc->bmhc", cotangent, query),
+    )
+
+
+_dot_by_head.defvjp(_dot_by_head_forward, _dot_by_head_backward)

@@ -1,111 +1,64 @@
 """Pretrained towers from Hugging Face checkpoints, without torch and strict in both directions.
 
-Our parameters have the names of Hugging Face's Flax models, so one rule maps them to a PyTorch
-checkpoint: join with dots, and kernel, scale and embedding become weight. Every tensor of the
-checkpoint is used or on a named list of what is not wanted, every parameter is filled, and all
-problems are raised together.
+Every tensor of the checkpoint is used or on a named list of what is not wanted, every parameter is
+filled with finite numbers, and all problems are raised together. ``tower_shapes`` reads what a
+directory says of its towers, ``weight_files`` opens the weights, ``weight_names`` maps their names.
 """
 
-import difflib
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Float32
 
 from int_ra_jax.common.params import flatten, path_string, shown
 from int_ra_jax.common.sources import DESCRIPTION_FILES, resolve_directory
 from int_ra_jax.models.bert import BertConfig, BertModel
 from int_ra_jax.models.clip_vision import ClipVisionConfig, ClipVisionModel
-from int_ra_jax.models.weight_files import MSGPACK, WeightSource, open_weights, read_json
-
-POSITIONS = "embeddings/position_embedding/embedding"
-Shape = TypeVar("Shape", BertConfig, ClipVisionConfig)
-Adapter = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class _Tower:
-    """What is known about the checkpoints that hold a tower.
-
-    Attributes:
-      kind: the tower's name in messages.
-      sections: model_type of config.json -> key of the tower's own config in it, None for the
-        whole file.
-      prefixes: what may stand before our names in the checkpoint.
-      ignore: reason -> pattern of source names that a checkpoint may hold and the tower lacks.
-    """
-
-    kind: str
-    sections: Mapping[str, str | None]
-    prefixes: Sequence[str]
-    ignore: Mapping[str, str]
-
-
-_TEXT = _Tower(
-    kind="text tower",
-    sections={"bert": None, "chinese_clip": "text_config", "chinese_clip_text_model": None},
-    prefixes=("", "bert.", "text_model."),
-    ignore={
-        "position_ids buffer": r"(.*\.)?position_ids",
-        "pooler": r"(.*\.)?pooler\..*",
-        "pretraining heads": r"cls\..*",
-        "task heads": r"(classifier|qa_outputs)\..*",
-        "image tower": r"vision_model\..*",
-        "joint space": r"(text_projection|visual_projection)\..*|logit_scale",
-    },
+from int_ra_jax.models.tower_shapes import (
+    IMAGE,
+    TEXT,
+    Adapter,
+    Described,
+    Shape,
+    TowerSource,
+    describe_image,
+    describe_text,
 )
-_IMAGE = _Tower(
-    kind="image tower",
-    sections={
-        "clip": "vision_config",
-        "clip_vision_model": None,
-        "chinese_clip": "vision_config",
-        "chinese_clip_vision_model": None,
-    },
-    prefixes=("", "vision_model."),
-    ignore={
-        "position_ids buffer": r"(.*\.)?position_ids",
-        "text tower": r"text_model\..*",
-        "joint space": r"(text_projection|visual_projection)\..*|logit_scale",
-        "task heads": r"classifier\..*",
-    },
-)
+from int_ra_jax.models.weight_files import MSGPACK, WeightSource, open_weights
+from int_ra_jax.models.weight_names import match, name_problems
 
 
 def load_text_tower(path_or_name: str | Path, dtype: DTypeLike = jnp.float32) -> BertModel:
     """Returns a BERT-shaped text tower with pretrained weights.
 
+    A tower that knows one segment gets a second with the same embedding, since our knowledge is a
+    segment of its own. The tokenizer of the same directory is ``data.text.load_tokenizer``.
+
     Args:
-      path_or_name: directory, ``package:NAME/dir`` or hub name of a BERT or a Chinese-CLIP.
+      path_or_name: directory, ``package:NAME/dir`` or hub name of a BERT, a RoBERTa, an
+        XLM-RoBERTa or a Chinese-CLIP.
       dtype: of the computation; parameters are float32 whatever the file holds.
 
     Returns:
-      The tower.
+      The tower: ``tower(ids, mask, type_ids)`` is its last hidden state [B, L, Dt].
 
     Raises:
       FileNotFoundError: if there is no such directory or hub repository.
       ValueError: names everything that keeps the checkpoint from being this tower.
     """
-    directory = _directory(path_or_name)
-    problems: list[str] = []
-    config = _config(directory, _TEXT, BertConfig.from_hf, problems)
-    build = partial(BertModel, config, dtype=dtype) if config else None
-    return _load(build, directory, _TEXT, {}, problems)
+    return _load(path_or_name, TEXT, describe_text, partial(BertModel, dtype=dtype))
 
 
 def load_image_tower(
     path_or_name: str | Path, dtype: DTypeLike = jnp.float32, image_size: int | None = None
 ) -> ClipVisionModel:
-    """Returns a CLIP image tower with pretrained weights.
+    """Returns a CLIP image tower with pretrained weights, and the scaling of the pixels it reads.
 
     Args:
       path_or_name: directory, ``package:NAME/dir`` or hub name of a CLIP, Chinese-CLIP or the
@@ -115,23 +68,15 @@ def load_image_tower(
         table, see ``resize_positions``. None for the checkpoint's own.
 
     Returns:
-      The tower.
+      The tower: ``tower(normalise(pixels, tower.config.image_mean, tower.config.image_std))`` is
+      all its tokens [N, 1+P, Dv] after the final LayerNorm.
 
     Raises:
       FileNotFoundError: if there is no such directory or hub repository.
       ValueError: names everything that keeps the checkpoint from being this tower.
     """
-    directory = _directory(path_or_name)
-    problems: list[str] = []
-    stored = _config(directory, _IMAGE, ClipVisionConfig.from_hf, problems)
-    if stored is None:
-        return _load(None, directory, _IMAGE, {}, problems)
-    config = replace(stored, image_size=image_size or stored.image_size)
-    adapt: dict[str, Adapter] = {}
-    if config.grid != stored.grid:
-        adapt[POSITIONS] = partial(resize_positions, grid=stored.grid, new_grid=config.grid)
-    build = partial(ClipVisionModel, config, dtype=dtype)
-    return _load(build, directory, _IMAGE, adapt, problems)
+    describe = partial(describe_image, image_size=image_size)
+    return _load(path_or_name, IMAGE, describe, partial(ClipVisionModel, dtype=dtype))
 
 
 @overload
@@ -141,7 +86,7 @@ def load_tower_config(path_or_name: str | Path, tower: Literal["image"]) -> Clip
 def load_tower_config(
     path_or_name: str | Path, tower: Literal["text", "image"]
 ) -> BertConfig | ClipVisionConfig:
-    """Returns the shape of a tower from its config.json alone; weights are neither read nor needed.
+    """Returns the shape of a tower from its description alone; weights are neither read nor needed.
 
     Args:
       path_or_name: as for the loaders.
@@ -156,12 +101,9 @@ def load_tower_config(
     """
     directory = resolve_directory(path_or_name)
     problems: list[str] = []
-    config: BertConfig | ClipVisionConfig | None
-    if tower == "text":
-        config = _config(directory, _TEXT, BertConfig.from_hf, problems)
-    else:
-        config = _config(directory, _IMAGE, ClipVisionConfig.from_hf, problems)
-    if config is None:
+    describe = describe_text if tower == "text" else describe_image
+    config, _ = describe(directory, problems)
+    if config is None or problems:
         raise _failure(directory, problems)
     return config
 
@@ -197,29 +139,6 @@ def load_weights(
     return loaded
 
 
-def resize_positions(
-    table: Float32[np.ndarray, "P1 Dv"], grid: int, new_grid: int
-) -> Float32[np.ndarray, "P2 Dv"]:
-    """Returns a position table for another number of patches: bicubic on the grid, CLS kept.
-
-    Args:
-      table: [1+P, Dv], CLS first, patches row by row.
-      grid: patches along a side of the table; a table of another size is returned as it is, for
-        the check of shapes to report.
-      new_grid: patches along a side that are wanted.
-
-    Returns:
-      [1 + new_grid**2, Dv].
-    """
-    if len(table) != 1 + grid**2:
-        return table
-    patches = table[1:].reshape(grid, grid, -1)
-    resized = jax.image.resize(
-        patches, (new_grid, new_grid, table.shape[1]), "bicubic", precision="highest"
-    )
-    return np.concatenate([table[:1], np.asarray(resized).reshape(new_grid**2, -1)])
-
-
 def _directory(path_or_name: str | Path) -> Path:
     """Fetches from the hub only one form of the weights, safetensors where there are any."""
     wanted = (*DESCRIPTION_FILES, "model*.safetensors", "model.safetensors.index.json")
@@ -229,44 +148,20 @@ def _directory(path_or_name: str | Path) -> Path:
     return resolve_directory(path_or_name, patterns=(*wanted, MSGPACK))
 
 
-def _config(
-    directory: Path,
-    tower: _Tower,
-    parse: Callable[[Mapping[str, Any]], Shape],
-    problems: list[str],
-) -> Shape | None:
-    """Parses the tower's own part of config.json; None, with problems noted, if that fails."""
-    config = read_json(directory / "config.json", problems)
-    if not config:
-        return None
-    model_type = str(config.get("model_type"))
-    if model_type not in tower.sections:
-        problems.append(
-            f"config.json: model_type {model_type!r} (architectures "
-            f"{config.get('architectures')}) has no {tower.kind} of a known shape; "
-            f"known model types: {', '.join(tower.sections)}"
-        )
-        return None
-    key = tower.sections[model_type]
-    try:
-        return parse(config if key is None else config.get(key) or {})
-    except ValueError as error:
-        problems.append(f"config.json: {error}")
-        return None
-
-
 def _load(
-    build: Callable[..., Any] | None,
-    directory: Path,
-    tower: _Tower,
-    adapt: Mapping[str, Adapter],
-    problems: list[str],
+    path_or_name: str | Path,
+    tower: TowerSource,
+    describe: Callable[[Path, list[str]], Described[Shape]],
+    build: Callable[..., Any],
 ) -> Any:
     """Builds the tower abstractly and fills it; without a config it still checks the files."""
-    if build is None:
+    directory = _directory(path_or_name)
+    problems: list[str] = []
+    config, adapt = describe(directory, problems)
+    if config is None:
         open_weights(directory, problems)
         raise _failure(directory, problems)
-    graph, target = nnx.split(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))))
+    graph, target = nnx.split(nnx.eval_shape(lambda: build(config, rngs=nnx.Rngs(0))))
     state = _fill(target, directory, tower.prefixes, tower.ignore, adapt, problems)
     if problems:
         raise _failure(directory, problems)
@@ -281,29 +176,14 @@ def _fill(
     adapt: Mapping[str, Adapter],
     problems: list[str],
 ) -> Any:
+    noted = len(problems)
     source = open_weights(directory, problems)
-    if source is None or problems:  # names in a damaged checkpoint would only hide the cause
+    if source is None or len(problems) > noted:  # names in damaged files would hide the cause
         return None
     leaves = flatten(target)
-    names = _source_names(leaves, source, prefixes)
-    unexpected = [
-        name
-        for name in source.tensors
-        if name not in names.values()
-        and not any(re.fullmatch(pattern, name) for pattern in ignore.values())
-    ]
-    missing = [name for name in names.values() if name not in source.tensors]
-    problems += _name_problems(source.file, missing, unexpected, prefixes)
-    values = {}
-    for path, name in names.items():
-        if name in source.tensors:
-            value = _read(source, name, path, adapt.get(path), problems)
-            if value.shape != leaves[path].shape:
-                problems.append(
-                    f"{name} has shape {value.shape} (axes as in Flax) where {path} needs "
-                    f"{leaves[path].shape}; config.json and weights are of different models"
-                )
-            values[path] = value
+    names = match(list(leaves), source.tensors, prefixes, source.torch_layout)
+    problems += name_problems(names, source.tensors, prefixes, ignore, source.file)
+    values = _values(source, names, leaves, adapt, problems)
     if problems:
         return None
     return jax.tree_util.tree_map_with_path(
@@ -311,55 +191,48 @@ def _fill(
     )
 
 
-def _source_names(
-    leaves: Mapping[str, Any], source: WeightSource, prefixes: Sequence[str]
-) -> dict[str, str]:
-    """Returns our name -> name in the checkpoint, under the prefix that fits most of them."""
-    bare = {path: path.replace("/", ".") for path in leaves}
-    if source.torch_layout:
-        bare = {
-            path: re.sub(r"\.(kernel|scale|embedding)$", ".weight", name)
-            for path, name in bare.items()
-        }
-    best = max(
-        prefixes, key=lambda prefix: sum(prefix + n in source.tensors for n in bare.values())
-    )
-    return {path: best + name for path, name in bare.items()}
-
-
-def _read(
-    source: WeightSource, name: str, path: str, adapter: Adapter | None, problems: list[str]
-) -> np.ndarray:
-    """Returns one array in float32 with Flax's axes."""
-    stored = source.tensors[name]()
-    if not jnp.issubdtype(stored.dtype, jnp.floating):
-        problems.append(f"{name} holds {stored.dtype}; quantised checkpoints cannot be loaded")
-    value = stored.astype(np.float32)
-    if source.torch_layout and path.endswith("kernel"):
-        value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
-    return adapter(value) if adapter else value
-
-
-def _name_problems(
-    file: str, missing: list[str], unexpected: list[str], prefixes: Sequence[str]
-) -> list[str]:
-    problems = []
-    if missing:
-        near = [difflib.get_close_matches(name, unexpected, n=1) for name in missing[:10]]
-        pairs = [
-            f"{name} (nearest: {close[0]})" if close else name
-            for name, close in zip(missing, near, strict=False)
-        ] + missing[len(near) :]
-        problems.append(
-            f"{len(missing)} parameters are missing in {file}: {shown(pairs)}; accepted prefixes "
-            f"are {', '.join(map(repr, prefixes))}: is this checkpoint of the right model class?"
-        )
-    if unexpected:
-        problems.append(
-            f"{len(unexpected)} tensors in {file} belong to no parameter: {shown(unexpected)}; "
-            "load the model class that they belong to, or put them on the list of ignored names"
-        )
-    return problems
+def _values(
+    source: WeightSource,
+    names: Mapping[str, str],
+    leaves: Mapping[str, Any],
+    adapt: Mapping[str, Adapter],
+    problems: list[str],
+) -> dict[str, np.ndarray]:
+    """Reads the arrays that are there, in float32 and with Flax's axes; notes all unusable ones."""
+    values = {}
+    unread, quantised, infinite, misshapen = [], [], [], []
+    for path, name in names.items():
+        if name not in source.tensors:
+            continue
+        try:
+            stored = source.tensors[name]()
+        except Exception as error:  # of a data type that numpy lacks, or a file changed meanwhile
+            unread.append(f"{name} ({error})")
+            continue
+        if not jnp.issubdtype(stored.dtype, jnp.floating):
+            quantised.append(f"{name} holds {stored.dtype}")
+            continue
+        with np.errstate(over="ignore"):  # of float64; reported below
+            value = stored.astype(np.float32)
+        if source.torch_layout and path.endswith("kernel"):
+            value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+        value = adapt[path](value) if path in adapt and value.ndim == 2 else value
+        if value.shape != leaves[path].shape:
+            misshapen.append(
+                f"{name} has shape {value.shape} where {path} needs {leaves[path].shape}"
+            )
+        if not np.isfinite(value).all():
+            infinite.append(name)
+        values[path] = value
+    for found, remedy in (
+        (unread, "no array of numpy; if it is not quantised, the file is damaged: fetch it again"),
+        (quantised, "numbers that are no plain floats; quantised checkpoints cannot be loaded"),
+        (misshapen, "(axes as in Flax); config.json and weights are of different models"),
+        (infinite, "holds NaN or infinity; the checkpoint was damaged or its training diverged"),
+    ):
+        if found:
+            problems.append(f"{len(found)} tensors in {source.file}: {shown(found)}: {remedy}")
+    return values
 
 
 def _failure(directory: Path, problems: Sequence[str]) -> ValueError:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from int_ra_jax.models.bert import BertConfig, BertModel
 from int_ra_jax.models.clip_vision import ClipVisionConfig, ClipVisionModel
 from int_ra_jax.models.interface import Params, System, split
+from int_ra_jax.models.lora import add_lora
 
 # Imported when asked for, so that one system never loads another's code.
 SYSTEMS: dict[str, str] = {"int_ra": "int_ra_jax.models.int_ra:IntRA"}
@@ -40,14 +41,22 @@ def build(config: ConfigDict, facts: Facts, rngs: nnx.Rngs) -> System:
     dtype = jnp.dtype(config.model.dtype)
     rate = config.model.dropout
     text = replace(facts.text, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
-    system: System = getattr(importlib.import_module(module), name)(
+    towers = (
         BertModel(text, dtype=dtype, rngs=rngs),
         ClipVisionModel(facts.image, dtype=dtype, rngs=rngs),
+    )
+    system: System = getattr(importlib.import_module(module), name)(
+        *towers,
         config,
         num_intentions=facts.num_intentions,
         intention_counts=facts.intention_counts,
         rngs=rngs,
     )
+    # Last, so that the other parameters are drawn as they are without LoRA.
+    for tower, section in zip(towers, (config.model.text, config.model.image), strict=True):
+        tower.remat = config.model.remat
+        if section.lora_rank:
+            add_lora(tower, section.lora_rank, section.lora_alpha, rngs)
     return system
 
 

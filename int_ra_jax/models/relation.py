@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 from ml_collections import ConfigDict
 
-from int_ra_jax.models.layers import attend, dropout
+from int_ra_jax.models.layers import HeadLinear, attend, dropout
 
 
 def pool_attributes(
@@ -54,10 +54,10 @@ class RelationAttention(nnx.Module):
                 f"use a multiple of {heads}."
             )
         self.heads = heads
-        self.query = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.key = nnx.Linear(width, width, use_bias=False, dtype=dtype, rngs=rngs)
-        self.value = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs) if output_projection else None
+        self.query = HeadLinear(width, width, dtype=dtype, rngs=rngs)
+        self.key = HeadLinear(width, width, use_bias=False, dtype=dtype, rngs=rngs)
+        self.value = HeadLinear(width, width, dtype=dtype, rngs=rngs)
+        self.out = HeadLinear(width, width, dtype=dtype, rngs=rngs) if output_projection else None
 
     def __call__(
         self, attributes: Float[Array, "N Q D"], regions: Float[Array, "N R D"]
@@ -103,9 +103,9 @@ class RelationAwareSticker(nnx.Module):
         self.relation_pool = config.relation_pool
         self.residual = config.residual
         self.dropout = config.dropout
-        self.f_vis = nnx.Linear(image_width, width, dtype=dtype, rngs=rngs)
+        self.f_vis = HeadLinear(image_width, width, dtype=dtype, rngs=rngs)
         reads = config.attributes == "on"
-        self.f_des = nnx.Linear(text_width, width, dtype=dtype, rngs=rngs) if reads else None
+        self.f_des = HeadLinear(text_width, width, dtype=dtype, rngs=rngs) if reads else None
         self.attention = (
             RelationAttention(
                 width,

@@ -5,8 +5,7 @@ Whatever is wrong with the files is added to a list, so that it can be reported 
 is wrong with the names and shapes inside them.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,13 @@ import numpy as np
 from flax import serialization
 from safetensors import SafetensorError, safe_open
 
+from int_ra_jax.common.params import shown
+from int_ra_jax.common.sources import is_lfs_pointer, read_json
+from int_ra_jax.models.weight_names import Reader, modernise
+
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MSGPACK = "flax_model.msgpack"
-_LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,12 @@ class WeightSource:
     """The tensors of one checkpoint, read one at a time.
 
     Attributes:
-      tensors: dotted source name -> function that reads the array.
+      tensors: dotted name, as Hugging Face calls it today -> function that reads the array.
       torch_layout: True if names and axes are PyTorch's (safetensors), False if they are Flax's.
       file: name of the file, for messages.
     """
 
-    tensors: Mapping[str, Callable[[], np.ndarray]]
+    tensors: Mapping[str, Reader]
     torch_layout: bool
     file: str
 
@@ -47,39 +49,23 @@ def open_weights(directory: Path, problems: list[str]) -> WeightSource | None:
       The tensors, or None if there is nothing to read; then ``problems`` says why.
     """
     if (directory / SINGLE).is_file():
-        return WeightSource(_open_safetensors(directory / SINGLE, problems), True, SINGLE)
+        tensors = _open_safetensors(directory / SINGLE, problems)
+        return WeightSource(modernise(tensors, problems), True, SINGLE)
     if (directory / INDEX).is_file():
-        return WeightSource(_open_shards(directory, problems), True, INDEX)
+        return WeightSource(modernise(_open_shards(directory, problems), problems), True, INDEX)
     if (directory / MSGPACK).is_file():
         return WeightSource(_open_msgpack(directory / MSGPACK, problems), False, MSGPACK)
-    problem = f"no weights: neither {SINGLE}, {INDEX} nor {MSGPACK} is in {directory}"
-    if any(directory.glob("*.bin")):
-        problem += (
-            "; convert its PyTorch .bin file where torch is installed: "
-            "transformers.AutoModel.from_pretrained(directory).save_pretrained(new_directory)"
-        )
-    problems.append(problem)
+    problems.append(
+        f"no weights: neither {SINGLE}, {INDEX} nor {MSGPACK} is in {directory}; PyTorch's .bin "
+        "is converted where torch is installed by "
+        "transformers.AutoModel.from_pretrained(name).save_pretrained(directory), and a .pt by "
+        f"safetensors.torch.save_file(torch.load(file)['state_dict'], '{SINGLE}')"
+    )
     return None
 
 
-def read_json(file: Path, problems: list[str]) -> dict[str, Any]:
-    """Returns the object in a JSON file; empty, with a problem noted, if there is none."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        problems.append(f"{file.name} is missing in {file.parent}")
-        return {}
-    except ValueError as error:  # broken JSON or broken UTF-8
-        problems.append(f"{file.name} is not JSON ({error}); fetch it again")
-        return {}
-    if not isinstance(content, dict):
-        problems.append(f"{file.name} holds a {type(content).__name__}, not an object")
-        return {}
-    return content
-
-
-def _open_safetensors(file: Path, problems: list[str]) -> dict[str, Callable[[], np.ndarray]]:
-    if _is_lfs_pointer(file, problems):
+def _open_safetensors(file: Path, problems: list[str]) -> dict[str, Reader]:
+    if not _is_content(file, problems):
         return {}
     try:
         handle = safe_open(file, framework="numpy")
@@ -87,25 +73,43 @@ def _open_safetensors(file: Path, problems: list[str]) -> dict[str, Callable[[],
         problems.append(f"{file.name} is truncated or damaged ({error}); fetch it again")
         return {}
 
-    def reader(name: str) -> Callable[[], np.ndarray]:
+    def reader(name: str) -> Reader:
         return lambda: handle.get_tensor(name)
 
-    return {_modern_name(name): reader(name) for name in handle.keys()}  # noqa: SIM118
+    return {name: reader(name) for name in handle.keys()}  # noqa: SIM118
 
 
-def _open_shards(directory: Path, problems: list[str]) -> dict[str, Callable[[], np.ndarray]]:
-    weight_map = read_json(directory / INDEX, problems).get("weight_map", {})
-    tensors: dict[str, Callable[[], np.ndarray]] = {}
-    for shard in sorted(set(weight_map.values())):
-        if (directory / shard).is_file():
-            tensors |= _open_safetensors(directory / shard, problems)
+def _open_shards(directory: Path, problems: list[str]) -> dict[str, Reader]:
+    noted = len(problems)
+    index = read_json(directory / INDEX, problems)
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        if len(problems) == noted:
+            problems.append(f"{INDEX} names no tensors (weight_map); fetch it again")
+        return {}
+    tensors: dict[str, Reader] = {}
+    for shard in sorted(set(map(str, weight_map.values()))):
+        # A shard lies beside its index; anything else would read files that are not the model's.
+        if shard != Path(shard).name:
+            problems.append(f"{INDEX} names {shard!r}, which is not a file beside it; not opened")
+        elif (directory / shard).is_file():
+            content = _open_safetensors(directory / shard, problems)
+            if twice := sorted(content.keys() & tensors.keys()):
+                problems.append(f"{shard} repeats tensors of other shards: {shown(twice)}")
+            tensors |= content
         else:
             problems.append(f"shard {shard} is named in {INDEX} but missing; fetch it")
+    absent = [name for name in weight_map if name not in tensors]
+    if absent and len(problems) == noted:
+        problems.append(
+            f"{len(absent)} tensors are named in {INDEX} but in no shard: {shown(absent)}; "
+            "index and shards are of different models: fetch all of them again"
+        )
     return tensors
 
 
-def _open_msgpack(file: Path, problems: list[str]) -> dict[str, Callable[[], np.ndarray]]:
-    if _is_lfs_pointer(file, problems):
+def _open_msgpack(file: Path, problems: list[str]) -> dict[str, Reader]:
+    if not _is_content(file, problems):
         return {}
     try:
         tree = serialization.msgpack_restore(file.read_bytes())
@@ -116,13 +120,13 @@ def _open_msgpack(file: Path, problems: list[str]) -> dict[str, Callable[[], np.
         problems.append(f"{file.name} holds no tree of parameters; fetch it again")
         return {}
 
-    def reader(array: Any) -> Callable[[], np.ndarray]:
+    def reader(array: Any) -> Reader:
         return lambda: np.asarray(array)
 
     return {name: reader(array) for name, array in _dotted(tree)}
 
 
-def _dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _dotted(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _dotted(value, f"{prefix}{key}.")
@@ -130,19 +134,17 @@ def _dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _modern_name(name: str) -> str:
-    """Checkpoints converted from the first TensorFlow BERT call LayerNorm's leaves gamma, beta."""
-    for old, new in ((".gamma", ".weight"), (".beta", ".bias")):
-        if name.endswith(old):
-            return name.removesuffix(old) + new
-    return name
-
-
-def _is_lfs_pointer(file: Path, problems: list[str]) -> bool:
-    with file.open("rb") as stream:
-        pointer = stream.read(len(_LFS_POINTER)) == _LFS_POINTER
+def _is_content(file: Path, problems: list[str]) -> bool:
+    """False, with a problem noted, for a file that cannot hold weights whatever its format."""
+    try:
+        pointer, size = is_lfs_pointer(file), file.stat().st_size
+    except OSError as error:
+        problems.append(f"{file.name} cannot be read ({error})")
+        return False
     if pointer:
         problems.append(
             f"{file.name} is a git-LFS pointer, not weights; run `git lfs pull` in {file.parent}"
         )
-    return pointer
+    elif size == 0:
+        problems.append(f"{file.name} is empty; fetch it again")
+    return not pointer and size > 0

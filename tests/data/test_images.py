@@ -1,15 +1,18 @@
 """Decoding: one frame, on white, equal to the reference processor, and never without bounds."""
 
+import importlib
 import io
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from int_ra_jax.common.pixels import normalise
-from int_ra_jax.data.images import MAX_PIXELS, decode, load_pixels
+from int_ra_jax.data.images import MAX_PIXELS, RESIZES, decode, load_pixels
 
 
 def encoded(image, kind, **options):
@@ -24,16 +27,51 @@ def photo():
     return Image.fromarray(values).resize((194, 122), Image.Resampling.BICUBIC)
 
 
-@pytest.mark.parity
-def test_pixels_equal_the_reference_processor(photo):
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+def processor(name, **options):
+    module = {
+        "CLIPImageProcessorPil": "clip.image_processing_pil_clip",
+        "ChineseCLIPImageProcessorPil": "chinese_clip.image_processing_pil_chinese_clip",
+    }[name]
+    return getattr(importlib.import_module(f"transformers.models.{module}"), name)(**options)
 
-    processor = CLIPImageProcessorPil(size={"height": 56, "width": 56}, do_center_crop=False)
-    raw = processor(photo, do_rescale=False, do_normalize=False, return_tensors="np")
-    pixels = load_pixels(encoded(photo, "PNG"), 56)
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["CLIPImageProcessorPil", "ChineseCLIPImageProcessorPil"])
+@settings(max_examples=25, deadline=None)
+@given(
+    width=st.integers(1, 90), height=st.integers(1, 90), size=st.sampled_from([7, 32]),
+    resize=st.sampled_from(RESIZES), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_pixels_equal_the_reference_processors(name, width, height, size, resize, seed):
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(values)
+    square = {"height": size, "width": size}
+    reference = (
+        processor(name, size=square, do_center_crop=False)
+        if resize == "squeeze"
+        else processor(name, size={"shortest_edge": size}, crop_size=square)
+    )
+    raw = reference(image, do_rescale=False, do_normalize=False, return_tensors="np")
+    pixels = load_pixels(encoded(image, "PNG"), size, resize=resize)
     np.testing.assert_array_equal(pixels, raw["pixel_values"][0].transpose(1, 2, 0))
-    scaled = processor(photo, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+    scaled = reference(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
     np.testing.assert_allclose(normalise(pixels), scaled, atol=2e-6, rtol=0)
+
+
+def test_a_crop_keeps_the_middle_and_a_squeeze_keeps_everything():
+    image = Image.new("RGB", (60, 20), "white")
+    image.paste((255, 0, 0), (0, 0, 10, 20))  # left of the middle square
+    assert (load_pixels(encoded(image, "PNG"), 20, resize="crop") == 255).all()
+    assert (load_pixels(encoded(image, "PNG"), 20)[:, :2] == (255, 0, 0)).all()
+
+
+def test_a_crop_never_stretches_a_line_to_a_bomb():
+    line = encoded(Image.new("L", (1_000_000, 1)), "PNG")
+    assert load_pixels(line, 48).shape == (48, 48, 3)
+    with pytest.raises(ValueError, match="long and thin"):
+        load_pixels(line, 48, resize="crop")
+    with pytest.raises(ValueError, match="resize is 'pad'"):
+        load_pixels(line, 48, resize="pad")
 
 
 def test_normalise_is_the_same_for_numpy_and_on_the_device(photo):

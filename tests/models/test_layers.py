@@ -56,7 +56,7 @@ def test_layer_norm_statistics_are_float32_in_bfloat16():
 
 def test_parameters_are_float32_under_a_bfloat16_computation():
     layer = Linear(4, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
-    table = Embed(5, 4, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    table = Embed(5, 4, rngs=nnx.Rngs(0))
     leaves = jax.tree.leaves((nnx.state(layer), nnx.state(table)))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
     assert layer(table(jnp.array([1]))).dtype == jnp.bfloat16

@@ -1,0 +1,179 @@
+"""Words to ids: the tokenizer of a pretrained text tower, or a vocabulary learnt from the data.
+
+Nothing is known here of how rows are composed; that is ``text``.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from int_ra_jax.common.sources import DESCRIPTION_FILES, is_lfs_pointer, resolve_directory
+
+_MIN_VOCABULARY = 200
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+
+
+class Tokenizer:
+    """A checkpoint's own tokenizer, without its special tokens, truncation and padding.
+
+    Tokenizer files may carry a truncation length and a padding of their own (128 in MiniLM's), and
+    would read "[SEP]" in a user's message as a real separator. Both are switched off here; special
+    ids enter a row only through the composition of ``text``.
+
+    Attributes:
+      cls_id: id that opens a row: what the tokenizer itself puts before a text, [CLS] or <s>.
+      sep_id: id that closes a segment: what it puts behind a text, [SEP] or </s>.
+      pad_id: id of padding; the mask, not this id, says what is real.
+      vocab_size: number of rows the embedding table must have at least.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Loads ``tokenizer.json`` or the vocabulary of a directory; see ``load_tokenizer``."""
+        self._source = _open(directory)
+        self._backend: tokenizers.Tokenizer = self._source.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        frame = self._backend.encode("").ids
+        if len(frame) != 2:  # no post-processor that frames a text; the files may name the tokens
+            frame = [self._source.cls_token_id, self._source.sep_token_id]
+        special = dict(zip(("cls", "sep", "pad"), [*frame, self._source.pad_token_id], strict=True))
+        absent = [name for name, value in special.items() if value is None]
+        if absent:
+            raise ValueError(
+                f"the tokenizer in {directory} has no {', '.join(absent)} token. "
+                "Use the tokenizer of a BERT-shaped text tower."
+            )
+        self.cls_id, self.sep_id, self.pad_id = special.values()
+        _read_literals_as_text(self._backend, set(special.values()))
+        self._prefixes: dict[str, list[int]] = {}
+        self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
+        """Tokenises texts as ordinary words, whatever they contain."""
+        return self._backend.encode_batch(list(texts), add_special_tokens=False)
+
+    def save(self, directory: Path) -> None:
+        """Writes the tokenizer, so that a working directory can be used without its source."""
+        self._source.save_pretrained(directory)
+
+    def prefix(self, letter: str) -> list[int]:
+        """Returns the token group that names a speaker, ``A :``."""
+        if letter not in self._prefixes:
+            self._prefixes[letter] = self.encode([f"{letter} :"])[0].ids
+        return self._prefixes[letter]
+
+
+def load_tokenizer(path_or_name: str) -> Tokenizer:
+    """Loads the tokenizer of a text tower.
+
+    Args:
+      path_or_name: a directory, ``package:NAME/PATH`` or a hub name.
+
+    Raises:
+      ValueError: if there is no tokenizer, its files are damaged, or it does not open and close a
+        text and pad it.
+      FileNotFoundError: if there is no such directory.
+    """
+    return Tokenizer(resolve_directory(path_or_name))
+
+
+def _open(directory: Path) -> Any:
+    """Opens a tokenizer with its own library, which takes damaged files for small vocabularies."""
+    files = [file for pattern in DESCRIPTION_FILES for file in directory.glob(pattern)]
+    files = [file for file in dict.fromkeys(files) if file.is_file()]
+    problems = [
+        f"{file.name} is empty; fetch it again" for file in files if not file.stat().st_size
+    ]
+    problems += [
+        f"{file.name} is a git-LFS pointer; run `git lfs pull`"
+        for file in files
+        if is_lfs_pointer(file)
+    ]
+    if not any((directory / name).is_file() for name in _VOCABULARIES):
+        problems.append(f"there is no vocabulary; one of {', '.join(_VOCABULARIES)} is needed")
+    if problems:
+        raise ValueError(f"cannot read a tokenizer from {directory}:\n  " + "\n  ".join(problems))
+    # Imported late: it costs seconds, and brings torch along where that is installed.
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, use_fast=True, trust_remote_code=False)
+    except Exception as error:  # anything, by where a damaged file breaks it
+        raise ValueError(
+            f"cannot read a tokenizer from {directory} ({type(error).__name__}: {error}); "
+            "fetch its files again, or write them with transformers' save_pretrained"
+        ) from error
+
+
+def _read_literals_as_text(backend: tokenizers.Tokenizer, special: set[int]) -> None:
+    """Makes a message with "[SEP]" or "</s>" in it say that and no more."""
+    backend.encode_special_tokens = True
+    # A sentencepiece vocabulary holds them as pieces of words too. Split behind their first
+    # character, after any normalisation, they are matched no more.
+    literals = [backend.id_to_token(index) or "" for index in special]
+    leaking = [
+        f"{re.escape(text[0])}(?={re.escape(text[1:])})"
+        for text in literals
+        if special.intersection(backend.encode(text, add_special_tokens=False).ids)
+    ]
+    if leaking:
+        apart = tokenizers.pre_tokenizers.Split(tokenizers.Regex("|".join(leaking)), "isolated")
+        before = [backend.pre_tokenizer] if backend.pre_tokenizer else []
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([*before, apart])
+
+
+def train_wordpiece(texts: Iterable[str], directory: Path, vocab_size: int) -> None:
+    """Learns a lower-case WordPiece vocabulary and writes it as a tokenizer directory.
+
+    For towers that start from random weights and so have no vocabulary of their own. Every
+    frequent word is one entry, and any other is spelt from its characters. The trainers of
+    ``tokenizers`` break ties by an order that changes from run to run; this one is reproducible.
+
+    Args:
+      texts: what to learn from; training texts only.
+      directory: where the tokenizer goes.
+      vocab_size: at most so many entries, the five special ones included; at least 200.
+
+    Raises:
+      ValueError: if ``vocab_size`` is too small for the alphabet.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    if vocab_size < _MIN_VOCABULARY:
+        raise ValueError(
+            f"a vocabulary of {vocab_size} is too small. Use {_MIN_VOCABULARY} or more."
+        )
+    special = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    normaliser = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    splitter = tokenizers.pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        pieces = splitter.pre_tokenize_str(normaliser.normalize_str(text))
+        words.update(word for word, _ in pieces)
+    # What the composition itself writes (letters of speakers, joints of knowledge) is always there.
+    entries = [*special.values(), *string.ascii_lowercase, *string.digits, *":;,"]
+    entries += [f"##{character}" for character in string.ascii_lowercase + string.digits]
+    characters: Counter[str] = Counter()
+    for word, count in words.items():
+        for start, character in enumerate(word):
+            characters[f"##{character}" if start else character] += count
+    # No more than half for characters: in Chinese chats these are the words, and number thousands.
+    entries += _commonest(characters)[: max(vocab_size // 2 - len(entries), 0)]
+    vocabulary = list(dict.fromkeys(entries + _commonest(words)))[:vocab_size]
+    learnt = tokenizers.models.WordPiece(
+        {entry: index for index, entry in enumerate(vocabulary)}, unk_token=special["unk"]
+    )
+    tokenizer = tokenizers.Tokenizer(learnt)
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normaliser, splitter
+    tokenizer.decoder = tokenizers.decoders.WordPiece()
+    named = {f"{name}_token": token for name, token in special.items()}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(directory)
+
+
+def _commonest(counts: Counter[str]) -> list[str]:
+    return sorted(counts, key=lambda entry: (-counts[entry], entry))
