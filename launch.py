@@ -5,12 +5,14 @@
     python launch.py --mode=eval   --workdir=runs/demo
     python launch.py --mode=search --workdir=runs/demo --conversation=chat.json --top_k=5
 
-Every key of the config can be set as --config.section.key=value.
+Every key of the config can be set as --config.section.key=value. Several processes: each the same
+command with --distributed, or --coordinator_address=HOST:PORT --num_processes=N --process_id=I.
 """
 
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -34,6 +36,11 @@ _PROTOCOLS, _SPLITS = ("paper", "multi", "exact"), ("train", "valid", "test")
 _PROTOCOL = flags.DEFINE_enum("protocol", None, _PROTOCOLS, "eval: instead of eval.protocol.")
 _SPLIT = flags.DEFINE_enum("split", None, _SPLITS, "eval: instead of eval.split.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes of a cluster.")
+_ADDRESS = flags.DEFINE_string("coordinator_address", None, "host:port of process 0.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_HEARTBEAT = flags.DEFINE_integer("heartbeat_seconds", 100, "Silence after which one is dead.")
 _JSON = flags.DEFINE_bool("json", False, "search: print JSON instead of a table.")
 
 
@@ -43,6 +50,11 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"unexpected arguments {argv[1:]}; flags begin with --.")
     if _MODE.value != "train" and _CONFIG.value is not None:
         raise ValueError(f"--mode={_MODE.value} reads the config of --workdir; leave out --config.")
+    from int_ra_jax.common import hosts, log
+
+    given = (_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
+    if _DISTRIBUTED.value or given != (None, None, None):
+        log.set_up_console(hosts.connect(*given, heartbeat_seconds=_HEARTBEAT.value))
     {"train": _train, "eval": _eval, "search": _search}[_MODE.value](Path(_WORKDIR.value))
 
 
@@ -62,19 +74,23 @@ def _train(workdir: Path) -> None:
 
 def _eval(workdir: Path) -> None:
     from int_ra_jax.common import config as configuration
+    from int_ra_jax.common.hosts import is_first
     from int_ra_jax.evaluation.report import verdict
     from int_ra_jax.models.registry import SYSTEMS
 
     configuration.validate(configuration.load(workdir), tuple(SYSTEMS))
     from int_ra_jax.evaluation.evaluate import evaluate
     from int_ra_jax.evaluation.run import open_run
+    from int_ra_jax.training import sharding
 
     run = open_run(workdir)
     with run.config.unlocked():
         run.config.eval.protocol = _PROTOCOL.value or run.config.eval.protocol
         run.config.eval.split = _SPLIT.value or run.config.eval.split
-    params, step = run.restore_best()
-    data = evaluate(run, params, step)
+    target, placement = sharding.for_evaluation(run.abstract_params)
+    data = evaluate(run, *run.restore_best(target), placement)
+    if not is_first():
+        return
     for name, row in data.systems.items():
         shown = ("hit@1", "hit@3", "hit@5", "mAP")
         cells = (f"{metric} {100 * row.metrics[metric].value:5.1f}" for metric in shown)
@@ -118,14 +134,17 @@ def _fail(message: str) -> NoReturn:
 
 
 def _guarded(argv: Sequence[str]) -> None:
+    from int_ra_jax.common import hosts
     from int_ra_jax.common.log import set_up_console
 
     set_up_console()
     try:
         main(argv)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except Exception as error:
         # What a user can act on is one message; --traceback shows where it came from.
-        if _TRACEBACK.value:
+        clear = isinstance(error, ValueError | OSError | FloatingPointError)
+        hosts.leave(str(error) if clear and not _TRACEBACK.value else traceback.format_exc())
+        if _TRACEBACK.value or not clear:
             raise
         _fail(str(error))
 

@@ -67,6 +67,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "prepared_dir": "",  # the prepared directory (docs/data.md); required
             "tfds_dir": "",  # TFDS records; "" = WORKDIR/tfds, so that a workdir stands alone
             "image_size": 224,  # pixels, square (Sec. 4.2)
+            # squeeze: the whole sticker | crop: its middle square, as CLIP was trained
+            "resize": "squeeze",
             "frame": "first",  # which frame of an animation: first | middle
         }
     )

@@ -67,6 +67,11 @@ def test_a_mistyped_flag_is_one_line_with_the_nearest_choice(arguments, message,
         (["--mode=eval"], ["no run was started there. Did you mean", "trained?"]),
         (["--mode=eval", "more"], ["unexpected arguments ['more']"]),
         (
+            ["--mode=train", SMOKE, "--num_processes=2"],
+            ["--coordinator_address and --process_id missing: several processes need all three"],
+        ),
+        (["--mode=train", SMOKE, "--distributed"], ["Name them with --coordinator_address="]),
+        (
             ["--mode=train", SMOKE, "--config.loss.retrieval=hing", "--config.model.heads=3"],
             ["did you mean 'hinge'?", "model.joint_width=32 is not divisible by model.heads=3"],
         ),

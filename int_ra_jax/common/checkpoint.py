@@ -1,14 +1,14 @@
 """Saved training states; the only module that touches Orbax.
 
-A checkpoint is one folder per step with three parts: the state (a flat dict of path -> array, so
-that what is stored does not depend on the classes of optimiser states), metadata (JSON: the
-config's fingerprint, the data position, ...) and one checksum per array, because Orbax restores
-flipped bytes without a word. The newest few and the best by a validation metric are kept.
+A checkpoint is one folder per step with two parts: the state (a flat dict of path -> array, so
+that what is stored does not depend on the classes of optimiser states) and its record
+(``checkpoint_record``), by which damage is found. The newest few and the best by a validation
+metric are kept. Reading never changes anything on disk; the first save sets damaged checkpoints
+aside and clears away what interrupted saves have left.
 """
 
-import json
-import math
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, SupportsFloat
@@ -17,13 +17,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import Array, UInt32
-from orbax.checkpoint import checkpoint_managers
+from absl import logging
+from jax.experimental import multihost_utils
+from jaxtyping import Array
 
+from int_ra_jax.common.checkpoint_ledger import RECORD, Ledger
+from int_ra_jax.common.checkpoint_record import (
+    DamagedCheckpointError,
+    Record,
+    brief,
+    or_damage,
+    storable_leaves,
+)
 from int_ra_jax.common.params import flatten
 
-_LISTED = 20  # problems printed per kind; the rest is counted
-_TEMPORARY = ".orbax-checkpoint-tmp"
+_VERDICT_BYTES = 2000  # of a message between processes
+
+
+class CheckpointWriteError(OSError):
+    """A checkpoint could not be written; those that were complete before still are."""
 
 
 class Checkpoints:
@@ -31,7 +43,7 @@ class Checkpoints:
 
     Opening a directory neither creates nor changes anything; the first ``save`` creates it. A
     save that was killed leaves a folder with ``.orbax-checkpoint-tmp`` in its name, which is
-    ignored.
+    ignored. Several processes may work on one directory; all of them make the same calls.
     """
 
     def __init__(
@@ -45,7 +57,7 @@ class Checkpoints:
         """Opens a directory of checkpoints.
 
         Args:
-          directory: local folder or a path that Orbax understands.
+          directory: a folder that every process sees.
           primary_metric: key of ``metrics`` by which the best checkpoint is chosen; the best one
             is kept besides the newest, and among equals the newest counts as best.
           greater_is_better: direction of that metric.
@@ -61,27 +73,9 @@ class Checkpoints:
             )
         self._directory = Path(directory).absolute()
         self._primary_metric = primary_metric
-        self._sign = 1.0 if greater_is_better else -1.0
-        keep = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(keep_newest),
-                # The default keeps every checkpoint without metrics forever.
-                checkpoint_managers.BestN(
-                    get_metric_fn=self._quality, n=1, keep_checkpoints_without_metrics=False
-                ),
-            ]
-        )
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                create=False, preservation_policy=keep, best_fn=self._quality, best_mode="max"
-            ),
-            item_handlers={
-                "state": ocp.PyTreeCheckpointHandler(),
-                "metadata": ocp.JsonCheckpointHandler(),
-                "checksums": ocp.JsonCheckpointHandler(),
-            },
-        )
+        self._ledger = Ledger(self._directory, primary_metric, greater_is_better, keep_newest)
+        self._tidy = False
+        self._open()
 
     def save(
         self,
@@ -109,6 +103,8 @@ class Checkpoints:
           ValueError: if the step is older than the newest one, a leaf cannot be stored exactly,
             the primary metric is missing, or the metadata are not JSON.
         """
+        with self._writing():
+            self._tidy_up()
         newest = self.latest_step()
         if step == newest:
             return False
@@ -123,32 +119,36 @@ class Checkpoints:
                 f"metrics at step {step} lack the primary metric {self._primary_metric!r}; "
                 f"there are: {', '.join(sorted(values)) or 'none'}."
             )
-        leaves = _storable(tree)
-        _check_json(metadata)
-        checksums = _checksums(leaves)
-        self._directory.mkdir(parents=True, exist_ok=True)
-        return self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(leaves),
-                metadata=ocp.args.JsonSave(dict(metadata)),
-                checksums=ocp.args.JsonSave(checksums),
-            ),
-            # An empty dict and not None: Orbax warns on every save without metrics.
-            metrics=values,
-            force=True,
-        )
+        leaves = storable_leaves(tree)
+        record = Record.of(leaves, values, metadata)
+        with self._writing():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            # Known before the old ones are judged, which Orbax does inside the save.
+            self._ledger.add(step, record)
+            return self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(leaves),
+                    record=ocp.args.JsonSave(record.to_json()),
+                ),
+                force=True,
+            )
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no complete checkpoint at all, damaged ones included."""
+        return not self._manager.all_steps()
 
     def latest_step(self) -> int | None:
-        """Returns the newest step, or None if there is no complete checkpoint."""
-        return self._manager.latest_step()
+        """Returns the newest step, or None if there is no complete checkpoint.
+
+        Checkpoints that are known to be damaged do not count.
+        """
+        return max(self._ledger.intact(self._manager.all_steps()), default=None)
 
     def best_step(self) -> int | None:
         """Returns the best step by the primary metric, or None if no checkpoint has it."""
-        step = self._manager.best_step()
-        if step is None or self._primary_metric not in (self._manager.metrics(step) or {}):
-            return None
-        return step
+        return self._ledger.best(self._manager.all_steps())
 
     def find(self, which: Literal["latest", "best"] | int) -> int:
         """Returns the step that is asked for, and says what there is if it does not exist.
@@ -170,7 +170,7 @@ class Checkpoints:
         else:
             step = which if which in steps else None
         if step is None:
-            raise FileNotFoundError(self._nothing_found(which, steps))
+            raise FileNotFoundError(self._ledger.nothing_found(which, steps))
         return step
 
     def restore(self, step: int, abstract_tree: Any, *, partial: bool = False) -> Any:
@@ -194,36 +194,82 @@ class Checkpoints:
         """
         self.wait()
         step = self.find(step)
+        record = self._ledger.record(step)
         targets = {path: _target(leaf) for path, leaf in flatten(abstract_tree).items()}
-        self._check_tree(step, targets, partial)
-        arguments = {path: _restore_argument(target) for path, target in targets.items()}
-        read = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(
-                    targets, restore_args=arguments, partial_restore=partial
-                ),
-                checksums=ocp.args.JsonRestore(),
-            ),
-        )
-        leaves = {path: read["state"][path] for path in targets}
-        self._check_content(step, leaves, read["checksums"])
+        problems = record.misfits(targets, partial)
+        if problems:
+            raise ValueError(
+                f"checkpoint {step} in {self._directory} does not fit this model:\n"
+                + "\n".join(problems)
+                + "\nUse the config with which it was trained, or another working directory."
+            )
+        try:
+            if jax.process_count() > 1:
+                self._agree_that_it_is_intact(step, targets)
+            leaves = self._read(step, targets, partial)
+            record.check(leaves)
+        except DamagedCheckpointError as error:
+            raise self._ledger.damage(step, str(error)) from error
+        self._ledger.damaged.pop(step, None)
         return jax.tree.unflatten(jax.tree.structure(abstract_tree), list(leaves.values()))
+
+    def restore_intact(
+        self,
+        which: Literal["latest", "best"],
+        abstract_tree: Any,
+        *,
+        partial: bool = False,
+        accept: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> tuple[Any, int]:
+        """Reads the newest or the best checkpoint that is not damaged.
+
+        Each damaged one is passed over with a warning. "best" falls back to the next best, and
+        to the newest where none was validated.
+
+        Args:
+          which: "latest" or "best".
+          abstract_tree: as for ``restore``.
+          partial: as for ``restore``.
+          accept: called with the metadata of a checkpoint before its arrays are read; what it
+            raises is raised.
+
+        Returns:
+          The pytree of arrays, bit for bit as saved, and its step.
+
+        Raises:
+          FileNotFoundError: if there is no complete checkpoint.
+          DamagedCheckpointError: if all are damaged, with what is wrong with each.
+          ValueError: if a checkpoint does not fit ``abstract_tree``, or from ``accept``.
+        """
+        self.wait()
+        order = self._ledger.order(which, self._manager.all_steps())
+        if not order:
+            raise FileNotFoundError(self._ledger.nothing_found("latest", []))
+        for place, step in enumerate(order):
+            try:
+                if accept is not None:
+                    accept(self.restore_metadata(step))
+                tree = self.restore(step, abstract_tree, partial=partial)
+            except DamagedCheckpointError:
+                continue
+            self._ledger.warn(order[:place], step)
+            return tree, step
+        raise DamagedCheckpointError(self._ledger.all_damaged(order))
 
     def restore_metadata(self, step: int) -> dict[str, Any]:
         """Returns the metadata that were saved with ``step``."""
-        self.wait()
         step = self.find(step)
-        arguments = ocp.args.Composite(metadata=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=arguments)["metadata"]
+        return dict(self._ledger.record(step).metadata)
 
     def wait(self) -> None:
         """Waits until everything is written, and raises what went wrong meanwhile."""
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and frees the writing threads."""
-        self._manager.close()
+        with self._writing():
+            self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -234,142 +280,102 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+            return
+        try:
+            self.close()
+        except CheckpointWriteError as second:  # must not hide the first
+            logging.warning("%s", second)
 
-    def _quality(self, metrics: Mapping[str, float]) -> float:
-        value = metrics.get(self._primary_metric, math.nan)
-        return -math.inf if math.isnan(value) else self._sign * value
+    def _open(self) -> None:
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                create=False,
+                preservation_policy=self._ledger,
+                # Only names are read: a damaged file must not stop the directory from opening.
+                lightweight_initialize=True,
+            ),
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(),
+                "record": ocp.JsonCheckpointHandler(filename=RECORD),
+            },
+        )
+        self._ledger.read(self._manager.all_steps())
 
-    def _nothing_found(self, which: str | int, steps: list[int]) -> str:
-        if not self._directory.is_dir():
-            there = "the directory does not exist"
-        elif steps:
-            there = f"it holds the steps {', '.join(map(str, steps))}"
-        else:
-            names = sorted(entry.name for entry in self._directory.iterdir())
-            there = f"it holds {', '.join(names[:_LISTED]) or 'nothing'}"
-            if any(_TEMPORARY in name for name in names):
-                there += f" (a name with {_TEMPORARY} is a save that was interrupted)"
-        if which == "best" and steps:
-            todo = f"none has the metric {self._primary_metric!r}. Ask for the latest instead."
-        else:
-            todo = "Check the working directory, or train first."
-        wanted = f"step {which}" if isinstance(which, int) else f"{which} checkpoint"
-        return f"no {wanted} in {self._directory}: {there}. {todo}"
-
-    def _check_tree(
+    def _read(
         self, step: int, targets: Mapping[str, jax.ShapeDtypeStruct], partial: bool
-    ) -> None:
-        stored = self._manager.item_metadata(step)["state"].tree
-        problems = _listing("not in the checkpoint", targets.keys() - stored.keys())
-        if not partial:
-            problems += _listing("in the checkpoint only", stored.keys() - targets.keys())
-        differing = []
-        for path in targets.keys() & stored.keys():
-            target, there = targets[path], stored[path]
-            if target.shape != tuple(there.shape) or target.dtype != there.dtype:
-                want = f"{target.dtype}{list(target.shape)}"
-                differing.append(f"{path}: {there.dtype}{list(there.shape)}, expected {want}")
-        problems += _listing("of another shape or type", differing)
-        if problems:
-            raise ValueError(
-                f"checkpoint {step} in {self._directory} does not fit this model:\n"
-                + "\n".join(problems)
-                + "\nUse the config with which it was trained, or another working directory."
-            )
-
-    def _check_content(
-        self, step: int, leaves: Mapping[str, Array], stored: Mapping[str, int]
-    ) -> None:
-        found = _checksums(leaves)
-        damaged = [path for path, value in found.items() if value != stored[path]]
-        if damaged:
-            raise ValueError(
-                f"checkpoint {step} in {self._directory} is damaged:\n"
-                + "\n".join(_listing("whose checksum differs from the saved one", damaged))
-                + "\nUse another step; delete this one."
-            )
-
-
-def check_fingerprint(stored: Mapping[str, Any], current: Mapping[str, Any]) -> None:
-    """Raises if a checkpoint was made under another configuration.
-
-    Args:
-      stored: flat config of the checkpoint, dotted key -> value as JSON gives it back.
-      current: flat config of this run; tuples count as lists.
-
-    Raises:
-      ValueError: with every key that differs and both values.
-    """
-    current = json.loads(json.dumps(dict(current)))
-    lines = []
-    for key in sorted(stored.keys() | current.keys()):
-        before = json.dumps(stored[key]) if key in stored else "absent"
-        now = json.dumps(current[key]) if key in current else "absent"
-        if before != now:
-            lines.append(f"  {key}: {before} in the checkpoint, {now} now")
-    if lines:
-        raise ValueError(
-            "fingerprint mismatch: the checkpoint was made with another config:\n"
-            + "\n".join(lines)
-            + "\nSet these keys back, or start in another working directory."
+    ) -> dict[str, Array]:
+        arguments = {path: _restore_argument(target) for path, target in targets.items()}
+        read = or_damage(
+            lambda: self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeRestore(
+                        dict(targets), restore_args=arguments, partial_restore=partial
+                    )
+                ),
+            )["state"]
         )
+        return {path: read[path] for path in targets}
 
+    def _agree_that_it_is_intact(
+        self, step: int, targets: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> None:
+        """Lets the first process read everything before all of them read their parts.
 
-@jax.jit
-def checksum(leaf: Array) -> UInt32[Array, ""]:
-    """Returns a number that changes if one element does, on any sharding.
+        A process that fails alone inside a common read would leave the others waiting for it.
+        """
+        problem = ""
+        if jax.process_index() == 0:
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix="alone"
+            )
+            handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+            try:
+                on_host = ocp.RestoreArgs(restore_type=np.ndarray)
+                arguments = ocp.args.PyTreeRestore(
+                    dict(targets),
+                    restore_args=dict.fromkeys(targets, on_host),
+                    partial_restore=True,
+                )
+                folder = self._ledger.folder(step) / "state"
+                read = or_damage(lambda: handler.restore(folder, args=arguments))
+                self._ledger.record(step).check({path: jnp.asarray(x) for path, x in read.items()})
+            except DamagedCheckpointError as error:
+                problem = str(error)
+        message = np.zeros(_VERDICT_BYTES, np.uint8)
+        encoded = np.frombuffer(problem.encode()[:_VERDICT_BYTES], np.uint8)
+        message[: encoded.size] = encoded
+        told = np.asarray(multihost_utils.broadcast_one_to_all(message)).tobytes()
+        if text := told.rstrip(b"\0").decode(errors="replace"):
+            raise DamagedCheckpointError(text)
 
-    The sum of a bijective hash of (bits, position) modulo 2^32: a sum has no order, so the result
-    does not depend on the devices, and it is computed where the array is.
-    """
-    if leaf.dtype == jnp.bool_:
-        bits = leaf.astype(jnp.uint32)
-    else:
-        unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-        bits = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
-    position = jnp.zeros(leaf.shape, jnp.uint32)
-    for axis, size in enumerate(leaf.shape):
-        position = position * np.uint32(size) + jax.lax.broadcasted_iota(
-            jnp.uint32, leaf.shape, axis
-        )
-    mixed = bits ^ (position * np.uint32(0x9E3779B9))
-    # The finaliser of MurmurHash3. Without it two flipped sign bits would cancel in the sum.
-    mixed = (mixed ^ (mixed >> 16)) * np.uint32(0x85EBCA6B)
-    mixed = (mixed ^ (mixed >> 13)) * np.uint32(0xC2B2AE35)
-    return jnp.sum(mixed ^ (mixed >> 16), dtype=jnp.uint32)
+    def _tidy_up(self) -> None:
+        """Leaves nothing in the way of a save: neither damaged steps nor interrupted ones."""
+        if self._tidy and not self._ledger.damaged:
+            return
+        self._manager.close()
+        if jax.process_index() == 0:
+            self._ledger.tidy_up()
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints tidied up")
+        self._open()
+        self._tidy = True
 
-
-def _checksums(leaves: Mapping[str, Array]) -> dict[str, int]:
-    # One after the other: on several simulated devices, programs that run at the same time wait for
-    # each other's threads.
-    return {path: int(checksum(leaf)) for path, leaf in leaves.items()}
-
-
-def _storable(tree: Any) -> dict[str, Array]:
-    """Returns the flat tree, or raises with every leaf that would not come back as it is."""
-    leaves, problems = {}, []
-    for path, leaf in flatten(tree).items():
-        if not isinstance(leaf, jax.Array | np.ndarray):
-            problems.append(f"{path}: {type(leaf).__name__}; wrap it in an array")
-        elif jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            problems.append(f"{path}: typed random key; pass jax.random.key_data(key)")
-        elif leaf.dtype.itemsize > 4:
-            problems.append(f"{path}: {leaf.dtype}; use 32 bits")
-        elif leaf.size == 0:
-            problems.append(f"{path}: no elements (shape {leaf.shape}); leave it out")
-        else:
-            leaves[path] = jnp.asarray(leaf)
-    if problems:
-        raise ValueError("\n".join(_listing("that cannot be saved", problems)))
-    return leaves
-
-
-def _check_json(metadata: Mapping[str, Any]) -> None:
-    try:
-        json.dumps(dict(metadata))
-    except TypeError as error:
-        raise ValueError(f"checkpoint metadata must be JSON: {error}.") from error
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what the storage layer raises into one message about the whole run."""
+        try:
+            yield
+        except Exception as error:
+            newest = self._ledger.newest_on_disk()
+            kept = "none is complete yet" if newest is None else f"that of step {newest} is kept"
+            raise CheckpointWriteError(
+                f"a checkpoint could not be written to {self._directory}: {brief(error)} "
+                f"({kept}). Make room or mend the storage, and start the same command again."
+            ) from error
 
 
 def _target(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -386,13 +392,3 @@ def _restore_argument(target: jax.ShapeDtypeStruct) -> ocp.ArrayRestoreArgs:
         sharding=target.sharding,
         global_shape=target.shape,
     )
-
-
-def _listing(what: str, lines: Iterable[str]) -> list[str]:
-    ordered = sorted(lines)
-    if not ordered:
-        return []
-    shown = [f"  {line}" for line in ordered[:_LISTED]]
-    if len(ordered) > _LISTED:
-        shown.append(f"  ... and {len(ordered) - _LISTED} more")
-    return [f"{len(ordered)} leaves {what}:", *shown]

@@ -13,6 +13,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from int_ra_jax.common.files import replace_text
+
 # The valid choices of every key that names one; keys that a system does not have are passed over.
 CHOICES: dict[str, tuple[str, ...]] = {
     "model.dtype": ("float32", "bfloat16"),
@@ -28,6 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss.class_weights": ("none", "balanced"),
     "text.speakers": ("prefix", "off"),
     "text.knowledge": ("append", "off"),
+    "data.resize": ("squeeze", "crop"),
     "data.frame": ("first", "middle"),
     "optim.name": ("adam", "adamw"),
     "optim.schedule": ("constant", "cosine", "linear"),
@@ -203,8 +206,7 @@ def total_steps(config: ConfigDict, train_size: int) -> int:
 
 def save(config: ConfigDict, path: Path) -> None:
     """Writes the resolved config as JSON, so that the workdir alone can be evaluated."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config.to_dict(), indent=2, default=list) + "\n")
+    replace_text(path, json.dumps(config.to_dict(), indent=2, default=list) + "\n")
 
 
 def load(workdir: Path) -> ConfigDict:

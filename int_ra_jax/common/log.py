@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import logging as python_logging
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,18 +22,26 @@ import jax
 from absl import logging
 from jax.sharding import Mesh
 
+from int_ra_jax.common.files import replace_text
+
 METRICS_FILE = "metrics.jsonl"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 
 
-def set_up_console() -> None:
-    """Makes the console readable: time and message, and of Orbax only its warnings."""
+def set_up_console(process: int = 0) -> None:
+    """Makes the console readable: time and message, and of Orbax only its warnings.
+
+    Args:
+      process: index of this process; the others than the first say warnings only, with their index.
+    """
     handler = logging.get_absl_handler()
-    handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    who = f"process {process}: " if process else ""
+    handler.setFormatter(python_logging.Formatter(f"%(asctime)s {who}%(message)s", "%H:%M:%S"))
+    # What Orbax logs as errors, a page of traceback each, Checkpoints raises in one line.
     handler.addFilter(
-        lambda record: record.levelno > python_logging.INFO or "orbax" not in record.pathname
+        lambda record: record.levelno == python_logging.WARNING or "orbax" not in record.pathname
     )
-    logging.set_verbosity(logging.INFO)
+    logging.set_verbosity(logging.WARNING if process else logging.INFO)
     # JAX reports each kind of accelerator that is not there.
     python_logging.getLogger("jax").setLevel(python_logging.WARNING)
 
@@ -72,6 +79,7 @@ class MetricLog:
         self._clock = clock
         self._first_step = self._last_step = resume_step or 0
         self._started = self._last_time = clock()
+        self._waited = 0.0
         self._writes = jax.process_index() == 0
         self._events = None
         if not self._writes:
@@ -93,8 +101,9 @@ class MetricLog:
     ) -> None:
         """Records metrics and prints one progress line.
 
-        Adds ``perf/examples_per_sec`` if steps were done since the last call. Reading a value
-        waits for the device: call it every so many steps, not in each.
+        Adds ``perf/examples_per_sec`` and ``perf/input_wait_share``, the share of the time that
+        was spent in ``waiting``, if steps were done since the last call. Reading a value waits for
+        the device: call it every so many steps, not in each.
 
         Args:
           step: updates done.
@@ -118,12 +127,13 @@ class MetricLog:
         if step > self._last_step and now > self._last_time:
             speed = (step - self._last_step) * self._batch_size / (now - self._last_time)
             values["perf/examples_per_sec"] = speed
+            values["perf/input_wait_share"] = self._waited / (now - self._last_time)
             line.append(f"{speed:.4g} ex/s")
         if step > self._first_step:
             done = step - self._first_step
             left = (now - self._started) / done * (self._total_steps - step)
             line.append(f"ETA {_duration(left)}")
-        self._last_step, self._last_time = step, now
+        self._since(step, now)
         self._record(step, values)
         logging.info("%s", " | ".join(line))
 
@@ -133,6 +143,24 @@ class MetricLog:
         before = self._clock()
         yield
         self._last_time += self._clock() - before
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts what is done inside as waiting for the next batch."""
+        before = self._clock()
+        yield
+        self._waited += self._clock() - before
+
+    def first_step(self, step: int, seconds: float) -> None:
+        """Records the time from the start of the run to the end of its first step.
+
+        It is mostly compilation, and is kept out of the examples per second.
+        """
+        if not self._writes:
+            return
+        self._since(step, self._clock())
+        self._record(step, {"perf/first_step_sec": seconds})
+        logging.info("first step done %.1f s after the start", seconds)
 
     def close(self) -> None:
         """Writes what is pending."""
@@ -151,6 +179,9 @@ class MetricLog:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _since(self, step: int, now: float) -> None:
+        self._last_step, self._last_time, self._waited = step, now, 0.0
 
     def _record(self, step: int, values: Mapping[str, float]) -> None:
         wall_time = time.time()
@@ -256,8 +287,10 @@ class Phases:
             spent = self.seconds.get(name, 0.0) + time.monotonic() - start
             self.seconds[name] = round(spent, 2)
             if jax.process_index() == 0:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._path.write_text(json.dumps(self.seconds, indent=2) + "\n", encoding="utf-8")
+                try:
+                    replace_text(self._path, json.dumps(self.seconds, indent=2) + "\n")
+                except OSError as error:  # must not hide what stopped the run
+                    logging.warning("wall times are not on record: %s", error)
 
 
 def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
@@ -350,10 +383,8 @@ def _drop_lines_after(path: Path, step: int | None) -> None:
     if not path.exists():
         return
     kept = [] if step is None else [e for e in _read_lines(path) if e["step"] <= step]
-    # Replaced as a whole, so that a second kill cannot lose the record.
-    temporary = path.with_suffix(".jsonl.tmp")
-    temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    # As a whole, so that a second kill cannot lose the record.
+    replace_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
 def _label(name: str) -> str:

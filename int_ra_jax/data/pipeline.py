@@ -100,7 +100,13 @@ def make_batches(
 
 
 def eval_batches(
-    source: Source, tokenizer: Tokenizer, text: TextConfig, split: str, batch_size: int
+    source: Source,
+    tokenizer: Tokenizer,
+    text: TextConfig,
+    split: str,
+    batch_size: int,
+    host_index: int = 0,
+    host_count: int = 1,
 ) -> Iterator[Batch]:
     """Yields a split once, in order; the last batch is filled with rows that are not valid.
 
@@ -112,20 +118,23 @@ def eval_batches(
       tokenizer: of the text tower.
       text: the section ``config.text``.
       split: "valid" or "test", as a rule.
-      batch_size: B.
+      batch_size: B, conversations of all hosts together; divisible by ``host_count``.
+      host_index: this process, from 0.
+      host_count: number of processes; each yields its own B / host_count rows of every batch.
 
     Returns:
-      Batches of B rows, numpy leaves.
+      Batches of B / host_count rows, numpy leaves.
     """
     size = source.size(split)
-    steps = -(-size // batch_size)
+    steps, share = -(-size // batch_size), batch_size // host_count
 
     def rows(step: Any) -> tuple[Any, Any]:
         from int_ra_jax.data.tensorflow_runtime import tf
 
-        return step * batch_size + tf.range(batch_size, dtype=tf.int64), tf.constant(-1, tf.int64)
+        first = step * batch_size + host_index * share
+        return first + tf.range(share, dtype=tf.int64), tf.constant(-1, tf.int64)
 
-    return _stream(source, tokenizer, text, split, (0, steps), batch_size, rows)
+    return _stream(source, tokenizer, text, split, (0, steps), share, rows)
 
 
 def _stream(
@@ -153,32 +162,47 @@ def _stream(
         context = (leaf[:, : None if width < 0 else width] for leaf in vars(tokens).values())
         return *context, stickers, intentions, example, valid
 
+    failures: list[Exception] = []
+
+    def noted(*arguments: Any) -> tuple[np.ndarray, ...]:
+        try:
+            return assemble(*arguments)
+        except Exception as error:
+            failures.append(error)
+            raise
+
     shapes = [(share, None)] * 3 + [(share,)] * 4
     types = [tf.int32, tf.bool, tf.int32, tf.int32, tf.int32, tf.int32, tf.bool]
 
     @tf.autograph.experimental.do_not_convert
     def load(step: Any) -> tuple[Any, ...]:
         # Not stateful: tf.data may run several calls at once, and still yields them in order.
-        leaves = tf.numpy_function(assemble, rows(step), types, stateful=False)
+        leaves = tf.numpy_function(noted, rows(step), types, stateful=False)
         return tuple(tf.ensure_shape(leaf, s) for leaf, s in zip(leaves, shapes, strict=True))
 
     loaded = tf.data.Dataset.range(*steps).map(
         load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    stream = _batches(loaded.prefetch(tf.data.AUTOTUNE))
+    stream = _batches(loaded.prefetch(tf.data.AUTOTUNE), failures)
     _open_streams.add(stream)
     return stream
 
 
-def _batches(dataset: Any) -> Generator[Batch, None, None]:
-    for ids, mask, type_ids, sticker, intention, example, valid in dataset.as_numpy_iterator():
-        yield Batch(
-            context=Tokens(ids=ids, mask=mask, type_ids=type_ids),
-            sticker=sticker,
-            intention=intention,
-            example=example,
-            valid=valid,
-        )
+def _batches(dataset: Any, failures: list[Exception]) -> Generator[Batch, None, None]:
+    try:
+        for ids, mask, type_ids, sticker, intention, example, valid in dataset.as_numpy_iterator():
+            yield Batch(
+                context=Tokens(ids=ids, mask=mask, type_ids=type_ids),
+                sticker=sticker,
+                intention=intention,
+                example=example,
+                valid=valid,
+            )
+    except Exception:
+        if not failures:
+            raise
+        # As it was raised in tf.data's thread, and not what tf.data makes of it.
+        raise failures[0] from None
 
 
 def measure(
@@ -211,6 +235,7 @@ def gallery_bank(
     image_size: int,
     attribute_tokens: int,
     frame: str = "first",
+    resize: str = "squeeze",
 ) -> Bank:
     """Decodes and tokenises the gallery, once for a whole run.
 
@@ -220,6 +245,7 @@ def gallery_bank(
       image_size: S, pixels.
       attribute_tokens: A.
       frame: of animated stickers; see ``images.load_pixels``.
+      resize: how a sticker becomes a square; likewise.
 
     Returns:
       A Bank of the N stickers, numpy leaves. Its intentions are those of the training
@@ -229,7 +255,7 @@ def gallery_bank(
     pixels = np.empty((count, image_size, image_size, 3), np.uint8)
 
     def load(row: int) -> None:
-        pixels[row] = images.load_pixels(source.image(row), image_size, frame)
+        pixels[row] = images.load_pixels(source.image(row), image_size, frame, resize)
 
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
         for done, _ in enumerate(pool.map(load, range(count)), start=1):

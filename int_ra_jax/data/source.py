@@ -24,6 +24,10 @@ class Records(Protocol):
     def __getitem__(self, record_key: int) -> Mapping[str, Any]: ...
 
 
+class UnreadableRecordsError(OSError):
+    """Built records are damaged or gone; the message names the files and the remedy."""
+
+
 class Source:
     """A built data set: conversations by split and row, and the gallery.
 

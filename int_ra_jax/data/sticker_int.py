@@ -7,17 +7,19 @@ that changed is another configuration, so nothing stale is ever read.
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from absl import logging
+from array_record.python.array_record_module import ArrayRecordReader
 
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import PreparedDirectory
-from int_ra_jax.data.source import Source
+from int_ra_jax.data.source import Source, UnreadableRecordsError
 from int_ra_jax.data.tensorflow_runtime import tf, tfds
 from int_ra_jax.data.validation import read_prepared
 
@@ -67,6 +69,7 @@ class StickerInt(tfds.core.GeneratorBasedBuilder):
             "has_knowledge": known,
             "info": dict(prepared.info),
         }
+        metadata["seal"] = _seal(metadata)
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"{self.builder_config.kind} of {prepared.info['name']}",
@@ -123,6 +126,7 @@ def prepare(prepared_dir: str | Path, data_dir: str | Path) -> Source:
     Raises:
       FileNotFoundError: if ``prepared_dir`` does not exist.
       PreparedDataError: once, with every problem of the directory.
+      UnreadableRecordsError: if the records are there and damaged, with every file.
     """
     prepared_dir = Path(prepared_dir)
     if not prepared_dir.is_dir():
@@ -142,6 +146,7 @@ def open_records(data_dir: str | Path, content_hash: str) -> Source:
 
     Raises:
       FileNotFoundError: if these records are not there.
+      UnreadableRecordsError: if they are damaged, with every file.
     """
     builders = _records(Path(data_dir), content_hash)
     if builders is None:
@@ -152,13 +157,94 @@ def open_records(data_dir: str | Path, content_hash: str) -> Source:
     return _opened(builders)
 
 
+class _Shards:
+    """The records of one split, where whatever is wrong with a file is said of that file.
+
+    ArrayRecord hashes every chunk, so that flipped bytes are found when they are read; but a file
+    that was cut short reads as one of fewer records, and what is missing as empty ones.
+    """
+
+    def __init__(self, builder: Any, split: str) -> None:
+        self._files = builder.info.splits[split].file_instructions
+        self._split = split
+        self._records = builder.as_data_source(split=split)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, record_key: int) -> Mapping[str, Any]:
+        try:
+            record: Mapping[str, Any] = self._records[record_key]
+        except RuntimeError as error:
+            raise self._unreadable(record_key, _first_line(error)) from error
+        if any(value is None for value in record.values()):
+            raise self._unreadable(record_key, "it is empty")
+        return record
+
+    def problems(self) -> list[str]:
+        """Opens every file, and describes those that do not hold the records they should."""
+        found = []
+        for file in self._files:
+            try:
+                reader = ArrayRecordReader(str(file.filename))
+                count = reader.num_records()
+                reader.close()
+            except RuntimeError as error:
+                found.append(f"{file.filename}: {_first_line(error)}")
+                continue
+            if count != file.examples_in_shard:
+                found.append(f"{file.filename}: {count} records, not {file.examples_in_shard}")
+        return found
+
+    def _unreadable(self, row: int, reason: str) -> UnreadableRecordsError:
+        rest = row
+        for file in self._files:
+            if rest < file.take:
+                break
+            rest -= file.take
+        return _unreadable([f"{file.filename}: record {row} of {self._split}: {reason}"])
+
+
 def _opened(builders: Mapping[str, Any]) -> Source:
-    conversations, gallery = builders[CONVERSATIONS], builders[GALLERY]
-    return Source(
-        splits={split: conversations.as_data_source(split=split) for split in schema.SPLITS},
-        gallery=gallery.as_data_source(split=GALLERY),
-        metadata=conversations.info.metadata,
+    problems: list[str] = []
+    shards: dict[str, _Shards] = {}
+    for kind, splits in ((CONVERSATIONS, schema.SPLITS), (GALLERY, (GALLERY,))):
+        builder = builders[kind]
+        try:
+            shards |= {split: _Shards(builder, split) for split in splits}
+            metadata = dict(builder.info.metadata or {})
+            if metadata.pop("seal", None) != _seal(metadata):
+                raise ValueError("the content of metadata.json does not fit its hash")
+        except Exception as error:  # tfds has no error of its own for damaged files
+            problems.append(_about_description(Path(builder.data_dir), error))
+    problems += [line for one in shards.values() for line in one.problems()]
+    if problems:
+        raise _unreadable(problems)
+    gallery = shards.pop(GALLERY)
+    return Source(splits=shards, gallery=gallery, metadata=builders[CONVERSATIONS].info.metadata)
+
+
+def _about_description(folder: Path, error: Exception) -> str:
+    return f"{folder / '*.json'}: {_first_line(error)}"
+
+
+def _seal(metadata: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
+
+
+def _unreadable(problems: Sequence[str]) -> UnreadableRecordsError:
+    folders = sorted({str(Path(line.split(": ")[0]).parent) for line in problems})
+    return UnreadableRecordsError(
+        "records of the data set cannot be read:\n"
+        + "\n".join(f"  {line}" for line in problems)
+        + f"\nDelete {' and '.join(folders)} and start the training command again: it builds them "
+        "anew from config.data.prepared_dir, and goes on from the newest checkpoint."
     )
+
+
+def _first_line(error: Exception) -> str:
+    # ArrayRecord names the file again, or says nothing at all.
+    return str(error).split("; opening ")[0].partition("\n")[0] or "it is cut short or damaged"
 
 
 def _built(prepared_dir: Path, data_dir: Path) -> dict[str, Any] | None:
@@ -180,7 +266,10 @@ def _records(data_dir: Path, content_hash: str) -> dict[str, Any] | None:
         folder = configured / str(StickerInt.VERSION)
         if not (folder / "dataset_info.json").is_file():
             return None
-        builders[kind] = tfds.builder_from_directory(folder)
+        try:
+            builders[kind] = tfds.builder_from_directory(folder)
+        except Exception as error:
+            raise _unreadable([_about_description(folder, error)]) from error
     return builders
 
 

@@ -11,6 +11,7 @@ from absl import logging
 from jaxtyping import Float
 
 from int_ra_jax.common import params as parameter_paths
+from int_ra_jax.common.hosts import Placement
 from int_ra_jax.common.log import METRICS_FILE, Phases, read_metrics, versions
 from int_ra_jax.common.types import Context
 from int_ra_jax.data.schema import Conversation
@@ -50,13 +51,16 @@ EXPLANATIONS = {
 }
 
 
-def evaluate(run: Run, params: Params, step: int) -> ReportData:
+def evaluate(run: Run, params: Params, step: int, placement: Placement | None = None) -> ReportData:
     """Evaluates a run on ``config.eval.split`` and writes WORKDIR/eval/.
+
+    Several processes encode their own rows each; all judge, and the first one writes.
 
     Args:
       run: the open workdir.
       params: parameters to evaluate.
       step: the checkpoint's step.
+      placement: on which devices to encode; the first one by default.
 
     Returns:
       What the report shows; report.json, per_query.jsonl, pr_curve.csv and report.html are
@@ -64,7 +68,7 @@ def evaluate(run: Run, params: Params, step: int) -> ReportData:
     """
     phases = Phases(run.workdir)
     split, directory = run.config.eval.split, run.workdir / "eval"
-    encoder = Encoder(run)
+    encoder = Encoder(run, placement=placement)
     with phases("evaluation: encode"):
         judged = judge(run, split, run.config.eval.protocol)
         contexts = encoder.contexts(params, split)
@@ -82,7 +86,8 @@ def evaluate(run: Run, params: Params, step: int) -> ReportData:
         data = _report_data(
             run, judged, contexts, tables, systems, differences, drawn, step, phases
         )
-        _write(directory, run, judged, contexts, rows, data)
+        if jax.process_index() == 0:
+            _write(directory, run, judged, contexts, rows, data)
     logging.info("report: %s", directory / "report.html")
     return data
 

@@ -10,22 +10,29 @@ tokenizer and the shapes of both towers.
 import dataclasses
 import difflib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
 
 from int_ra_jax.common import config as configuration
-from int_ra_jax.common.checkpoint import Checkpoints, check_fingerprint
+from int_ra_jax.common import hosts
+from int_ra_jax.common.checkpoint import Checkpoints
+from int_ra_jax.common.checkpoint_record import check_fingerprint
+from int_ra_jax.common.files import replace_text
+from int_ra_jax.common.params import flatten, matching
 from int_ra_jax.common.sources import resolve_directory
 from int_ra_jax.common.types import Bank, Labels
 from int_ra_jax.data import pipeline, sticker_int, text
 from int_ra_jax.data.source import Source
+from int_ra_jax.data.tokenizer import Tokenizer, load_tokenizer, train_wordpiece
 from int_ra_jax.models import interface, registry
 from int_ra_jax.models.bert import BertConfig
 from int_ra_jax.models.clip_vision import ClipVisionConfig
@@ -51,7 +58,7 @@ class Run:
     workdir: Path
     config: ConfigDict
     source: Source
-    tokenizer: text.Tokenizer
+    tokenizer: Tokenizer
     facts: registry.Facts
     graphdef: nnx.GraphDef
     abstract_params: interface.Params
@@ -65,6 +72,7 @@ class Run:
             self.config.data.image_size,
             self.config.text.attribute_tokens,
             self.config.data.frame,
+            self.config.data.resize,
         )
 
     @cached_property
@@ -90,7 +98,8 @@ class Run:
     def restore_best(self, target: interface.Params | None = None) -> tuple[interface.Params, int]:
         """Returns the parameters of the best checkpoint by validation mAP, and their step.
 
-        Falls back to the newest one where no checkpoint was validated yet.
+        Where the run keeps a running average, the averaged ones. Falls back to the newest
+        checkpoint where none was validated yet, and past a damaged one to the next best.
 
         Args:
           target: abstract parameters to read into, with their shardings; by default this run's
@@ -101,20 +110,32 @@ class Run:
           ValueError: if the checkpoint was made under another configuration, or does not fit
             ``target``.
         """
-        wanted = {"params": self.abstract_params if target is None else target}
+        target = self.abstract_params if target is None else target
+        averaged = self.trainable if self.config.train.ema_decay else frozenset()
+        wanted = {
+            f"ema/{path}" if path in averaged else f"params/{path}": leaf
+            for path, leaf in flatten(target).items()
+        }
         with self.checkpoints() as checkpoints:
-            best = checkpoints.best_step()
-            step = checkpoints.find("latest" if best is None else best)
-            self.check(checkpoints, step)
-            restored = checkpoints.restore(step, wanted, partial=True)
-            logging.info("restored the %s checkpoint, step %d", "newest" if best is None else
-                         "best", step)  # fmt: skip
-        return restored["params"], step
+            restored, step = checkpoints.restore_intact(
+                "best", wanted, partial=True, accept=self.check
+            )
+            which = "best" if step == checkpoints.best_step() else "newest"
+        logging.info("restored the %s checkpoint, step %d", which, step)
+        leaves = [restored[name] for name in wanted]
+        return jax.tree.unflatten(jax.tree.structure(target), leaves), step
 
-    def check(self, checkpoints: Checkpoints, step: int) -> None:
+    @property
+    def trainable(self) -> frozenset[str]:
+        """Paths of the parameters that are not frozen."""
+        system = interface.merge(self.graphdef, self.abstract_params)
+        frozen = (*self.config.optim.frozen, *system.frozen_patterns())
+        paths = flatten(self.abstract_params).keys()
+        return frozenset(paths - matching(self.abstract_params, frozen))
+
+    def check(self, metadata: Mapping[str, Any]) -> None:
         """Raises if a checkpoint was made under another configuration or on other data."""
-        stored = checkpoints.restore_metadata(step)["fingerprint"]
-        check_fingerprint(stored, self.fingerprint)
+        check_fingerprint(metadata["fingerprint"], self.fingerprint)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -128,6 +149,8 @@ class Run:
 def create(config: ConfigDict, workdir: Path) -> Run:
     """Creates a workdir, or checks that it belongs to this config, and opens it.
 
+    With several processes the first one creates, on a filesystem that all of them see.
+
     Args:
       config: validated configuration; ``data.prepared_dir`` is read here and never again.
       workdir: created if missing.
@@ -136,25 +159,7 @@ def create(config: ConfigDict, workdir: Path) -> Run:
       FileNotFoundError: if the prepared directory or a tower's directory does not exist.
       ValueError: if the workdir holds a run of another configuration.
     """
-    path = workdir / "config.json"
-    if path.is_file():
-        stored = configuration.fingerprint(configuration.load(workdir))
-        _check_same_run(stored, configuration.fingerprint(config), workdir)
-    _check_prepared(config.data.prepared_dir)
-    for tower in (config.model.text, config.model.image):
-        if tower.source:  # a missing tower is an error before anything is built
-            resolve_directory(tower.source)
-    records = Path(config.data.tfds_dir) if config.data.tfds_dir else workdir / "tfds"
-    source = sticker_int.prepare(config.data.prepared_dir, records)
-    if path.is_file():
-        _check_same_data(source, config.data.prepared_dir, workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    # Records inside the workdir are not named: it may move.
-    place = str(records.absolute()) if config.data.tfds_dir else ""
-    description = {"content_hash": source.content_hash, "tfds_dir": place}
-    (workdir / "data.json").write_text(json.dumps(description, indent=2) + "\n")
-    _write_towers(config, source, workdir / "towers")
-    configuration.save(config, path)
+    source = hosts.first_alone(lambda: _write(config, workdir))
     return open_run(workdir, source)
 
 
@@ -182,8 +187,32 @@ def open_run(workdir: Path, source: Source | None = None) -> Run:
         intention_counts=tuple(np.bincount(intentions, minlength=len(source.intentions)).tolist()),
     )
     graphdef, abstract = registry.abstract(config, facts)
-    tokenizer = text.load_tokenizer(str(towers / "text"))
+    tokenizer = load_tokenizer(str(towers / "text"))
     return Run(workdir, config, source, tokenizer, facts, graphdef, abstract)
+
+
+def _write(config: ConfigDict, workdir: Path) -> Source:
+    """Writes all of a workdir that does not change while training, and returns its data set."""
+    path = workdir / "config.json"
+    if path.is_file():
+        stored = configuration.fingerprint(configuration.load(workdir))
+        _check_same_run(stored, configuration.fingerprint(config), workdir)
+    _check_prepared(config.data.prepared_dir)
+    for tower in (config.model.text, config.model.image):
+        if tower.source:  # a missing tower is an error before anything is built
+            resolve_directory(tower.source)
+    records = Path(config.data.tfds_dir) if config.data.tfds_dir else workdir / "tfds"
+    source = sticker_int.prepare(config.data.prepared_dir, records)
+    if path.is_file():
+        _check_same_data(source, config.data.prepared_dir, workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    # Records inside the workdir are not named: it may move.
+    place = str(records.absolute()) if config.data.tfds_dir else ""
+    description = {"content_hash": source.content_hash, "tfds_dir": place}
+    replace_text(workdir / "data.json", json.dumps(description, indent=2) + "\n")
+    _write_towers(config, source, workdir / "towers")
+    configuration.save(config, path)
+    return source
 
 
 def _write_towers(config: ConfigDict, source: Source, towers: Path) -> None:
@@ -192,14 +221,15 @@ def _write_towers(config: ConfigDict, source: Source, towers: Path) -> None:
     (towers / "image").mkdir(parents=True, exist_ok=True)
     names, image_names = config.model.text, config.model.image
     if names.source:
-        text.load_tokenizer(names.source).save(towers / "text")
+        load_tokenizer(names.source).save(towers / "text")
         text_shape = load_tower_config(names.source, "text")
+        _check_vocabulary(names.source, towers / "text", text_shape)
     else:
         if not (towers / "text" / "tokenizer.json").is_file():
             texts = list(pipeline.training_texts(source))
-            text.train_wordpiece(texts, towers / "text", names.vocabulary)
+            train_wordpiece(texts, towers / "text", names.vocabulary)
         text_shape = BertConfig(
-            vocab_size=text.load_tokenizer(str(towers / "text")).vocab_size,
+            vocab_size=load_tokenizer(str(towers / "text")).vocab_size,
             hidden_size=names.width,
             num_hidden_layers=names.layers,
             num_attention_heads=names.heads,
@@ -223,7 +253,16 @@ def _write_towers(config: ConfigDict, source: Source, towers: Path) -> None:
         ("image", "clip_vision_model", image_shape),
     ):
         described = {"model_type": model_type, **dataclasses.asdict(shape)}
-        (towers / kind / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+        replace_text(towers / kind / "config.json", json.dumps(described, indent=2) + "\n")
+
+
+def _check_vocabulary(source: str, tower: Path, shape: BertConfig) -> None:
+    entries = load_tokenizer(str(tower)).vocab_size
+    if entries > shape.vocab_size:  # an id outside the table would give NaN
+        raise ValueError(
+            f"{source}: the tokenizer has {entries} entries and the tower {shape.vocab_size} rows; "
+            "their files are of different models."
+        )
 
 
 def _check_prepared(directory: str) -> None:

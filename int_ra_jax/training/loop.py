@@ -4,11 +4,14 @@ Start order, logged: the workdir's newest complete checkpoint > checkpoint.resum
 towers > random. A batch is f(seed, step), so a killed run continues with the same bits.
 """
 
+import contextlib
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
@@ -16,11 +19,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from int_ra_jax.common import config as configuration
+from int_ra_jax.common import hosts
 from int_ra_jax.common.checkpoint import Checkpoints
 from int_ra_jax.common.log import MetricLog, Phases, log_start
-from int_ra_jax.common.params import flatten
+from int_ra_jax.common.params import flatten, replace_leaves
 from int_ra_jax.common.types import Batch, Resident
 from int_ra_jax.data import pipeline
+from int_ra_jax.data.order import Buckets
+from int_ra_jax.data.text import Truncation, context_length
 from int_ra_jax.evaluation import run as runs
 from int_ra_jax.evaluation.encode import Encoder
 from int_ra_jax.evaluation.judge import judge, validate
@@ -29,6 +35,7 @@ from int_ra_jax.models import registry
 from int_ra_jax.models.interface import Params, merge, split
 from int_ra_jax.models.pretrained import load_image_tower, load_text_tower
 from int_ra_jax.training import optim, resident, sharding
+from int_ra_jax.training.execution import PROFILE, ProfileWindow, kept_programs
 from int_ra_jax.training.preemption import PreemptionGuard
 from int_ra_jax.training.state import TrainState, create
 from int_ra_jax.training.step import TrainStep, make_train_step
@@ -52,6 +59,8 @@ class Trainer:
     train_step: TrainStep
     abstract_state: TrainState
     encoder: Encoder
+    truncation: Truncation
+    buckets: Buckets | None = None
     resident: Resident | None = None
 
     @property
@@ -60,9 +69,16 @@ class Trainer:
         negatives = merge(self.run.graphdef, self.run.abstract_params).negatives
         return bool(negatives.bank and not negatives.live)
 
+    @property
+    def placement(self) -> hosts.Placement:
+        """Where batches lie, and which of their rows this process reads."""
+        return sharding.placement(self.mesh)
+
 
 def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Trains a system until its epochs, ``train.max_steps`` or a SIGTERM, and saves.
+
+    Several processes call it together, each with its own devices; all return the same.
 
     Args:
       config: validated configuration.
@@ -76,6 +92,11 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
         of it; the last good checkpoint stays.
       ValueError: if the workdir or a checkpoint belongs to another configuration.
     """
+    with kept_programs(config.train.compilation_cache, workdir):
+        return _train(config, workdir, time.monotonic())
+
+
+def _train(config: ConfigDict, workdir: Path, began: float) -> dict[str, float]:
     phases = Phases(workdir)
     with phases("data and towers"):
         trainer = prepare(config, workdir)
@@ -84,36 +105,51 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
         with phases("parameters"):
             state, resumed = start(trainer, checkpoints)
         with phases("cache of frozen layers"):
-            trainer.resident = resident.build(run, state.params, sharding.replicated(trainer.mesh))
-            trainer.encoder = Encoder(run, trainer.resident.bank, trainer.resident.labels)
+            placement = trainer.placement
+            kept = trainer.resident = resident.build(run, state.params, placement)
+            trainer.encoder = Encoder(run, kept.bank, kept.labels, placement)
             judged = judge(run, "valid", "multi")  # whatever eval.protocol is: no test label
             hidden = resident.hidden(trainer.encoder, state.params, config, "valid")
         first = int(state.step)
         stop = min(trainer.total_steps, config.train.max_steps or trainer.total_steps)
         batches = pipeline.make_batches(
             run.source, run.tokenizer, config.text, "train", config.train.batch_size,
-            config.seed, first, jax.process_index(), jax.process_count(),
+            config.seed, first, placement.share, placement.shares, trainer.buckets,
         )  # fmt: skip
         eval_steps = config.train.eval_steps or stop
         save_steps = config.checkpoint.steps or eval_steps
         refresh_steps = merge(run.graphdef, run.abstract_params).negatives.refresh_steps
         results: dict[str, float] = {}
-        with phases("training and validation"), MetricLog(
-            workdir, stop, batch_size=config.train.batch_size,
-            resume_step=first if resumed else None, tensorboard=config.log.tensorboard,
-        ) as log:  # fmt: skip
+        with (
+            phases("training and validation"),
+            MetricLog(
+                workdir, stop, batch_size=config.train.batch_size,
+                resume_step=first if resumed else None, tensorboard=config.log.tensorboard,
+            ) as log,
+            ProfileWindow(config.log.profile_steps, workdir / PROFILE) as profile,
+        ):  # fmt: skip
+
+            def fetch() -> Batch:
+                with log.waiting():
+                    batch = next(batches)
+                return place(batch, trainer.mesh)
+
+            upcoming = fetch() if first < stop else None
             for step in range(first + 1, stop + 1):
                 if trainer.stale and (step - 1) % refresh_steps == 0:
                     state = refresh(trainer, state)
-                state, metrics = trainer.train_step(
-                    state, place(next(batches), trainer.mesh), trainer.resident
-                )
+                profile.before(step)
+                state, metrics = trainer.train_step(state, upcoming, trainer.resident)
                 norms = metrics.pop("leaf_gradient_norms")
+                if step < stop:  # while the device works on this one
+                    upcoming = fetch()
+                profile.after(step, metrics)
                 if step == first + 1:
                     warn_without_gradient(norms)
+                    log.first_step(step, time.monotonic() - began)
                 validated = None
                 # Read once: a signal that arrives from here on is the next step's.
-                interrupted = guard.requested
+                interrupted = guard.agreed(step)
                 last = step == stop or interrupted
                 if step % config.train.log_steps == 0 or last:
                     check_finite(state, checkpoints)
@@ -122,7 +158,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
                     check_finite(state, checkpoints)
                     with log.untimed():
                         validated = results = validate(
-                            trainer.encoder, state.params, judged, "valid", hidden
+                            trainer.encoder, state.evaluated_params, judged, "valid", hidden
                         )
                     named = {f"valid/retrieval/{k}": v for k, v in validated.items()}
                     log.write(step, named, show=tuple(named))
@@ -151,8 +187,10 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
     negatives = system.negatives
     stale = negatives.bank and not negatives.live
     bank_shape = (len(run.source.stickers), config.model.joint_width) if stale else None
+    averaged = info.trainable if config.train.ema_decay else frozenset()
     abstract = jax.eval_shape(
-        lambda params: create(params, optimizer, config.seed, bank_shape), run.abstract_params
+        lambda params: create(params, optimizer, config.seed, bank_shape, averaged),
+        run.abstract_params,
     )
     shardings = sharding.state_shardings(abstract, mesh)
     abstract = jax.tree.map(
@@ -160,38 +198,41 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
         abstract, shardings,
     )  # fmt: skip
     step = jax.jit(
-        make_train_step(run.graphdef, optimizer, info.trainable),
+        make_train_step(
+            run.graphdef, optimizer, info.trainable,
+            micro_batches=config.train.micro_batches, ema_decay=config.train.ema_decay,
+        ),
         in_shardings=(shardings, sharding.batch_sharding(mesh), sharding.replicated(mesh)),
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
-    )
-    return Trainer(run, mesh, total_steps, optimizer, info.trainable, step, abstract, Encoder(run))
+    )  # fmt: skip
+    lengths, truncation = pipeline.measure(run.source, run.tokenizer, config.text, "train")
+    buckets = None
+    if config.train.bucket_tokens:
+        widest = context_length(config.text, run.source.has_knowledge)
+        multiple, window = config.train.bucket_tokens, config.train.bucket_batches
+        buckets = Buckets(lengths, multiple=multiple, window=window, widest=widest)
+    encoder = Encoder(run, placement=sharding.placement(mesh))
+    return Trainer(
+        run, mesh, total_steps, optimizer, info.trainable, step, abstract, encoder, truncation,
+        buckets,
+    )  # fmt: skip
 
 
 def start(trainer: Trainer, checkpoints: Checkpoints) -> tuple[TrainState, bool]:
     """Returns the first state and whether it continues a run; logs where it came from."""
     run, config = trainer.run, trainer.run.config
-    newest = checkpoints.latest_step()
-    resumed = newest is not None
-    if newest is not None:
-        run.check(checkpoints, newest)
-        state = checkpoints.restore(newest, trainer.abstract_state)
-        origin = f"checkpoint of step {newest} in {run.workdir}"
+    resumed = not checkpoints.empty
+    if resumed:
+        state, step = checkpoints.restore_intact("latest", trainer.abstract_state, accept=run.check)
+        origin = f"checkpoint of step {step} in {run.workdir}"
     elif config.checkpoint.resume_from:
         other = runs.open_run(Path(config.checkpoint.resume_from))
         params, step = other.restore_best(trainer.abstract_state.params)
         state, origin = _new(trainer, params), f"{config.checkpoint.resume_from}, step {step}"
     else:
-        params = jax.jit(lambda: registry.initialise(config, run.facts))()
-        origins = []
-        if config.model.text.source:
-            params["text"] = split(load_text_tower(config.model.text.source))[1]
-            origins.append(f"text tower {config.model.text.source}")
-        if config.model.image.source:
-            tower = load_image_tower(config.model.image.source, image_size=config.data.image_size)
-            params["image"] = split(tower)[1]
-            origins.append(f"image tower {config.model.image.source}")
-        state, origin = _new(trainer, params), " and ".join([*origins, "random for the rest"])
+        params, origin = initial_params(trainer)
+        state = _new(trainer, params)
     sizes = {path: int(np.prod(leaf.shape)) for path, leaf in flatten(state.params).items()}
     trained = sum(size for path, size in sizes.items() if path in trainer.trainable)
     log_start(
@@ -199,9 +240,33 @@ def start(trainer: Trainer, checkpoints: Checkpoints) -> tuple[TrainState, bool]
         batch_size=config.train.batch_size,
         total_steps=trainer.total_steps,
         parameters={"all": (sum(sizes.values()), trained)},
-        notes={"starts from": origin, **_data_notes(run)},
+        notes={"starts from": origin, **_data_notes(run, trainer.truncation)},
     )
     return state, resumed
+
+
+def initial_params(trainer: Trainer) -> tuple[Params, str]:
+    """Returns random parameters, with the pretrained towers' in their place, and their origin.
+
+    What a checkpoint lacks, such as the low-rank updates of a tower, stays as it was drawn. Each
+    array is created, or read from host memory, in the parts that the devices hold.
+    """
+    run, config = trainer.run, trainer.run.config
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract_state.params)
+    params = sharding.create_sharded(lambda: registry.initialise(config, run.facts), shardings)
+    where, loaded, origins = flatten(shardings), {}, []
+    text, image, size = config.model.text.source, config.model.image.source, config.data.image_size
+    for name, source, load in (
+        ("text", text, load_text_tower),
+        ("image", image, lambda source: load_image_tower(source, image_size=size)),
+    ):
+        if not source:
+            continue
+        with _in_host_memory():
+            leaves = flatten({name: split(load(source))[1]})
+        loaded |= {path: hosts.put(np.asarray(leaf), where[path]) for path, leaf in leaves.items()}
+        origins.append(f"{name} tower {source}")
+    return replace_leaves(params, loaded), " and ".join([*origins, "random for the rest"])
 
 
 def refresh(trainer: Trainer, state: TrainState) -> TrainState:
@@ -212,9 +277,8 @@ def refresh(trainer: Trainer, state: TrainState) -> TrainState:
 
 
 def place(batch: Batch, mesh: Mesh) -> Batch:
-    """Puts this host's rows of a batch where the step wants them."""
-    where = sharding.batch_sharding(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), batch)
+    """Puts this process's rows of a batch where the step wants them."""
+    return sharding.placement(mesh).place(batch)
 
 
 def save(
@@ -256,16 +320,24 @@ def _new(trainer: Trainer, params: Params) -> TrainState:
     bank_shape = None if shape is None else tuple(shape.shape)
     seed = trainer.run.config.seed
     shardings = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract_state)
-    # Copied: the state is donated to the first step, and must not alias the caller's arrays.
-    params = jax.device_put(params, shardings.params, may_alias=False)
-    return jax.jit(
-        lambda params: create(params, trainer.optimizer, seed, bank_shape),
-        out_shardings=shardings,
-    )(params)
+    averaged = trainer.trainable if trainer.run.config.train.ema_decay else frozenset()
+
+    def new(params: Params) -> TrainState:
+        # Copied: the state is donated to the first step, and must not alias the caller's arrays.
+        copied = jax.tree.map(jnp.copy, params)
+        return create(copied, trainer.optimizer, seed, bank_shape, averaged)
+
+    return jax.jit(new, out_shardings=shardings)(params)
 
 
-def _data_notes(run: Run) -> dict[str, Any]:
-    _, cut = pipeline.measure(run.source, run.tokenizer, run.config.text, "train")
+def _in_host_memory() -> Any:
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS names accelerators only
+        return contextlib.nullcontext()
+
+
+def _data_notes(run: Run, cut: Truncation) -> dict[str, Any]:
     knowledge = "present" if run.source.has_knowledge else "none in this data set"
     return {
         "data": f"{run.source.name}: {run.source.size('train')} training conversations, "

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jax.sharding import Sharding
 from ml_collections import ConfigDict
 
+from int_ra_jax.common.hosts import Placement
 from int_ra_jax.common.types import Resident, Tokens
 from int_ra_jax.data.text import context_length
 from int_ra_jax.evaluation.encode import Encoder
@@ -19,7 +19,7 @@ from int_ra_jax.models.interface import Params, merge
 _CHUNK = 64  # rows encoded at once
 
 
-def build(run: Run, params: Params, sharding: Sharding) -> Resident:
+def build(run: Run, params: Params, placement: Placement) -> Resident:
     """Returns the gallery, the names and, where layers are frozen and cached, their output.
 
     Frozen layers see the same inputs in every epoch, so their output is computed once: with a
@@ -28,12 +28,12 @@ def build(run: Run, params: Params, sharding: Sharding) -> Resident:
     Args:
       run: the open workdir.
       params: parameters; only the frozen ones are read.
-      sharding: of everything returned, replicated as a rule.
+      placement: everything returned lies in full on each of its devices, computed there together.
 
     Raises:
       ValueError: if the cache of the conversations would exceed ``train.cache_limit_gib``.
     """
-    bank, labels = jax.device_put((run.bank, run.labels), sharding)
+    bank, labels = placement.everywhere((run.bank, run.labels))
     if not run.config.train.cache_frozen:
         return Resident(bank, labels)
     shape = jax.eval_shape(
@@ -44,13 +44,16 @@ def build(run: Run, params: Params, sharding: Sharding) -> Resident:
     context_hidden = None
     if shape is not None:
         _check_size(run, shape.shape[-1], shape.dtype.itemsize)
-        labels = dataclasses.replace(labels, hidden=_texts(run, params, run.labels.tokens))
-        bank = dataclasses.replace(bank, attribute_hidden=_texts(run, params, run.bank.attributes))
-        context_hidden = hidden(Encoder(run, bank, labels), params, run.config, "train")
-    images = _in_chunks(run, params, "hidden_image", run.bank.pixels)
+        names = _texts(run, params, run.labels.tokens, placement)
+        labels = dataclasses.replace(labels, hidden=names)
+        attributes = _texts(run, params, run.bank.attributes, placement)
+        bank = dataclasses.replace(bank, attribute_hidden=attributes)
+        encoder = Encoder(run, bank, labels, placement)
+        context_hidden = hidden(encoder, params, run.config, "train")
+    images = _in_chunks(run, params, "hidden_image", run.bank.pixels, placement)
     if images is not None:
         bank = dataclasses.replace(bank, image_hidden=images, pixels=None)
-    return jax.device_put(Resident(bank, labels, context_hidden), sharding)
+    return Resident(bank, labels, context_hidden)
 
 
 def hidden(encoder: Encoder, params: Params, config: ConfigDict, split: str) -> jax.Array | None:
@@ -58,20 +61,27 @@ def hidden(encoder: Encoder, params: Params, config: ConfigDict, split: str) -> 
     return encoder.hidden(params, split) if config.train.cache_frozen else None
 
 
-def _texts(run: Run, params: Params, tokens: Tokens) -> jax.Array:
-    hidden = _in_chunks(run, params, "hidden_text", tokens)
+def _texts(run: Run, params: Params, tokens: Tokens, placement: Placement) -> jax.Array:
+    hidden = _in_chunks(run, params, "hidden_text", tokens, placement)
     assert hidden is not None  # asked for only where text layers are frozen
     return hidden
 
 
-def _in_chunks(run: Run, params: Params, method: str, rows: Any) -> jax.Array | None:
-    compute = jax.jit(lambda params, chunk: getattr(merge(run.graphdef, params), method)(chunk))
+def _in_chunks(
+    run: Run, params: Params, method: str, rows: Any, placement: Placement
+) -> jax.Array | None:
+    compute = jax.jit(
+        lambda params, chunk: getattr(merge(run.graphdef, params), method)(chunk),
+        out_shardings=placement.whole,
+    )
     number = len(jax.tree.leaves(rows)[0])
+    size = -(-_CHUNK // placement.parts) * placement.parts
     parts = []
-    for start in range(0, number, _CHUNK):
+    for start in range(0, number, size):
         # The last chunk repeats its final row up to the static shape.
-        index = np.minimum(np.arange(start, start + _CHUNK), number - 1)
-        part = compute(params, jax.tree.map(lambda leaf, index=index: leaf[index], rows))
+        index = np.minimum(np.arange(start, start + size), number - 1)
+        chunk = jax.tree.map(lambda leaf, index=index: leaf[index], rows)
+        part = compute(params, placement.scatter(chunk))
         if part is None:
             return None
         parts.append(part)

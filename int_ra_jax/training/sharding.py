@@ -6,12 +6,14 @@ parameters with their optimiser moments; ``tensor`` splits the wide layers of th
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from int_ra_jax.common import hosts
 from int_ra_jax.common.params import label_by_pattern
 
 AXES = ("data", "fsdp", "tensor")
@@ -31,10 +33,16 @@ _RULES: tuple[tuple[str, P], ...] = (
     (r"(?:.*/)?layers/\d+/self_attn/out_proj/kernel", P("tensor", "fsdp")),
     (r"(?:.*/)?layers/\d+/mlp/fc1/kernel", P("fsdp", "tensor")),
     (r"(?:.*/)?layers/\d+/mlp/fc2/kernel", P("tensor", "fsdp")),
-    # Heads and poolers.
-    (r"(?:.*/)?kernel", P("fsdp")),
-    # Biases, norms, small tables, counters and keys.
-    (r".*", P()),
+    # The heads' linear layers.
+    (
+        r"(?:.*/)?(?:intention_(?:classifier|fuse)|query_projection|relation/\w+(?:/\w+)?)/kernel",
+        P("fsdp"),
+    ),
+    # Whole on every device, because splitting them would save nothing: vectors, small tables,
+    # low-rank updates, the temperature, and what a state holds besides parameters and moments.
+    (r"(?:.*/)?(?:bias|scale|lora_[ab]|logit_scale|class_embedding)", P()),
+    (r"(?:.*/)?(?:position_embeddings?|token_type_embeddings)/embedding", P()),
+    (r"(?:.*/)?count|step|key|bad_step|bank_embedding", P()),
 )
 
 
@@ -88,12 +96,16 @@ def make_mesh(shape: Mapping[str, int]) -> Mesh:
 def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
     """Returns one sharding per leaf of a training state or of parameters.
 
-    Optimiser moments follow their parameter, whose path their own path ends in. A dimension that
+    Every leaf has to be named by the table, so that a large one is never replicated unseen: a new
+    system adds rules for its own. Optimiser moments follow their parameter, whose path their own path ends in. A dimension that
     the mesh axis does not divide is replicated.
 
     Args:
       abstract_state: pytree of arrays or jax.ShapeDtypeStruct.
       mesh: as ``make_mesh`` returns it.
+
+    Raises:
+      ValueError: with every leaf that no rule names.
     """
     specs = label_by_pattern(abstract_state, _RULES, allow_unused=True)
     return jax.tree.map(
@@ -106,6 +118,37 @@ def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of a batch: its leading axis over data and fsdp."""
     return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+@cache
+def placement(mesh: Mesh) -> hosts.Placement:
+    """Returns where batches lie on a mesh, and which of their rows this process reads.
+
+    Raises:
+      ValueError: if the mesh splits the rows half-way through a process.
+    """
+    return hosts.placement(batch_sharding(mesh), replicated(mesh))
+
+
+def for_evaluation(params: Any) -> tuple[Any, hosts.Placement | None]:
+    """Returns where parameters are read to and batches are put when nothing is trained.
+
+    One process needs one device, whatever mesh the run was trained on. Several put the parameters
+    on each of their devices and share the rows.
+
+    Args:
+      params: abstract parameters.
+
+    Returns:
+      The parameters with shardings and the placement; for one process nothing, twice.
+    """
+    if jax.process_count() == 1:
+        return None, None
+    where = placement(make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where.whole), params
+    )
+    return target, where
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from int_ra_jax.common.checkpoint import Checkpoints, check_fingerprint, checksum
+from int_ra_jax.common.checkpoint import Checkpoints
+from int_ra_jax.common.checkpoint_record import check_fingerprint
+from int_ra_jax.common.checksum import checksum
 
 METRIC = "valid/retrieval/mAP"
 

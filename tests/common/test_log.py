@@ -50,6 +50,26 @@ def test_what_is_written_is_read_back(tmp_path):
     }
 
 
+def test_the_share_of_waiting_is_of_the_time_between_two_lines_without_what_is_untimed(tmp_path):
+    clock = Clock()
+    with open_log(tmp_path, clock=clock) as log:
+        with log.waiting():
+            clock.now += 5  # before the first step: not counted
+        clock.now += 3
+        log.first_step(1, 8.0)
+        for step, (waited, worked, validated) in enumerate([(1, 3, 0), (0, 2, 50)], start=2):
+            with log.waiting():
+                clock.now += waited
+            with log.untimed():
+                clock.now += validated
+            clock.now += worked
+            log.write(step, {"train/loss/total": 1.0})
+    curves = read_metrics(tmp_path / "metrics.jsonl")
+    assert curves["perf/first_step_sec"] == ([1], [8.0])
+    assert curves["perf/input_wait_share"] == ([2, 3], [0.25, 0.0])
+    assert curves["perf/examples_per_sec"] == ([2, 3], [1.0, 2.0])
+
+
 def test_every_line_is_strict_json_even_if_the_loss_is_not_finite(tmp_path):
     with open_log(tmp_path) as log:
         log.write(1, {"train/loss/total": math.nan, "train/loss/retrieval": math.inf})

@@ -11,9 +11,10 @@ from int_ra_jax.evaluation import run as runs
 from int_ra_jax.evaluation.encode import Encoder
 from int_ra_jax.models import registry
 from int_ra_jax.models.interface import merge
-from int_ra_jax.training import resident
+from int_ra_jax.training import resident, sharding
 
-HERE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+HERE = sharding.placement(sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}))
+MESH = sharding.placement(sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2}))
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,14 @@ def test_how_many_rows_are_cached_at_once_does_not_show(opened, monkeypatch):
     again = resident.build(run, params, HERE)
     for one, other in zip(jax.tree.leaves(kept), jax.tree.leaves(again), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_several_devices_compute_the_cache_together_and_each_holds_all_of_it(opened):
+    run, params, kept = opened
+    spread = resident.build(run, MESH.everywhere(params), MESH)
+    for one, other in zip(jax.tree.leaves(kept), jax.tree.leaves(spread), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+        assert other.sharding.is_fully_replicated and len(other.sharding.device_set) == 8
 
 
 def test_without_the_cache_everything_is_left_to_the_step(opened):
