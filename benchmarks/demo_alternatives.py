@@ -40,7 +40,7 @@ def prepare(name: str, changes: dict[str, Any]) -> tuple[Callable[[], float], fl
     """Returns a function that times one step in seconds, and the seconds its cache took."""
     # Here, because they load tensorflow, which the device-only benchmarks do without.
     from int_ra_jax.data import pipeline
-    from int_ra_jax.training import loop, resident, sharding
+    from int_ra_jax.training import loop, resident
 
     config = int_ra.get_config("demo")
     with config.unlocked():
@@ -54,7 +54,7 @@ def prepare(name: str, changes: dict[str, Any]) -> tuple[Callable[[], float], fl
     with run.checkpoints() as checkpoints:
         state, _ = loop.start(trainer, checkpoints)
     begin = time.monotonic()
-    trainer.resident = resident.build(run, state.params, sharding.replicated(trainer.mesh))
+    trainer.resident = resident.build(run, state.params, trainer.placement)
     jax.block_until_ready(trainer.resident)
     cached = time.monotonic() - begin
     batches = pipeline.make_batches(

@@ -1,0 +1,255 @@
+"""Reads from a compiled program what its devices send to each other.
+
+XLA's cost analysis counts FLOPs and memory traffic and leaves communication out, so the optimised
+HLO text is read: one instruction a line, each with the shapes of its result and the groups of
+devices that take part. A device sends, by the ring algorithms that both NCCL and TPUs use,
+
+    all-reduce          2 (n-1)/n x result        all-to-all          (n-1)/n x result
+    all-gather            (n-1)/n x result        reduce-scatter      (n-1) x result
+    collective-permute    the result, once
+
+bytes, n being the size of the group. The CPU backend sends bfloat16 as float32; what was bfloat16
+before is counted as two bytes. An all-reduce of which every device keeps its own slice alone is
+counted as a reduce-scatter: the backends of GPU and TPU rewrite it so, the one of the CPU does not.
+Instructions in a loop are counted once.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8,
+          "u64": 8, "f64": 8}  # fmt: skip
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%(\S+) \(.*\{$")
+_INSTRUCTION = re.compile(
+    r"^\s+(?P<root>ROOT )?%(?P<name>\S+) = (?P<result>\(.*?\)|\S+) (?P<kind>[\w-]+)"
+    r"\((?P<operands>.*?)\)(?:, (?P<rest>.*))?$"
+)
+_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+_PASSED_ON = ("bitcast", "copy", "transpose", "reshape", "convert")
+
+
+@dataclass(frozen=True)
+class Collective:
+    """What one device takes part in, for one array.
+
+    Attributes:
+      kind: one of KINDS.
+      bytes: of the result on one device, before the CPU widened its elements.
+      group: the devices that take part together with device 0.
+      source: what it was made for, as JAX names it.
+    """
+
+    kind: str
+    bytes: float
+    group: tuple[int, ...]
+    source: str
+
+    @property
+    def sent(self) -> float:
+        """Bytes that one device sends."""
+        size = len(self.group)
+        share = (size - 1) / size
+        factor = {
+            "all-reduce": 2 * share,
+            "all-gather": share,
+            "all-to-all": share,
+            "reduce-scatter": size - 1,
+            "collective-permute": 1,
+        }
+        return factor[self.kind] * self.bytes
+
+
+@dataclass
+class _Instruction:
+    kind: str
+    result: list[tuple[str, int]]  # dtype and number of elements of each array
+    operands: list[str]
+    rest: str
+    users: list[str] = field(default_factory=list)
+
+    @property
+    def called(self) -> str:
+        """The computation that a fusion computes, "" for other instructions."""
+        found = re.search(r"calls=%([^\s,]+)", self.rest) if self.kind == "fusion" else None
+        return found[1] if found else ""
+
+
+@dataclass
+class _Computation:
+    instructions: dict[str, _Instruction] = field(default_factory=dict)
+    parameters: dict[int, str] = field(default_factory=dict)
+    root: str = ""
+
+
+_Callers = tuple[tuple[_Computation, str], ...]  # the fusions that surround an instruction
+_Reader = tuple[_Callers, _Computation, str] | None
+
+
+def collectives(hlo: str) -> list[Collective]:
+    """Returns the communication of a compiled program, one entry for each array.
+
+    Args:
+      hlo: of one device, after optimisation for the CPU: ``compiled.as_text()``.
+    """
+    program = _parse(hlo)
+    found = []
+    for computation in program.values():
+        for name, instruction in computation.instructions.items():
+            if instruction.kind not in KINDS:
+                continue
+            group = _group(instruction.rest)
+            if len(group) > 1:
+                found += _arrays_sent(program, computation, name, group)
+    return found
+
+
+def _arrays_sent(
+    program: dict[str, _Computation], computation: _Computation, name: str, group: tuple[int, ...]
+) -> list[Collective]:
+    instruction = computation.instructions[name]
+    source = re.search(r'op_name="([^"]*)"', instruction.rest)
+    sent = []
+    for index, (dtype, elements) in enumerate(instruction.result):
+        kind, size = instruction.kind, float(elements * _BYTES[dtype])
+        if kind == "all-reduce":
+            element = None if len(instruction.result) == 1 else index
+            readers = list(_readers(program, (), computation, name, element))
+            widened = "promoted" in instruction.rest or _all_narrow(readers)
+            if elements >= len(group) and _only_sliced(program, readers, elements // len(group)):
+                kind, size = "reduce-scatter", size / len(group)
+        else:
+            widened = _was_narrow(program, computation, instruction.operands[index])
+        size = size / 2 if widened and dtype == "f32" else size
+        sent.append(Collective(kind, size, group, source[1] if source else ""))
+    return sent
+
+
+def _readers(
+    program: dict[str, _Computation],
+    callers: _Callers,
+    computation: _Computation,
+    name: str,
+    element: int | None = None,
+) -> Iterator[_Reader]:
+    """Yields what reads an array, seen through tuples and the borders of fusions.
+
+    The program's result is a reader too: None.
+    """
+    for user in computation.instructions[name].users:
+        instruction = computation.instructions[user]
+        if instruction.kind == "get-tuple-element" and element is not None:
+            if f"index={element}," in f"{instruction.rest},":
+                yield from _readers(program, callers, computation, user)
+        elif called := instruction.called:
+            for place, operand in enumerate(instruction.operands):
+                if operand == name:
+                    inner = program[called]
+                    within = (*callers, (computation, user))
+                    yield from _readers(program, within, inner, inner.parameters[place])
+        else:
+            yield callers, computation, user
+    if name == computation.root:
+        if callers:
+            yield from _readers(program, callers[:-1], *callers[-1])
+        else:
+            yield None
+
+
+def _only_sliced(program: dict[str, _Computation], readers: Iterable[_Reader], most: int) -> bool:
+    """Whether nothing but slices of at most so many elements is ever read."""
+    readers = list(readers)
+    for reader in readers:
+        if reader is None:
+            return False
+        callers, computation, name = reader
+        instruction = computation.instructions[name]
+        if instruction.kind == "dynamic-slice":
+            if instruction.result[0][1] > most:
+                return False
+        elif instruction.kind not in _PASSED_ON or not _only_sliced(
+            program, _readers(program, callers, computation, name), most
+        ):
+            return False
+    return bool(readers)
+
+
+def _all_narrow(readers: list[_Reader]) -> bool:
+    """Whether every reader begins by rounding to bfloat16."""
+    return bool(readers) and all(
+        reader is not None
+        and reader[1].instructions[reader[2]].kind == "convert"
+        and reader[1].instructions[reader[2]].result[0][0] == "bf16"
+        for reader in readers
+    )
+
+
+def _was_narrow(program: dict[str, _Computation], computation: _Computation, name: str) -> bool:
+    """Whether an array was converted from bfloat16 just before it is sent."""
+    instruction = computation.instructions[name]
+    if called := instruction.called:
+        return _was_narrow(program, program[called], program[called].root)
+    if instruction.kind == "convert":
+        source = computation.instructions[instruction.operands[0]]
+        return source.result[0][0] == "bf16"
+    if instruction.kind in _PASSED_ON:
+        return _was_narrow(program, computation, instruction.operands[0])
+    return False
+
+
+def _parse(hlo: str) -> dict[str, _Computation]:
+    program: dict[str, _Computation] = defaultdict(_Computation)
+    computation = _Computation()
+    for line in hlo.splitlines():
+        if opened := _COMPUTATION.match(line):
+            computation = program[opened[1]]
+        elif match := _INSTRUCTION.match(line):
+            name, rest = match["name"], match["rest"] or ""
+            result = [
+                (dtype, int(np.prod([int(side) for side in sides.split(",") if side], dtype=int)))
+                for dtype, sides in _ARRAY.findall(match["result"])
+            ]
+            if match["kind"] == "parameter":
+                computation.parameters[int(match["operands"])] = name
+            operands = re.findall(r"%([^\s,)]+)", match["operands"])
+            computation.instructions[name] = _Instruction(match["kind"], result, operands, rest)
+            if match["root"]:
+                computation.root = name
+    for computation in program.values():
+        for name, instruction in computation.instructions.items():
+            for operand in set(instruction.operands):
+                computation.instructions[operand].users.append(name)
+    return dict(program)
+
+
+def _group(text: str) -> tuple[int, ...]:
+    """Returns the devices of the first group: named mesh axes, a rearranged range, or a list."""
+    arranged = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"
+    if mesh := re.search(
+        rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({arranged}\))? \{{([^}}]*)\}}", text
+    ):
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
+        named = re.findall(r"'([^']+)'", mesh[4])
+        if "':" in mesh[4]:
+            raise ValueError(f"these groups take part of an axis, which is not read: {mesh[0]}")
+        devices = _arranged(mesh[2] or str(np.prod(list(sizes.values()))), mesh[3])
+        devices = devices.reshape(tuple(sizes.values()))
+        others = tuple(slice(None) if name in named else 0 for name in sizes)
+        return tuple(int(device) for device in np.sort(devices[others].ravel()))
+    if iota := re.search(rf"replica_groups=\[([\d,]+)\]<={arranged}", text):
+        groups = _arranged(iota[2], iota[3]).reshape([int(side) for side in iota[1].split(",")])
+        return tuple(int(device) for device in groups[0])
+    if listed := re.search(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]+)\}", text):
+        return tuple(int(device) for device in listed[1].split(","))
+    raise ValueError(f"no device groups in: {text[:200]}")
+
+
+def _arranged(sides: str, order: str | None) -> np.ndarray:
+    """Returns device numbers as a block of these sides, its axes then put into this order."""
+    shape = [int(side) for side in sides.split(",")]
+    devices = np.arange(np.prod(shape)).reshape(shape)
+    return devices.transpose([int(axis) for axis in order.split(",")] if order else None)
