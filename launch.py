@@ -73,12 +73,11 @@ def _train(workdir: Path) -> None:
 
 
 def _eval(workdir: Path) -> None:
-    from int_ra_jax.common import config as configuration
-    from int_ra_jax.common.hosts import is_first
+    from int_ra_jax.common import config, hosts
     from int_ra_jax.evaluation.report import verdict
     from int_ra_jax.models.registry import SYSTEMS
 
-    configuration.validate(configuration.load(workdir), tuple(SYSTEMS))
+    config.validate(config.load(workdir), tuple(SYSTEMS))
     from int_ra_jax.evaluation.evaluate import evaluate
     from int_ra_jax.evaluation.run import open_run
     from int_ra_jax.training import sharding
@@ -89,12 +88,11 @@ def _eval(workdir: Path) -> None:
         run.config.eval.split = _SPLIT.value or run.config.eval.split
     target, placement = sharding.for_evaluation(run.abstract_params)
     data = evaluate(run, *run.restore_best(target), placement)
-    if not is_first():
+    if not hosts.is_first():
         return
-    for name, row in data.systems.items():
-        shown = ("hit@1", "hit@3", "hit@5", "mAP")
-        cells = (f"{metric} {100 * row.metrics[metric].value:5.1f}" for metric in shown)
-        print(f"{name:20s} {'  '.join(cells)}")
+    for system, row in data.systems.items():
+        found = ((name, row.metrics[name].value) for name in ("hit@1", "hit@3", "hit@5", "mAP"))
+        print(f"{system:20s} {'  '.join(f'{name} {100 * value:5.1f}' for name, value in found)}")
     print(*verdict(data), sep="\n")
     print(f"report: {workdir / 'eval' / 'report.html'}")
 
@@ -134,10 +132,9 @@ def _fail(message: str) -> NoReturn:
 
 
 def _guarded(argv: Sequence[str]) -> None:
-    from int_ra_jax.common import hosts
-    from int_ra_jax.common.log import set_up_console
+    from int_ra_jax.common import hosts, log
 
-    set_up_console()
+    log.set_up_console()
     try:
         main(argv)
     except Exception as error:

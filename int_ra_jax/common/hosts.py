@@ -195,6 +195,7 @@ def placement(rows: NamedSharding, whole: NamedSharding) -> Placement:
     names = (axes,) if isinstance(axes, str) else tuple(axes or ())
     parts = int(np.prod([rows.mesh.shape[name] for name in names], dtype=int))
     held: dict[int, set[int]] = {}
+    device: Any
     for device, (block,) in rows.devices_indices_map((parts,)).items():
         held.setdefault(device.process_index, set()).add(block.start or 0)
     share, shares, order = shares_of(held, jax.process_index())

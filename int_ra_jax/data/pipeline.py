@@ -169,7 +169,12 @@ def _stream(
             return assemble(*arguments)
         except Exception as error:
             failures.append(error)
-            raise
+            # Not raised here, where TensorFlow prints a page of its own: a batch without tokens
+            # stands for it.
+            return tuple(
+                np.zeros([size or 0 for size in shape], dtype.as_numpy_dtype)
+                for shape, dtype in zip(shapes, types, strict=True)
+            )
 
     shapes = [(share, None)] * 3 + [(share,)] * 4
     types = [tf.int32, tf.bool, tf.int32, tf.int32, tf.int32, tf.int32, tf.bool]
@@ -189,20 +194,16 @@ def _stream(
 
 
 def _batches(dataset: Any, failures: list[Exception]) -> Generator[Batch, None, None]:
-    try:
-        for ids, mask, type_ids, sticker, intention, example, valid in dataset.as_numpy_iterator():
-            yield Batch(
-                context=Tokens(ids=ids, mask=mask, type_ids=type_ids),
-                sticker=sticker,
-                intention=intention,
-                example=example,
-                valid=valid,
-            )
-    except Exception:
-        if not failures:
-            raise
-        # As it was raised in tf.data's thread, and not what tf.data makes of it.
-        raise failures[0] from None
+    for ids, mask, type_ids, sticker, intention, example, valid in dataset.as_numpy_iterator():
+        if not ids.shape[1]:
+            raise failures[0]
+        yield Batch(
+            context=Tokens(ids=ids, mask=mask, type_ids=type_ids),
+            sticker=sticker,
+            intention=intention,
+            example=example,
+            valid=valid,
+        )
 
 
 def measure(

@@ -337,10 +337,10 @@ def _cut(name: str, tree: _Encoded, num_rows: int, chunk: int) -> _Encoded:
     """Reshapes every leaf [R, ...] to [blocks, chunk, ...], filling up with the last row."""
     _check_chunk(name, chunk)
     size = min(chunk, num_rows)
-    index = jnp.minimum(jnp.arange(-(-num_rows // size) * size), num_rows - 1)
-    return jax.tree.map(
-        lambda leaf: jnp.take(leaf, index, axis=0).reshape(-1, size, *leaf.shape[1:]), tree
-    )
+    if num_rows % size:
+        index = jnp.minimum(jnp.arange(-(-num_rows // size) * size), num_rows - 1)
+        tree = jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0), tree)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), tree)
 
 
 def _check_k(k: int, num_stickers: int) -> None:

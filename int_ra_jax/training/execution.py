@@ -12,6 +12,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 PROGRAMS = "compiled"  # folder of a workdir
 PROFILE = "profile"
+_DIRECTORY = "jax_compilation_cache_dir"
 
 
 @contextmanager
@@ -26,12 +27,12 @@ def kept_programs(where: str, workdir: Path) -> Iterator[None]:
       where: ``train.compilation_cache``: "workdir", "off", or a directory.
       workdir: of the run.
     """
-    if where == "off" or jax.config.jax_compilation_cache_dir:
+    if where == "off" or getattr(jax.config, _DIRECTORY):
         yield
         return
     directory = workdir / PROGRAMS if where == "workdir" else Path(where)
     settings = {
-        "jax_compilation_cache_dir": str(directory.absolute()),
+        _DIRECTORY: str(directory.absolute()),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }

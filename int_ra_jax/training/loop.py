@@ -134,7 +134,7 @@ def _train(config: ConfigDict, workdir: Path, began: float) -> dict[str, float]:
                     batch = next(batches)
                 return place(batch, trainer.mesh)
 
-            upcoming = fetch() if first < stop else None
+            upcoming: Any = fetch() if first < stop else None
             for step in range(first + 1, stop + 1):
                 if trainer.stale and (step - 1) % refresh_steps == 0:
                     state = refresh(trainer, state)
@@ -254,7 +254,7 @@ def initial_params(trainer: Trainer) -> tuple[Params, str]:
     run, config = trainer.run, trainer.run.config
     shardings = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract_state.params)
     params = sharding.create_sharded(lambda: registry.initialise(config, run.facts), shardings)
-    where, loaded, origins = flatten(shardings), {}, []
+    where, loaded, origins = flatten(shardings), dict[str, jax.Array](), list[str]()
     text, image, size = config.model.text.source, config.model.image.source, config.data.image_size
     for name, source, load in (
         ("text", text, load_text_tower),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from int_ra_jax.common.params import flatten, label_by_pattern, matching
@@ -141,6 +142,47 @@ def describe(info: OptimiserInfo) -> str:
     )
 
 
+def guarded_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformationExtraArgs:
+    """Returns optax.scale_by_adam whose moments stay as they are in a step that is not finite.
+
+    Selecting between old and new moments after the update costs several times the update: the new
+    ones are then needed twice, before and after the selection, and are written out on the side.
+    Here the parameters' update reads the moments that were selected, so each array is updated in
+    place. ``update`` takes ``finite``, bool[], True by default; where it is False the update means
+    nothing and the count goes on, both of which the step drops.
+    Source: Kingma and Ba 2015, algorithm 1.
+    """
+
+    def init(params: Any) -> optax.ScaleByAdamState:
+        mu, nu = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        return optax.ScaleByAdamState(count=jnp.zeros((), jnp.int32), mu=mu, nu=nu)
+
+    def update(
+        gradients: Any,
+        state: optax.ScaleByAdamState,
+        params: Any = None,
+        *,
+        finite: Any = True,
+        **_: Any,
+    ) -> tuple[Any, optax.ScaleByAdamState]:
+        count = optax.safe_increment(state.count)
+        mu = jax.tree.map(
+            lambda g, m: jnp.where(finite, b1 * m + (1 - b1) * g, m),
+            gradients,
+            state.mu,
+        )
+        nu = jax.tree.map(
+            lambda g, v: jnp.where(finite, b2 * v + (1 - b2) * g * g, v),
+            gradients,
+            state.nu,
+        )
+        first, second = 1 - b1**count, 1 - b2**count
+        updates = jax.tree.map(lambda m, v: m / first / (jnp.sqrt(v / second) + eps), mu, nu)
+        return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 @dataclass(frozen=True)
 class _Member:
     """The group of one parameter."""
@@ -177,7 +219,7 @@ def _group_update(
     if member.frozen:
         return optax.set_to_zero()
     multiplier = config.multipliers[member.role]
-    steps = [optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)]
+    steps = [guarded_adam(config.b1, config.b2, config.eps)]
     if member.decay:
         steps.append(optax.add_decayed_weights(config.weight_decay))
     steps.append(optax.scale_by_learning_rate(lambda step: multiplier * schedule(step)))

@@ -97,8 +97,8 @@ def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
     """Returns one sharding per leaf of a training state or of parameters.
 
     Every leaf has to be named by the table, so that a large one is never replicated unseen: a new
-    system adds rules for its own. Optimiser moments follow their parameter, whose path their own path ends in. A dimension that
-    the mesh axis does not divide is replicated.
+    system adds rules for its own. Optimiser moments follow their parameter, whose path their own
+    path ends in. A dimension that the mesh axis does not divide is replicated.
 
     Args:
       abstract_state: pytree of arrays or jax.ShapeDtypeStruct.

@@ -61,22 +61,18 @@ def make_train_step(
             if path in trainable
         }
         norm = jnp.sqrt(sum(jnp.square(value) for value in norms.values()))
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = merge(graphdef, state.params).post_update(
-            optax.apply_updates(state.params, updates)
-        )
         finite = jnp.isfinite(metrics["loss/total"]) & jnp.isfinite(norm) & (state.bad_step < 0)
-        # Frozen parameters are passed on untouched: selecting between equal arrays would read and
-        # write a whole tower in every step.
-        kept_params = jax.tree_util.tree_map_with_path(
-            lambda path, new, old: (
-                jnp.where(finite, new, old) if path_string(path) in trainable else old
-            ),
-            params,
-            state.params,
+        updates, opt_state = optimizer.update(
+            gradients, state.opt_state, state.params, finite=finite
         )
+        kept_params = merge(graphdef, state.params).post_update(
+            _apply_where(finite, state.params, updates, trainable)
+        )
+        # The optimiser has kept its moments itself; its counters are kept here.
         kept_opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), opt_state, state.opt_state
+            lambda new, old: jnp.where(finite, new, old) if new.ndim == 0 else new,
+            opt_state,
+            state.opt_state,
         )
         bad_step = jnp.where(finite | (state.bad_step >= 0), state.bad_step, state.step)
         ema = state.ema
@@ -97,6 +93,22 @@ def make_train_step(
         return state, {**metrics, "gradient_norm": norm, "leaf_gradient_norms": norms}
 
     return train_step
+
+
+def _apply_where(
+    finite: Array, params: Params, updates: Params, trainable: frozenset[str]
+) -> Params:
+    """Adds the updates of a finite step; frozen parameters are passed on untouched.
+
+    Adding zero to them would read and write a whole tower in every step.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, old, update: (
+            old + jnp.where(finite, update, 0) if path_string(path) in trainable else old
+        ),
+        params,
+        updates,
+    )
 
 
 def compute_loss(

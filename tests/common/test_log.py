@@ -44,6 +44,7 @@ def test_what_is_written_is_read_back(tmp_path):
     curves = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert curves.pop("perf/examples_per_sec")[0] == [1, 2]
     assert curves == {
+        "perf/input_wait_share": ([1, 2], [0.0, 0.0]),
         "train/loss/total": ([1, 2], [2.5, 1.25]),
         "train/loss/intention": ([1], [1.0]),
         "valid/retrieval/mAP": ([2], [0.5]),

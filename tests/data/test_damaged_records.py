@@ -112,7 +112,7 @@ def test_what_the_message_advises_works(built, copied):
 
 
 def test_an_error_in_a_reading_thread_comes_out_as_it_was_raised(
-    tiny_source, tiny_tokenizer, monkeypatch
+    tiny_source, tiny_tokenizer, monkeypatch, capfd
 ):
     read, calls = Source.conversations, []
 
@@ -128,3 +128,4 @@ def test_an_error_in_a_reading_thread_comes_out_as_it_was_raised(
         for _ in range(10):
             next(batches)
     assert caught.value.__cause__ is None
+    assert "Traceback" not in "".join(capfd.readouterr())

@@ -22,7 +22,7 @@ from int_ra_jax.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDLESS = 100_000
-LIMIT = 150  # seconds until a hang counts as one
+LIMIT = 240  # seconds until a hang counts as one
 KEYS = ("train/loss/total", "train/loss/retrieval", "train/loss/intention", "train/gradient_norm")
 
 
@@ -39,6 +39,7 @@ class Pair:
         environment = os.environ | {"XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": str(cache)}
         self.workdir = workdir
         self.said = [workdir.with_name(f"{workdir.name}.{i}.log") for i in range(2)]
+        self.files = [said.open("w") for said in self.said]
         self.processes = [
             subprocess.Popen(
                 [
@@ -46,9 +47,9 @@ class Pair:
                     f"--workdir={workdir}", f"--coordinator_address={address}",
                     "--num_processes=2", f"--process_id={i}", "--heartbeat_seconds=10", *changes,
                 ],
-                cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=said.open("w"),
+                cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=said,
             )
-            for i, said in enumerate(self.said)
+            for i, said in enumerate(self.files)
         ]  # fmt: skip
 
     def output(self):
@@ -61,7 +62,7 @@ class Pair:
             assert all(p.poll() is None for p in self.processes), self.output()
             time.sleep(0.1)
 
-    def codes(self, seconds=60):
+    def codes(self, seconds=120):
         """Waits for both to end."""
         for process in self.processes:
             process.wait(seconds)
@@ -74,6 +75,8 @@ class Pair:
         for process in self.processes:
             process.kill()
             process.wait()
+        for said in self.files:
+            said.close()
 
 
 @pytest.fixture(scope="module")
