@@ -40,7 +40,7 @@ class Collective:
     Attributes:
       kind: one of KINDS.
       bytes: of the result on one device, before the CPU widened its elements.
-      group: the devices that take part together with device 0.
+      group: the devices that take part together with device 0; of a permutation, one pair.
       source: what it was made for, as JAX names it.
     """
 
@@ -243,7 +243,12 @@ def _group(text: str) -> tuple[int, ...]:
     if iota := re.search(rf"replica_groups=\[([\d,]+)\]<={arranged}", text):
         groups = _arranged(iota[2], iota[3]).reshape([int(side) for side in iota[1].split(",")])
         return tuple(int(device) for device in groups[0])
-    if listed := re.search(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]+)\}", text):
+    if pairs := re.search(r"source_target_pairs=\{(.*?)\}\}", text):
+        for pair in re.findall(r"(\d+),(\d+)", pairs[1]):
+            if pair[0] != pair[1]:
+                return int(pair[0]), int(pair[1])
+        return ()
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
         return tuple(int(device) for device in listed[1].split(","))
     raise ValueError(f"no device groups in: {text[:200]}")
 

@@ -162,6 +162,11 @@ def _combinations(flat: dict[str, Any]) -> list[str]:
         width, heads = flat[f"model.{tower}.width"], flat[f"model.{tower}.heads"]
         if not flat[f"model.{tower}.source"] and width % (heads or 1):
             problems.append(f"model.{tower}.width={width} is not divisible by its heads={heads}")
+        if flat[f"model.{tower}.lora_rank"] and flat[f"model.{tower}.frozen_layers"]:
+            problems.append(
+                f"model.{tower}.lora_rank freezes the tower's own weights itself; "
+                f"leave model.{tower}.frozen_layers at 0"
+            )
     size, patch = flat["data.image_size"], flat["model.image.patch"]
     if not flat["model.image.source"] and size % (patch or 1):
         problems.append(
@@ -173,11 +178,6 @@ def _combinations(flat: dict[str, Any]) -> list[str]:
             f"optim.weight_decay={flat['optim.weight_decay']} is not read by optim.name=adam; "
             "use --config.optim.name=adamw, or 0"
         )
-        if flat[f"model.{tower}.lora_rank"] and flat[f"model.{tower}.frozen_layers"]:
-            problems.append(
-                f"model.{tower}.lora_rank freezes the tower's own weights itself; "
-                f"leave model.{tower}.frozen_layers at 0"
-            )
     # data=-1 stands for as many as there are, which only the mesh itself can check.
     shards = max(flat["mesh.data"], 1) * flat["mesh.fsdp"]
     size, parts = flat["train.batch_size"], flat["train.micro_batches"] * shards

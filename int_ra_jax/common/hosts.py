@@ -9,13 +9,15 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax._src import distributed  # the key-value store, which jax.distributed does not show
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 _Result = TypeVar("_Result")
 _WAIT_MS = 24 * 3600 * 1000  # a process that dies ends the wait of the others at once
@@ -51,13 +53,15 @@ def connect(
         raise ValueError(f"{' and '.join(missing)} missing: several processes need all three.")
     # On CPUs the processes' collectives are paired by their order, so programs must not overlap.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    # It would take SIGTERM away from the training loop, which asks ``any_process`` instead, and
+    # Orbax, told of it, fails when it computes how much work was saved.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             address,
             number,
             index,
             heartbeat_timeout_seconds=heartbeat_seconds,
-            shutdown_timeout_seconds=heartbeat_seconds,
         )
     except ValueError as error:
         raise ValueError(
@@ -65,6 +69,23 @@ def connect(
             "HOST:PORT --num_processes=N --process_id=I (I from 0; the address is process 0's)."
         ) from error
     return jax.process_index()
+
+
+def any_process(flag: bool) -> jax.Array:
+    """Starts to ask all processes, and returns bool[], whether any of them gave True.
+
+    Every process has to call it, in the same order as its other programs.
+    """
+    rows, ask = _question()
+    own = np.full(jax.local_device_count(), flag)
+    return ask(jax.make_array_from_process_local_data(rows, own))
+
+
+@cache
+def _question() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
+    mesh = jax.make_mesh((jax.device_count(),), ("devices",), axis_types=(AxisType.Auto,))
+    whole = NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh, PartitionSpec("devices")), jax.jit(jnp.any, out_shardings=whole)
 
 
 def is_first() -> bool:

@@ -5,11 +5,9 @@ one. The parameters ``lora_a`` and ``lora_b`` stand beside ``kernel``; a tower w
 of them. Source: Hu et al. 2022, LoRA, Sec. 4.1.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from int_ra_jax.common.params import flatten, path_string, shown
 from int_ra_jax.models.interface import Params
 from int_ra_jax.models.layers import Linear
 
@@ -48,40 +46,3 @@ def merge_lora(params: Params, alpha: float) -> Params:
         a, b = params["lora_a"], params["lora_b"]
         plain["kernel"] += alpha / a.shape[-1] * jnp.matmul(a, b, precision="highest")
     return plain
-
-
-def fill_plain(params: Params, plain: Params) -> Params:
-    """Returns a tower's parameters with those of a plain tower in place; LoRA's own are kept.
-
-    Args:
-      params: parameters of the tower, with LoRA or without.
-      plain: the plain tower's, as a checkpoint gives them.
-
-    Raises:
-      ValueError: names every parameter that only one of the two has, and every other shape.
-    """
-    ours, theirs = flatten(params), flatten(plain)
-    missing = [name for name in ours.keys() - theirs if not name.endswith(_OWN)]
-    differing = [
-        f"{name}: {ours[name].shape} here, {theirs[name].shape} there"
-        for name in ours.keys() & theirs
-        if ours[name].shape != theirs[name].shape
-    ]
-    problems = [
-        f"{len(names)} {what}: {shown(sorted(names))}"
-        for what, names in (
-            ("parameters are not in the plain tower", missing),
-            ("parameters are only in the plain tower", list(theirs.keys() - ours)),
-            ("parameters have another shape", differing),
-        )
-        if names
-    ]
-    if problems:
-        raise ValueError(
-            "the parameters are of another tower:\n  "
-            + "\n  ".join(problems)
-            + "\nLoad the tower whose shape the system was built with."
-        )
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: theirs.get(path_string(path), leaf), params
-    )

@@ -149,7 +149,7 @@ def _train(config: ConfigDict, workdir: Path, began: float) -> dict[str, float]:
                     log.first_step(step, time.monotonic() - began)
                 validated = None
                 # Read once: a signal that arrives from here on is the next step's.
-                interrupted = guard.agreed(step)
+                interrupted = guard.agreed()
                 last = step == stop or interrupted
                 if step % config.train.log_steps == 0 or last:
                     check_finite(state, checkpoints)

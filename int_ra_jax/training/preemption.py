@@ -5,35 +5,34 @@ only set a flag, which the loop reads between two steps; nothing is interrupted 
 several processes all stop after the same step, whichever of them was told.
 """
 
-import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any
 
 import jax
 from absl import logging
-from jax.experimental import multihost_utils
+
+from int_ra_jax.common import hosts
 
 
 class PreemptionGuard:
     """Turns SIGTERM and SIGINT into the flag ``requested`` while the context is open.
 
-    With several processes SIGTERM belongs to jax, which has been watching for it since they were
-    joined and spreads the news in the background; SIGINT is passed on to it.
-
     A second SIGINT raises KeyboardInterrupt at once, for a person who does not want to wait. Can
     only be entered in the main thread, as Python allows signal handlers nowhere else.
     """
 
+    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
     def __init__(self) -> None:
         self.requested = False
         self._alone = jax.process_count() == 1
+        self._asked: jax.Array | None = None
         self._interrupted = False
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "PreemptionGuard":
-        own = (signal.SIGTERM, signal.SIGINT) if self._alone else (signal.SIGINT,)
-        for number in own:
+        for number in self._SIGNALS:
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -48,22 +47,22 @@ class PreemptionGuard:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous.clear()
 
-    def agreed(self, step: int) -> bool:
+    def agreed(self) -> bool:
         """Says whether to stop after this step; the same on every process.
 
-        Does not wait, for devices or for other processes. Each process calls it once a step.
+        Several processes ask each other on the devices, and read the answer a step later, when it
+        is there: none waits for the step that is under way. Each of them calls this once a step.
         """
-        return (
-            self.requested if self._alone else multihost_utils.reached_preemption_sync_point(step)
-        )
+        if self._alone:
+            return self.requested
+        answer, self._asked = self._asked, hosts.any_process(self.requested)
+        return answer is not None and bool(answer)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
         self._interrupted |= number == signal.SIGINT
         self.requested = True
-        if not self._alone:
-            os.kill(os.getpid(), signal.SIGTERM)
         logging.warning(
             "%s received: stopping after this step, with a checkpoint%s",
             signal.Signals(number).name,

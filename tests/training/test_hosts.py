@@ -178,6 +178,13 @@ def test_rows_come_back_in_the_order_in_which_they_were_read():
     np.testing.assert_array_equal(wired.as_read(np.array([0, 1, 4, 5, 2, 3, 6, 7])), rows)
 
 
+def test_a_flag_of_any_process_is_heard_on_every_device():
+    for flag in (True, False):
+        answer = hosts.any_process(flag)
+        assert bool(answer) is flag
+        assert len(answer.sharding.device_set) == 8
+
+
 def test_one_process_does_alone_what_the_first_would():
     assert hosts.first_alone(lambda: 5) == 5
     assert jax.process_count() == 1
