@@ -163,11 +163,14 @@ def lowered(problem: Any, mesh: Any, rows: int, stickers: int) -> Any:
         problem.resident, bank=dataclasses.replace(resized(bank, stickers), attributes=texts)
     )
     step = jax.jit(
-        make_train_step(graphdef, optimizer, info.trainable),
+        make_train_step(
+            graphdef, optimizer, info.trainable,
+            gather=sharding.gather_for_use(places.params, mesh),
+        ),
         in_shardings=(places, split, whole),
         out_shardings=(places, whole),
         donate_argnums=0,
-    )
+    )  # fmt: skip
     return step.lower(state, resized(problem.batch, rows), resident)
 
 

@@ -43,7 +43,8 @@ class Checkpoints:
 
     Opening a directory neither creates nor changes anything; the first ``save`` creates it. A
     save that was killed leaves a folder with ``.orbax-checkpoint-tmp`` in its name, which is
-    ignored. Several processes may work on one directory; all of them make the same calls.
+    ignored until the next save removes it. Several processes may work on one directory; all of them
+    make the same calls.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Checkpoints:
         Raises:
           ValueError: if the step is older than the newest one, a leaf cannot be stored exactly,
             the primary metric is missing, or the metadata are not JSON.
+          CheckpointWriteError: if this or the last save could not be written.
         """
         with self._writing():
             self._tidy_up()
@@ -189,8 +191,8 @@ class Checkpoints:
 
         Raises:
           FileNotFoundError: if there is no checkpoint of this step.
-          ValueError: if paths, shapes or types differ from what is stored (all are listed), or if
-            the arrays read are not those that were written.
+          ValueError: if paths, shapes or types differ from what is stored (all are listed).
+          DamagedCheckpointError: if the arrays read are not those that were written.
         """
         self.wait()
         step = self.find(step)

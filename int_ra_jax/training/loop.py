@@ -201,6 +201,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
         make_train_step(
             run.graphdef, optimizer, info.trainable,
             micro_batches=config.train.micro_batches, ema_decay=config.train.ema_decay,
+            gather=sharding.gather_for_use(shardings.params, mesh),
         ),
         in_shardings=(shardings, sharding.batch_sharding(mesh), sharding.replicated(mesh)),
         out_shardings=(shardings, sharding.replicated(mesh)),

@@ -115,6 +115,38 @@ def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
     )
 
 
+def gather_for_use(shardings: Any, mesh: Mesh) -> Callable[[Any], Any]:
+    """Returns a function that makes parameters whole over ``fsdp`` where they are used.
+
+    Left to itself the compiler follows the parameters' split: it gathers the whole batch on every
+    device and splits the layers' widths, which sends activations where parameters would do, 27
+    times the bytes on 8 devices (docs/scaling.md). Gradients are summed back into the shards.
+
+    Args:
+      shardings: of the parameters, as ``state_shardings`` returns them.
+      mesh: of the shardings.
+    """
+    whole = jax.tree.map(
+        lambda place: NamedSharding(
+            mesh, P(*[None if axis == "fsdp" else axis for axis in place.spec])
+        ),
+        shardings,
+    )
+
+    @jax.custom_vjp
+    def gather(params: Any) -> Any:
+        return jax.lax.with_sharding_constraint(params, whole)
+
+    def forward(params: Any) -> tuple[Any, None]:
+        return gather(params), None
+
+    def backward(_: None, gradients: Any) -> tuple[Any]:
+        return (jax.lax.with_sharding_constraint(gradients, shardings),)
+
+    gather.defvjp(forward, backward)
+    return gather
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of a batch: its leading axis over data and fsdp."""
     return NamedSharding(mesh, P(("data", "fsdp")))

@@ -30,6 +30,7 @@ def make_train_step(
     *,
     micro_batches: int = 1,
     ema_decay: float = 0.0,
+    gather: Callable[[Params], Params] = lambda params: params,
 ) -> TrainStep:
     """Returns the step function of a system.
 
@@ -43,6 +44,7 @@ def make_train_step(
       trainable: paths of the parameters that are not frozen.
       micro_batches: parts in which a batch is encoded; see ``encode_in_parts``.
       ema_decay: of ``TrainState.ema``, read where the state has one.
+      gather: makes sharded parameters whole for their use; see ``sharding.gather_for_use``.
     """
 
     def train_step(
@@ -51,7 +53,7 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
         def loss_fn(params: Params) -> tuple[Array, Metrics]:
-            system: System = merge(graphdef, params)
+            system: System = merge(graphdef, gather(params))
             return compute_loss(system, batch, resident, state.bank_embedding, key, micro_batches)
 
         gradients, metrics = jax.grad(loss_fn, has_aux=True)(state.params)

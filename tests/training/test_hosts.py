@@ -197,7 +197,6 @@ def test_one_process_does_alone_what_the_first_would():
     [
         (("127.0.0.1:1", None, 0), "--num_processes missing: several processes need all three"),
         ((None, 2, None), "--coordinator_address and --process_id missing"),
-        (("127.0.0.1:1", 2, 2), r"process_id < num_processes.*Name them with --coordinator"),
     ],
 )
 def test_processes_that_are_named_by_halves_are_refused(given, message):
