@@ -35,6 +35,9 @@ def test_every_problem_is_listed_at_once_with_the_nearest_choice():
         train__batch_size=6,
         mesh__data=4,
         optim__weight_decay=0.1,
+        model__text__lora_rank=4,
+        model__text__frozen_layers=1,
+        log__profile_steps=(7, 3),
     )
     with pytest.raises(ValueError) as raised:
         configuration.validate(config, NAMES)
@@ -49,9 +52,11 @@ def test_every_problem_is_listed_at_once_with_the_nearest_choice():
         "train.batch_size=6 is not divisible by 4 (mesh.data * mesh.fsdp * train.micro_batches); "
         "use 4",
         "optim.weight_decay=0.1 is not read by optim.name=adam",
+        "model.text.lora_rank freezes the tower's own weights itself",
+        "log.profile_steps=(7, 3): the first step comes first",
     ):
         assert part in message
-    assert len(message.splitlines()) == 9  # the heading, and one line each
+    assert len(message.splitlines()) == 11  # the heading, and one line each
 
 
 @pytest.mark.parametrize("key", [*configuration.CHOICES, *configuration.RANGES])
@@ -87,7 +92,7 @@ def test_every_key_is_read_somewhere():
                 read.add((getattr(base, "attr", getattr(base, "id", "")), node.attr))
             elif isinstance(node, ast.Constant) and path.name == "optim.py":
                 read.add(("config", node.value))  # getattr(config, key) over a table of names
-    aliases = {"tower", "names", "image_names", "config"}
+    aliases = {"tower", "section", "names", "image_names", "config"}
     unread = []
     for key in FLAT:
         *sections, name = key.split(".")

@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> None:
     resumed = sum(bool(kill["newest_complete"]) for kill in killer.kills)
     happened = (
         f"{moments['start']} while starting, {moments['training']} in training, {moments['save']} "
-        f"aimed at a save; {hit} left a save half-written. {resumed} restarts went on from the "
+        f"aimed at a save; {hit} left a save half-written. {resumed} restart(s) went on from the "
         f"newest complete checkpoint, {len(killer.kills) - resumed} from the beginning, as none "
         f"was there yet. {killer.finished} finished run(s) against the undisturbed one: "
     ) + ("; ".join(killer.problems) or "every bit equal")
