@@ -7,7 +7,7 @@ RUNS   ?= runs
 TORCH_ARGS ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env demo test parity-flax lint bench bench-train bench-frozen bench-gallery bench-evaluate bench-scaling clean
+.PHONY: env demo test parity-flax lint bench bench-train bench-frozen bench-gallery bench-evaluate bench-scaling clean faults
 
 env: $(VENV)/.demo
 
@@ -73,6 +73,11 @@ bench-evaluate: $(VENV)/.test
 
 bench-scaling: $(VENV)/.test
 	$(BIN)/python -m benchmarks.scaling --cache=$(RUNS)/bench/scaling --out=$(RUNS)/bench/scaling.json
+
+# What breaks in practice, tried with real processes; prints the rows of docs/reliability.md.
+faults: $(VENV)/.test
+	$(BIN)/python -m tests.faults.kill_at_random --kills=30
+	$(BIN)/python -m tests.faults.inject
 
 clean:
 	rm -rf $(VENV) $(VENV)-flax $(RUNS)

@@ -7,7 +7,8 @@ reads its own rows of a batch. With one process nothing here communicates.
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -91,6 +92,24 @@ def _question() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
 def is_first() -> bool:
     """Says whether this process is the one that writes."""
     return jax.process_index() == 0
+
+
+@contextmanager
+def announced() -> Iterator[None]:
+    """Says at once what went wrong inside, if this process is one of several.
+
+    What is done on the way out, such as ending a save, may wait for a process that died, until its
+    missing heartbeat ends this one too.
+    """
+    try:
+        yield
+    except Exception as error:
+        if distributed.global_state.client is not None:
+            logging.error(
+                "process %d of %d has to stop: %s",
+                distributed.global_state.process_id, distributed.global_state.num_processes, error,
+            )  # fmt: skip
+        raise
 
 
 def leave(message: str) -> None:

@@ -101,7 +101,7 @@ def _train(config: ConfigDict, workdir: Path, began: float) -> dict[str, float]:
     with phases("data and towers"):
         trainer = prepare(config, workdir)
     run = trainer.run
-    with PreemptionGuard() as guard, run.checkpoints() as checkpoints:
+    with PreemptionGuard() as guard, run.checkpoints() as checkpoints, hosts.announced():
         with phases("parameters"):
             state, resumed = start(trainer, checkpoints)
         with phases("cache of frozen layers"):

@@ -124,7 +124,7 @@ def test_a_process_that_is_killed_stops_the_other_and_one_alone_goes_on_from_wha
         # Either a collective fails in our hands, or jax misses the heartbeat and ends the process.
         assert code in (2, -signal.SIGABRT), pair.output()
         text = pair.said[0].read_text()
-        assert "Process 0 of 2 stops here. If another one died" in text or "task died" in text
+        assert "process 0 of 2 has to stop:" in text or "another task died" in text
     assert_same_curves(trained.workdir, workdir, (2, 4, 6, 8))
     judged = [read_metrics(w / "metrics.jsonl") for w in (trained.workdir, workdir)]
     for name in ("valid/retrieval/mAP", "valid/retrieval/intention_accuracy"):

@@ -84,7 +84,10 @@ class Trained:
         self.shardings = sharding.state_shardings(state, mesh)
         state = jax.device_put(jax.tree.map(jnp.copy, state), self.shardings)
         resident = where.everywhere(preset.resident)
-        step = make_train_step(preset.graphdef, preset.optimizer, preset.info.trainable)
+        step = make_train_step(
+            preset.graphdef, preset.optimizer, preset.info.trainable,
+            gather=sharding.gather_for_use(self.shardings.params, mesh),
+        )  # fmt: skip
         self.compiled = (
             jax.jit(
                 step,
