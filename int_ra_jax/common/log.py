@@ -172,12 +172,7 @@ class MetricLog:
     def __enter__(self) -> "MetricLog":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _since(self, step: int, now: float) -> None:

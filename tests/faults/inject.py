@@ -141,7 +141,7 @@ def shard(runs: Runs) -> tuple[str, int, str]:
             runs.finishes(f"shard {kind}", Training(workdir, runs.prepared))
     happened = (
         "flipped, cut short, removed: the run stops before it trains, names the file, and says "
-        "what to delete; done, it goes on"
+        "what to delete; done for the flipped one, it goes on"
     )
     return "unreadable data shard", len(kinds), happened
 
