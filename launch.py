@@ -50,11 +50,12 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"unexpected arguments {argv[1:]}; flags begin with --.")
     if _MODE.value != "train" and _CONFIG.value is not None:
         raise ValueError(f"--mode={_MODE.value} reads the config of --workdir; leave out --config.")
-    from int_ra_jax.common import hosts, log
+    from int_ra_jax.common import hosts, log, memory
 
     given = (_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
     if _DISTRIBUTED.value or given != (None, None, None):
         log.set_up_console(hosts.connect(*given, heartbeat_seconds=_HEARTBEAT.value))
+    memory.keep_freed()
     {"train": _train, "eval": _eval, "search": _search}[_MODE.value](Path(_WORKDIR.value))
 
 
@@ -93,8 +94,7 @@ def _eval(workdir: Path) -> None:
     for system, row in data.systems.items():
         found = ((name, row.metrics[name].value) for name in ("hit@1", "hit@3", "hit@5", "mAP"))
         print(f"{system:20s} {'  '.join(f'{name} {100 * value:5.1f}' for name, value in found)}")
-    print(*verdict(data), sep="\n")
-    print(f"report: {workdir / 'eval' / 'report.html'}")
+    print(*verdict(data), f"report: {workdir / 'eval' / 'report.html'}", sep="\n")
 
 
 def _search(workdir: Path) -> None:

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from benchmarks import floor
 from benchmarks.side_by_side import Prepared
 from benchmarks.synthetic import Problem
+from int_ra_jax.common import memory
 from int_ra_jax.common.params import flatten
 from int_ra_jax.common.types import Bank, Resident
 from int_ra_jax.models import registry
@@ -74,6 +75,7 @@ def train(problem: Problem, directory: Path) -> Prepared:
       problem: its resident may hold the frozen layers' output, which is then what is trained on.
       directory: of the weights.
     """
+    memory.keep_freed()  # as launch.py does
     graphdef, params = read_weights(problem, directory)
     system = merge(graphdef, params)
     optimizer, info = optim.make_optimizer(
@@ -111,6 +113,7 @@ def encode_gallery(problem: Problem, directory: Path, batch_size: int) -> Prepar
       directory: of the weights.
       batch_size: stickers encoded at once; 1 is the published procedure.
     """
+    memory.keep_freed()
     graphdef, params = read_weights(problem, directory)
     bank = jax.device_put(problem.resident.bank)
     number = int(problem.resident.bank.index.shape[0])

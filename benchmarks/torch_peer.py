@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.side_by_side import Prepared
+from int_ra_jax.common import memory
 
 
 class RelationAttention(nn.Module):
@@ -165,6 +166,7 @@ def train(
     device: str,
     compiled: bool,
     mode: str = "default",
+    kept: bool = False,
 ) -> Prepared:
     """Prepares training steps on one repeated batch; a run returns the loss before its update.
 
@@ -178,7 +180,10 @@ def train(
       device: cpu or gpu.
       compiled: by torch.compile.
       mode: of torch.compile.
+      kept: whether the C library keeps freed memory, as ours has it.
     """
+    if kept:
+        memory.keep_freed()
     place = _prepare_device(device)
     model = load(shapes, weights, place)
     optimizer = optimiser(model, lr, eps)

@@ -1,15 +1,15 @@
 """What a training step of the paper's model costs, ours against PyTorch, side by side.
 
     python -m benchmarks.train_step [--preset=paper|tiny] [--batch_size=4,16]
-        [--dtype=float32|bfloat16] [--steps=5] [--peers=eager,compile] [--device=cpu|gpu]
-        [--out=FILE]
+        [--dtype=float32|bfloat16] [--steps=5] [--peers=eager,compile,eager+kept,compile+kept]
+        [--device=cpu|gpu] [--out=FILE]
 
 One step: B conversations of 256 tokens, their B gold stickers of 224 pixels with four attribute
 texts of 32 tokens each, the 27 intention names; forward, hinge loss on in-batch negatives and
 intention loss, backward, Adam. The text tower has the shape of bert-base-multilingual-cased, the
 image tower that of CLIP ViT-B/32. PyTorch (``torch_peer.py``) has the same weights, batch, loss and
 optimiser; its first loss must agree within 1e-4. The contestants take turns, each in a process of
-its own.
+its own. Ours keeps freed memory, as launch.py does; ``+kept`` is a peer that does so too.
 
 The floor is ``FLOPs / matmul rate + 28 bytes x parameters / bandwidth``: the matrix products of the
 step (counted by XLA in the program before optimisation) and Adam, which reads and writes parameters
@@ -27,6 +27,7 @@ from benchmarks.side_by_side import Contestant, Result
 
 ADAM_BYTES = 28  # parameter and two moments read and written, gradient read, four bytes each
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the first loss, relative
+PEERS = ("eager", "compile", "eager+kept", "compile+kept")
 COLUMNS = [
     "", "ms/step", "spread", "/ ours", "tokens/s", "stickers/s", "first step s", "peak GB",
     "of floor",
@@ -94,8 +95,9 @@ def _race(arguments: argparse.Namespace, size: int) -> tuple[int, int, dict[str,
             "device": arguments.device,
             "mode": arguments.compile_mode,
         }
-        for peer in filter(None, arguments.peers.split(",")):
-            options = {**given, "compiled": peer == "compile"}
+        for peer in arguments.peers:
+            way, _, kept = peer.partition("+")
+            options = {**given, "compiled": way == "compile", "kept": bool(kept)}
             contestants[f"torch {peer}"] = Contestant("benchmarks.torch_peer:train", options)
         results = side_by_side.race(contestants, arguments.steps)
     reference = float(results["ours"].first)
@@ -127,13 +129,20 @@ def _rows(results: dict[str, Result], size: int, tokens: int, least: float) -> l
     return rows
 
 
+def _peers(given: str) -> list[str]:
+    peers = [peer for peer in given.split(",") if peer]
+    if unknown := sorted(set(peers) - set(PEERS)):
+        raise argparse.ArgumentTypeError(f"{unknown}: known are {', '.join(PEERS)}")
+    return peers
+
+
 def _parse() -> Any:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=("paper", "tiny"), default="paper")
     parser.add_argument("--batch_size", default="4,16", help="comma-separated")
     parser.add_argument("--dtype", choices=sorted(TOLERANCE), default="float32")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each")
-    parser.add_argument("--peers", default="eager,compile", help="of eager, compile; may be empty")
+    parser.add_argument("--peers", type=_peers, default="eager,compile", help=", ".join(PEERS))
     parser.add_argument("--compile_mode", default="default", help="mode of torch.compile")
     parser.add_argument("--out", default="", help="JSON file")
     side_by_side.add_device(parser)

@@ -152,7 +152,8 @@ class BertModel(Tower):
         start: int,
         *,
         key: PRNGKeyArray | None = None,
-    ) -> Float[Array, "B L Dt"]:
+        cls_only: bool = False,
+    ) -> Float[Array, "B T Dt"]:
         """Returns the last hidden state from the one that enters layer ``start``.
 
         Args:
@@ -160,20 +161,38 @@ class BertModel(Tower):
           mask: [B, L], True where a token is real.
           start: first layer to run, 0 to ``config.num_hidden_layers``.
           key: random key for dropout.
+          cls_only: whether to return the first token alone, T = 1. The last layer then computes
+            the others' keys and values and nothing else, which leaves a sixth of it.
 
         Returns:
-          [B, L, Dt] features in the compute dtype.
+          [B, T, Dt] features in the compute dtype, T = L unless ``cls_only``.
 
         Raises:
           ValueError: if ``start`` exceeds the number of layers.
         """
-        return self._layers(hidden, mask, start, self.config.num_hidden_layers, key)
+        last = self.config.num_hidden_layers
+        if not cls_only:
+            return self._layers(hidden, mask, start, last, key)
+        if start < last:
+            hidden = self._layers(hidden, mask, start, last - 1, key)
+            return self._layers(hidden, mask, last - 1, last, key, hidden[:, :1])
+        return self._layers(hidden, mask, start, last, key)[:, :1]
 
     def _layers(
-        self, hidden: jax.Array, mask: jax.Array, start: int, stop: int, key: PRNGKeyArray | None
+        self,
+        hidden: jax.Array,
+        mask: jax.Array,
+        start: int,
+        stop: int,
+        key: PRNGKeyArray | None,
+        wanted: jax.Array | None = None,
     ) -> jax.Array:
         return self.run(
-            self.encoder.layer, hidden, start, stop, lambda index: (mask, _fold(key, index + 1))
+            self.encoder.layer,
+            hidden,
+            start,
+            stop,
+            lambda index: (mask, _fold(key, index + 1), wanted),
         )
 
 
@@ -218,9 +237,17 @@ class _Layer(nnx.Module):
         self.intermediate = _Intermediate(config, dtype, rngs)
         self.output = _Output(inner, width, config, dtype, rngs)
 
-    def __call__(self, hidden: jax.Array, mask: jax.Array, key: PRNGKeyArray | None) -> jax.Array:
-        hidden = self.attention(hidden, mask, key)
-        return self.output(self.intermediate(hidden), hidden, _fold(key, 2))
+    def __call__(
+        self,
+        hidden: jax.Array,
+        mask: jax.Array,
+        key: PRNGKeyArray | None,
+        wanted: jax.Array | None = None,
+    ) -> jax.Array:
+        # wanted [B, T, Dt]: the tokens of hidden whose features are asked for; None for all.
+        wanted = hidden if wanted is None else wanted
+        mixed = self.attention(wanted, hidden, mask, key)
+        return self.output(self.intermediate(mixed), mixed, _fold(key, 2))
 
 
 class _Attention(nnx.Module):
@@ -229,9 +256,11 @@ class _Attention(nnx.Module):
         self.self = _SelfAttention(config, dtype, rngs)
         self.output = _Output(width, width, config, dtype, rngs)
 
-    def __call__(self, hidden: jax.Array, mask: jax.Array, key: PRNGKeyArray | None) -> jax.Array:
-        mixed = self.self(hidden, mask, _fold(key, 0))
-        return self.output(mixed, hidden, _fold(key, 1))
+    def __call__(
+        self, wanted: jax.Array, hidden: jax.Array, mask: jax.Array, key: PRNGKeyArray | None
+    ) -> jax.Array:
+        mixed = self.self(wanted, hidden, mask, _fold(key, 0))
+        return self.output(mixed, wanted, _fold(key, 1))
 
 
 class _SelfAttention(nnx.Module):
@@ -243,17 +272,19 @@ class _SelfAttention(nnx.Module):
         self.heads = config.num_attention_heads
         self.rate = config.attention_probs_dropout_prob
 
-    def __call__(self, hidden: jax.Array, mask: jax.Array, key: PRNGKeyArray | None) -> jax.Array:
-        split = (*hidden.shape[:-1], self.heads, -1)  # [B, L, H, C]
+    def __call__(
+        self, wanted: jax.Array, hidden: jax.Array, mask: jax.Array, key: PRNGKeyArray | None
+    ) -> jax.Array:
+        by_head = (self.heads, -1)  # [B, L, H, C]
         mixed = attend(
-            self.query(hidden).reshape(split),
-            self.key(hidden).reshape(split),
-            self.value(hidden).reshape(split),
+            self.query(wanted).reshape(*wanted.shape[:-1], *by_head),
+            self.key(hidden).reshape(*hidden.shape[:-1], *by_head),
+            self.value(hidden).reshape(*hidden.shape[:-1], *by_head),
             mask,
             rate=self.rate,
             dropout_key=key,
         )
-        return mixed.reshape(hidden.shape)
+        return mixed.reshape(wanted.shape)
 
 
 class _Intermediate(nnx.Module):

@@ -109,8 +109,8 @@ class IntRA(nnx.Module):
     def encode_context(self, batch: Batch, *, key: Array | None = None) -> Context:
         """Returns unit queries and intention logits (Eq. 3 to 6 and the left side of Eq. 13)."""
         keys = (None, None) if key is None else tuple(jax.random.split(key))
-        tokens = self._text_tokens(batch.context, batch.context_hidden, keys[0])
-        h = dropout(self._pool(tokens, batch.context.mask), self.dropout, keys[1])
+        h = self._text_vectors(batch.context, batch.context_hidden, keys[0])
+        h = dropout(h, self.dropout, keys[1])
         logits = self.intention_classifier(h)  # un-normalised pooled state
         h_y = self._intention_representation(h, logits, batch.labels)
         return Context(query=unit_norm(self.query_projection(h_y)), intention_logits=logits)
@@ -126,7 +126,7 @@ class IntRA(nnx.Module):
             raise ValueError(
                 "batch.labels is missing: attach the intention names (Resident.attach)."
             )
-        names = self._pool(self._text_tokens(labels.tokens, labels.hidden), labels.tokens.mask)
+        names = self._text_vectors(labels.tokens, labels.hidden)
         soft = jax.nn.softmax(logits)
         hard = jax.nn.one_hot(jnp.argmax(logits, axis=1), logits.shape[1])
         weights = {
@@ -177,9 +177,9 @@ class IntRA(nnx.Module):
             texts = jax.tree.map(lambda leaf: leaf[flat], texts)
             hidden = None if hidden is None else hidden[flat]
             index = jnp.arange(index.size).reshape(index.shape)
-        tokens = self._text_tokens(texts, hidden, key)
         if self.attribute_tokens == "pooled":
-            return self._pool(tokens, texts.mask)[index], bank.attribute_mask
+            return self._text_vectors(texts, hidden, key)[index], bank.attribute_mask
+        tokens = self._text_tokens(texts, hidden, key)
         mask = texts.mask[index] & bank.attribute_mask[:, :, None]  # [N, J, A]
         width = tokens.shape[-1]
         tokens = tokens.astype(jnp.float32)  # a text's gradient adds up over its stickers
@@ -309,10 +309,23 @@ class IntRA(nnx.Module):
         return jax.lax.stop_gradient(hidden) if self.text_frozen or self.text_lora else hidden
 
     def _text_tokens(
-        self, tokens: Tokens, hidden: Array | None, key: Array | None = None
-    ) -> Float[Array, "B L Dt"]:
+        self,
+        tokens: Tokens,
+        hidden: Array | None,
+        key: Array | None = None,
+        *,
+        cls_only: bool = False,
+    ) -> Float[Array, "B T Dt"]:
         hidden = self._text_prefix(tokens, key) if hidden is None else hidden
-        return self.text.suffix(hidden, tokens.mask, self.text_frozen, key=key)
+        return self.text.suffix(hidden, tokens.mask, self.text_frozen, key=key, cls_only=cls_only)
+
+    def _text_vectors(
+        self, tokens: Tokens, hidden: Array | None, key: Array | None = None
+    ) -> Float32[Array, "B Dt"]:
+        if self.text_pool == "mean":
+            return masked_mean(self._text_tokens(tokens, hidden, key), tokens.mask)
+        cls = self._text_tokens(tokens, hidden, key, cls_only=True)
+        return cls[:, 0].astype(jnp.float32)
 
     def _image_prefix(self, pixels: Array) -> Float[Array, "N T Dv"]:
         shape = self.image.config
@@ -324,13 +337,6 @@ class IntRA(nnx.Module):
         hidden = bank.image_hidden
         hidden = self._image_prefix(bank.pixels) if hidden is None else hidden
         return self.image.suffix(hidden, self.image_frozen)
-
-    def _pool(
-        self, tokens: Float[Array, "B L Dt"], mask: Bool[Array, "B L"]
-    ) -> Float32[Array, "B Dt"]:
-        if self.text_pool == "mean":
-            return masked_mean(tokens, mask)
-        return tokens[:, 0].astype(jnp.float32)
 
 
 def _frozen_layers(asked: int, tower: BertModel | ClipVisionModel, where: str) -> int:

@@ -137,6 +137,40 @@ def test_prefix_then_suffix_is_the_whole_tower_exactly(cut, key):
     )
 
 
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("cut", [0, 1, TINY.num_hidden_layers])
+def test_the_first_token_alone_is_the_first_token_of_all(cut, remat):
+    tower = model()
+    tower.remat = remat
+    ids, mask, types = text()
+
+    def first(state, cls_only):
+        given = nnx.merge(nnx.split(tower)[0], state)
+        hidden = given.prefix(ids, mask, types, cut)
+        return given.suffix(hidden, mask, cut, cls_only=cls_only)[:, :1]
+
+    state = nnx.state(tower)
+    np.testing.assert_allclose(first(state, True), first(state, False), rtol=1e-5, atol=1e-6)
+    alone, whole = (
+        jax.grad(lambda state, only=only: (first(state, only) ** 3).sum())(state)
+        for only in (True, False)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), alone, whole)
+
+
+def test_the_first_token_alone_costs_a_fraction_of_the_last_layer():
+    ids, mask, types = text(length=64, vocab=50, lengths=(64, 64, 64))
+    last = TINY.num_hidden_layers - 1
+    hidden = TOWER.prefix(ids, mask, types, last)
+
+    def flops(cls_only):
+        run = jax.jit(lambda hidden: TOWER.suffix(hidden, mask, last, cls_only=cls_only))
+        return run.lower(hidden).cost_analysis()["flops"]
+
+    # Of the products with weights (12 parts) keys and values are left (2), of attention 1 / L.
+    assert flops(True) < 0.3 * flops(False)
+
+
 def test_dropout_follows_its_key_and_is_off_without_one():
     args = text()
     key = jax.random.key(0)
