@@ -7,7 +7,7 @@ RUNS   ?= runs
 TORCH_ARGS ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env demo test parity-flax lint bench bench-train bench-frozen bench-gallery bench-evaluate bench-scaling clean faults
+.PHONY: env demo test test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-evaluate bench-scaling clean faults
 
 env: $(VENV)/.demo
 
@@ -49,6 +49,15 @@ $(VENV)-flax/.ready: tests/parity_flax/requirements.txt
 
 parity-flax: $(VENV)-flax/.ready
 	JAX_PLATFORMS=cpu $(VENV)-flax/bin/python -m pytest --confcutdir=tests/parity_flax -q -W default tests/parity_flax
+
+# Apache Beam pins older packages than the other targets have.
+$(VENV)-beam/.ready: tests/beam/requirements.txt
+	$(PYTHON) -m venv $(VENV)-beam
+	$(VENV)-beam/bin/python -m pip --disable-pip-version-check install -q -r $<
+	@touch $@
+
+test-beam: $(VENV)-beam/.ready
+	$(VENV)-beam/bin/python -m pytest --confcutdir=tests/beam -q -W default tests/beam
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

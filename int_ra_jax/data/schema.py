@@ -260,9 +260,12 @@ def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
     """
     described = {}
     for name in (CONVERSATIONS_FILE, STICKERS_FILE, INTENTIONS_FILE):
-        content = (directory / name).read_bytes()
-        lines = sum(1 for line in content.split(b"\n") if line.strip())
-        described[name] = {"count": lines, "sha256": hashlib.sha256(content).hexdigest()}
+        count, content = 0, hashlib.sha256()
+        with (directory / name).open("rb") as file:
+            for line in file:
+                count += bool(line.strip())
+                content.update(line)
+        described[name] = {"count": count, "sha256": content.hexdigest()}
     paths = sorted(
         path.relative_to(directory).as_posix()
         for path in (directory / IMAGES).rglob("*")

@@ -7,10 +7,12 @@ that changed is another configuration, so nothing stale is ever read.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,10 +20,11 @@ from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader
 
 from int_ra_jax.data import schema
-from int_ra_jax.data.schema import PreparedDirectory
+from int_ra_jax.data.schema import StickerEntry
 from int_ra_jax.data.source import Source, UnreadableRecordsError
+from int_ra_jax.data.stretches import Stretch, conversations, stretches
 from int_ra_jax.data.tensorflow_runtime import tf, tfds
-from int_ra_jax.data.validation import read_prepared
+from int_ra_jax.data.validation import Inspection, read_outline
 
 CONVERSATIONS = "conversations"
 GALLERY = "gallery"
@@ -36,8 +39,9 @@ class StickerIntConfig(tfds.core.BuilderConfig):
 
     kind: str
     # Kept out of the repr, which TFDS logs.
-    prepared: PreparedDirectory = dataclasses.field(repr=False)
+    outline: Inspection = dataclasses.field(repr=False)
     content_hash: str
+    beam: bool = False  # whether Apache Beam makes the records
 
 
 class StickerInt(tfds.core.GeneratorBasedBuilder):
@@ -48,7 +52,8 @@ class StickerInt(tfds.core.GeneratorBasedBuilder):
     name = "sticker_int"
 
     def _info(self) -> tfds.core.DatasetInfo:
-        prepared = self.builder_config.prepared
+        outline = self.builder_config.outline
+        prepared = outline.prepared
         if self.builder_config.kind == CONVERSATIONS:
             features = {
                 "id": tfds.features.Text(),
@@ -62,11 +67,10 @@ class StickerInt(tfds.core.GeneratorBasedBuilder):
                 "sticker": tfds.features.Text(doc="the JSON object, unknown keys included"),
                 "image": tfds.features.Scalar(tf.string, doc="the image file's own bytes"),
             }
-        known = any(c.knowledge for split in prepared.conversations.values() for c in split)
         metadata = {
             "content_hash": self.builder_config.content_hash,
             "intentions": list(prepared.intentions),
-            "has_knowledge": known,
+            "has_knowledge": outline.has_knowledge,
             "info": dict(prepared.info),
         }
         metadata["seal"] = _seal(metadata)
@@ -81,44 +85,69 @@ class StickerInt(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> Mapping[str, Any]:
         del dl_manager  # nothing is downloaded
-        prepared = self.builder_config.prepared
-        if self.builder_config.kind == GALLERY:
-            return {GALLERY: self._generate_stickers()}
-        return {split: self._generate_examples(split) for split in prepared.conversations}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        prepared = self.builder_config.prepared
+        config = self.builder_config
+        prepared = config.outline.prepared
+        if config.kind == GALLERY:
+            examples = functools.partial(_sticker_examples, prepared.path)
+            return {GALLERY: self._generate_examples(enumerate(prepared.stickers), examples)}
+        path = prepared.path / schema.CONVERSATIONS_FILE
         rows = {sticker.id: row for row, sticker in enumerate(prepared.stickers)}
-        for key, conversation in enumerate(prepared.conversations[split]):
-            yield (
-                key,
-                {
-                    "id": conversation.id,
-                    "conversation": json.dumps(conversation.to_json(), ensure_ascii=False),
-                    "sticker": rows[conversation.sticker],
-                    "intention": conversation.intention,
-                },
+        return {
+            split: self._generate_examples(
+                stretches(path), functools.partial(_conversation_examples, split, rows)
             )
+            for split in schema.SPLITS
+        }
 
-    def _generate_stickers(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        prepared = self.builder_config.prepared
-        for key, sticker in enumerate(prepared.stickers):
-            yield (
-                key,
-                {
-                    "id": sticker.id,
-                    "sticker": json.dumps(sticker.to_json(), ensure_ascii=False),
-                    "image": schema.confined(prepared.path, sticker.image).read_bytes(),
-                },
-            )
+    def _generate_examples(self, pieces: Iterable[Any], examples: Callable[[Any], Any]) -> Any:
+        """Yields keys and examples of each piece, or returns the Beam transform that does."""
+        if not self.builder_config.beam:
+            return itertools.chain.from_iterable(map(examples, pieces))
+        import apache_beam as beam
+
+        # Reshuffled, since a runner otherwise reads all pieces where it was given their list.
+        return beam.Create(list(pieces)) | beam.Reshuffle() | beam.FlatMap(examples)
 
 
-def prepare(prepared_dir: str | Path, data_dir: str | Path) -> Source:
+def _conversation_examples(
+    split: str, sticker_rows: Mapping[str, int], stretch: Stretch
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    for row, conversation in conversations(stretch, split):
+        yield (
+            row,
+            {
+                "id": conversation.id,
+                "conversation": json.dumps(conversation.to_json(), ensure_ascii=False),
+                "sticker": sticker_rows[conversation.sticker],
+                "intention": conversation.intention,
+            },
+        )
+
+
+def _sticker_examples(
+    directory: Path, numbered: tuple[int, StickerEntry]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    row, sticker = numbered
+    yield (
+        row,
+        {
+            "id": sticker.id,
+            "sticker": json.dumps(sticker.to_json(), ensure_ascii=False),
+            "image": schema.confined(directory, sticker.image).read_bytes(),
+        },
+    )
+
+
+def prepare(
+    prepared_dir: str | Path, data_dir: str | Path, beam: Sequence[str] | None = None
+) -> Source:
     """Builds the records of a prepared directory, unless they are there, and opens them.
 
     Args:
       prepared_dir: as described in ``data.schema``.
       data_dir: where TFDS keeps its records; shared by any number of data sets.
+      beam: options of an Apache Beam pipeline that builds them, such as ``--runner=FlinkRunner``;
+        its workers must reach both directories. None builds in this process.
 
     Returns:
       Random access to the conversations and the gallery.
@@ -134,7 +163,8 @@ def prepare(prepared_dir: str | Path, data_dir: str | Path) -> Source:
             f"no prepared directory at {prepared_dir} (config.data.prepared_dir). "
             "Make one with `python -m data_prep.embedded` or an importer of data_prep."
         )
-    return _opened(_built(prepared_dir, Path(data_dir)) or _build(prepared_dir, Path(data_dir)))
+    data_dir = Path(data_dir)
+    return _opened(_built(prepared_dir, data_dir) or _build(prepared_dir, data_dir, beam))
 
 
 def open_records(data_dir: str | Path, content_hash: str) -> Source:
@@ -273,8 +303,8 @@ def _records(data_dir: Path, content_hash: str) -> dict[str, Any] | None:
     return builders
 
 
-def _build(prepared_dir: Path, data_dir: Path) -> dict[str, Any]:
-    prepared = read_prepared(prepared_dir)
+def _build(prepared_dir: Path, data_dir: Path, beam: Sequence[str] | None = None) -> dict[str, Any]:
+    outline = read_outline(prepared_dir)
     content_hash = schema.content_hash(prepared_dir)
     logging.info("Data: building the records of %s in %s", prepared_dir, data_dir)
     builders = {}
@@ -282,16 +312,30 @@ def _build(prepared_dir: Path, data_dir: Path) -> dict[str, Any]:
         config = StickerIntConfig(
             name=_config_name(kind, content_hash),
             kind=kind,
-            prepared=prepared,
+            outline=outline,
             content_hash=content_hash,
+            beam=beam is not None,
         )
         builder = StickerInt(config=config, data_dir=data_dir, file_format=_FILE_FORMAT)
-        download = tfds.download.DownloadConfig(try_download_gcs=False)
+        download = tfds.download.DownloadConfig(
+            try_download_gcs=False, beam_options=None if beam is None else _pipeline_options(beam)
+        )
         # TFDS announces a download on stdout, which nothing here does.
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_config=download)
         builders[kind] = builder
     return builders
+
+
+def _pipeline_options(given: Sequence[str]) -> Any:
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise ValueError(
+            "Apache Beam is not installed. It pins older packages than training needs, so give it "
+            "an environment of its own: see docs/scaling.md."
+        ) from error
+    return PipelineOptions(list(given))
 
 
 def _config_name(kind: str, content_hash: str) -> str:

@@ -5,8 +5,10 @@ refuses one with problems, or leaves out the bad records, each of them named. No
 silently.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,9 +67,13 @@ class Inspection:
       problems: ordered by file and line.
       prepared: the records that are good.
       left_out: one line for each record that is not in ``prepared``, with the reason.
+      sizes: split -> number of good conversations.
+      has_knowledge: whether any of them carries inferred knowledge.
     """
 
     prepared: PreparedDirectory
+    sizes: Mapping[str, int]
+    has_knowledge: bool
     problems: list[Problem] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -102,6 +108,23 @@ def read_prepared(directory: str | Path, skip_bad: bool = False) -> PreparedDire
     return found.prepared
 
 
+def read_outline(directory: str | Path) -> Inspection:
+    """Checks a prepared directory of any size.
+
+    Of a conversation only hashes are kept, a few hundred bytes, so that a million of them fit.
+
+    Returns:
+      What ``inspect`` found; its ``prepared`` has the gallery and no conversation.
+
+    Raises:
+      PreparedDataError: once, with all problems.
+    """
+    found = _Inspector(Path(directory), keeps=False).run()
+    if found.problems:
+        raise PreparedDataError(Path(directory), found.problems)
+    return found
+
+
 def inspect(directory: str | Path) -> Inspection:
     """Reads all that can be read of a prepared directory, and collects what is wrong with it."""
     return _Inspector(Path(directory)).run()
@@ -110,16 +133,19 @@ def inspect(directory: str | Path) -> Inspection:
 class _Inspector:
     """One reading of one directory; the state is what has been seen so far."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, keeps: bool = True) -> None:
         self.directory = directory
+        self.keeps = keeps  # the conversations
         self.problems: list[Problem] = []
         self.left_out: list[str] = []
         self.intentions: dict[str, int] = {}  # name -> line
         self.sticker_lines: dict[str, int] = {}  # id -> line, bad rows included
         self.stickers: dict[str, StickerEntry] = {}  # the good ones
         self.conversation_lines: dict[str, tuple[int, str]] = {}  # id -> line, split
-        self.text_lines: dict[tuple[str, ...], tuple[int, str]] = {}  # texts -> line, split
+        self.text_lines: dict[bytes, tuple[int, str]] = {}  # hash of the texts -> line, split
         self.conversations: dict[str, list[Conversation]] = {split: [] for split in schema.SPLITS}
+        self.sizes = dict.fromkeys(schema.SPLITS, 0)
+        self.has_knowledge = False
 
     def run(self) -> Inspection:
         self._read_intentions()
@@ -133,7 +159,9 @@ class _Inspector:
             intentions=tuple(self.intentions),
             info=info,
         )
-        return Inspection(prepared, sorted(self.problems), self.left_out)
+        return Inspection(
+            prepared, self.sizes, self.has_knowledge, sorted(self.problems), self.left_out
+        )
 
     def _report(self, file: str, line: int, message: str) -> None:
         self.problems.append(Problem(file, line, message))
@@ -255,13 +283,19 @@ class _Inspector:
                 reason = "" if messages else f" (its sticker {min(missing)!r} is left out)"
                 self.left_out.append(f"{file}:{number}: {record.get('id')!r}{reason}")
             else:
-                self.conversations[record["split"]].append(Conversation.from_json(record))
+                self._take(record)
             identity, split = record.get("id"), record.get("split")
             if isinstance(identity, str):
-                self.conversation_lines.setdefault(identity, (number, str(split)))
-        for split, kept in self.conversations.items():
-            if not kept and (self.directory / file).is_file():
+                self.conversation_lines.setdefault(identity, (number, sys.intern(str(split))))
+        for split, size in self.sizes.items():
+            if not size and (self.directory / file).is_file():
                 self._report(file, 0, f"no valid conversation in split {split!r}")
+
+    def _take(self, record: dict[str, Any]) -> None:
+        self.sizes[record["split"]] += 1
+        self.has_knowledge |= bool(record.get("knowledge"))
+        if self.keeps:
+            self.conversations[record["split"]].append(Conversation.from_json(record))
 
     def _conversation_messages(self, record: dict[str, Any]) -> Iterator[str]:
         yield from record_checks.key_messages(record, record_checks.CONVERSATION)
@@ -283,8 +317,9 @@ class _Inspector:
 
     def _leak_messages(self, number: int, record: dict[str, Any]) -> Iterator[str]:
         """Identical texts may repeat within a split, but never across splits."""
-        texts = tuple(text for turn in record["turns"] if (text := turn["text"].strip()))
-        line, split = self.text_lines.setdefault(texts, (number, record["split"]))
+        texts = [text for turn in record["turns"] if (text := turn["text"].strip())]
+        digest = hashlib.sha256(json.dumps(texts).encode()).digest()
+        line, split = self.text_lines.setdefault(digest, (number, sys.intern(record["split"])))
         if split != record["split"]:
             yield (
                 f"conversation {record['id']!r} of split {record['split']!r} has the same text as "

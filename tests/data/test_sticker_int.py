@@ -33,7 +33,7 @@ def test_records_equal_the_directory_in_its_order(prepared_dir, tiny_source):
 def test_a_second_start_reads_what_is_there_without_validating(tmp_path, monkeypatch):
     directory = make_prepared_directory(tmp_path / "d", num_conversations=6)
     first = prepare(directory, tmp_path / "tfds")
-    monkeypatch.setattr("int_ra_jax.data.sticker_int.read_prepared", pytest.fail)
+    monkeypatch.setattr("int_ra_jax.data.sticker_int.read_outline", pytest.fail)
     second = prepare(directory, tmp_path / "tfds")
     assert second.conversations("train") == first.conversations("train")
     assert second.info == first.info
