@@ -23,7 +23,12 @@ class BadInputError(ValueError):
 
 
 class Problems:
-    """Collects what is wrong while an input is read to its end; then one call stops the run."""
+    """Collects what is wrong while an input is read to its end; then one call stops the run.
+
+    Attributes:
+      total: how many problems there are.
+      warnings: how many oddities there are; the first ``SHOWN`` are logged.
+    """
 
     def __init__(self, source: object) -> None:
         """Starts without any.
@@ -34,6 +39,7 @@ class Problems:
         self._source = str(source)
         self._kept: list[Problem] = []
         self.total = 0
+        self.warnings = 0
 
     def add(self, file: str, line: int, message: str) -> None:
         """Notes a problem.
@@ -48,8 +54,12 @@ class Problems:
             self._kept.append(Problem(file, line, message))
 
     def warn(self, file: str, line: int, message: str) -> None:
-        """Logs something odd that stops nothing."""
-        logging.warning("%s", Problem(file, line, message))
+        """Logs something odd that stops nothing; after ``SHOWN`` of them they are only counted."""
+        self.warnings += 1
+        if self.warnings <= SHOWN:
+            logging.warning("%s", Problem(file, line, message))
+        if self.warnings == SHOWN:
+            logging.warning("further warnings are counted and not shown")
 
     def stop_if_any(self) -> None:
         """Ends the run if anything is wrong.
@@ -59,3 +69,12 @@ class Problems:
         """
         if self.total:
             raise BadInputError(self._source, self._kept, self.total)
+
+
+def short(value: object, limit: int = 60) -> str:
+    """Returns how a message shows a value: as Python writes it, cut to a readable length.
+
+    ``ascii`` is used and not ``repr``, since a report must be printable whatever the input holds.
+    """
+    written = ascii(value[: limit + 1]) if isinstance(value, str) else ascii(value)
+    return written if len(written) <= limit else f"{written[:limit]}..."

@@ -24,9 +24,10 @@ MAY_IMPORT = {
     "evaluation": {"common", "data", "models"},
     "training": {"common", "data", "models", "evaluation"},
     "retrieval": {"common", "data", "models", "evaluation"},
-    "data_prep": {"common", "data.schema", "data.validation"},
+    "data_prep": {"common", "data.schema", "data.validation", "data.images"},
     "configs": set(),
-    "launch": {"common", "data", "models", "evaluation", "training", "retrieval", "configs"},
+    "launch": {"common", "data", "models", "evaluation", "training", "retrieval"}
+    | {"configs", "data_prep"},
     "benchmarks": {"common", "data", "models", "evaluation", "training", "retrieval", "configs"},
 }
 FORBIDDEN_NAMES = {"utils.py", "util.py", "helpers.py", "misc.py", "tools.py"}

@@ -1,0 +1,1 @@
+"""Published formats of sticker dialogues, each read into conversations and stickers."""
