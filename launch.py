@@ -1,9 +1,11 @@
-"""The one entry: train, evaluate, or search.
+"""The one entry: train, evaluate, search, annotate data, or describe it.
 
     python launch.py --mode=train  --config=configs/int_ra.py:demo --workdir=runs/demo \
         --config.data.prepared_dir=DIR
     python launch.py --mode=eval   --workdir=runs/demo
     python launch.py --mode=search --workdir=runs/demo --conversation=chat.json --top_k=5
+    python launch.py --mode=annotate --workdir=annotations/demo --prepared_dir=DIR
+    python launch.py --mode=stats    --workdir=stats/demo       --prepared_dir=DIR
 
 Every key of the config can be set as --config.section.key=value. Several processes: each the same
 command with --distributed, or --coordinator_address=HOST:PORT --num_processes=N --process_id=I.
@@ -24,17 +26,21 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-MODES = ("train", "eval", "search")
+from data_prep import modes
+
+MODES = ("train", "eval", "search", *modes.MODES)
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to train: configs/FILE.py[:PRESET].", lock_config=True
 )
 _MODE = flags.DEFINE_enum("mode", None, MODES, "What to do.", required=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where its files go.", required=True)
 _CONVERSATION = flags.DEFINE_string("conversation", None, "search: a JSON file; see README.md.")
 _TOP_K = flags.DEFINE_integer("top_k", 5, "search: how many stickers.", lower_bound=1)
 _PROTOCOLS, _SPLITS = ("paper", "multi", "exact"), ("train", "valid", "test")
 _PROTOCOL = flags.DEFINE_enum("protocol", None, _PROTOCOLS, "eval: instead of eval.protocol.")
-_SPLIT = flags.DEFINE_enum("split", None, _SPLITS, "eval: instead of eval.split.")
+_SPLIT = flags.DEFINE_enum(
+    "split", None, _SPLITS, "eval: instead of eval.split; annotate: this only."
+)
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes of a cluster.")
 _ADDRESS = flags.DEFINE_string("coordinator_address", None, "host:port of process 0.")
@@ -56,7 +62,8 @@ def main(argv: Sequence[str]) -> None:
     if _DISTRIBUTED.value or given != (None, None, None):
         log.set_up_console(hosts.connect(*given, heartbeat_seconds=_HEARTBEAT.value))
     memory.keep_freed()
-    {"train": _train, "eval": _eval, "search": _search}[_MODE.value](Path(_WORKDIR.value))
+    ours = {"train": _train, "eval": _eval, "search": _search}
+    (ours | modes.MODES)[_MODE.value](Path(_WORKDIR.value))
 
 
 def _train(workdir: Path) -> None:
@@ -75,7 +82,7 @@ def _train(workdir: Path) -> None:
 
 def _eval(workdir: Path) -> None:
     from int_ra_jax.common import config, hosts
-    from int_ra_jax.evaluation.report import verdict
+    from int_ra_jax.evaluation.report import table, verdict
     from int_ra_jax.models.registry import SYSTEMS
 
     config.validate(config.load(workdir), tuple(SYSTEMS))
@@ -91,10 +98,7 @@ def _eval(workdir: Path) -> None:
     data = evaluate(run, *run.restore_best(target), placement)
     if not hosts.is_first():
         return
-    for system, row in data.systems.items():
-        found = ((name, row.metrics[name].value) for name in ("hit@1", "hit@3", "hit@5", "mAP"))
-        print(f"{system:20s} {'  '.join(f'{name} {100 * value:5.1f}' for name, value in found)}")
-    print(*verdict(data), f"report: {workdir / 'eval' / 'report.html'}", sep="\n")
+    print(*table(data), *verdict(data), f"report: {workdir / 'eval' / 'report.html'}", sep="\n")
 
 
 def _search(workdir: Path) -> None:
@@ -104,14 +108,8 @@ def _search(workdir: Path) -> None:
 
     conversation = read_conversation(Path(_CONVERSATION.value))
     ranked = Retriever.from_workdir(workdir).search(conversation, top_k=_TOP_K.value)
-    if _JSON.value:
-        print(json.dumps(ranked.to_json(), indent=2, ensure_ascii=False))
-        return
-    likeliest = list(ranked.intention_probabilities.items())[:3]
-    print("intention: " + ", ".join(f"{name} {100 * p:.0f}%" for name, p in likeliest))
-    for sticker in ranked.stickers:
-        words = "; ".join(f"{k}: {v}" for k, v in sticker.attributes.items() if v)
-        print(f"{sticker.rank:3d}  {sticker.score:+.4f}  {sticker.sticker:20s} {words}")
+    as_json = json.dumps(ranked.to_json(), indent=2, ensure_ascii=False) if _JSON.value else None
+    print(as_json or "\n".join(ranked.to_lines()))
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

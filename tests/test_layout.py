@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "configs": set(),
     "launch": {"common", "data", "models", "evaluation", "training", "retrieval"}
     | {"configs", "data_prep"},
-    "benchmarks": {"common", "data", "models", "evaluation", "training", "retrieval", "configs"},
+    "benchmarks": {"common", "data", "models", "evaluation", "training", "retrieval", "configs"}
+    | {"data_prep"},
 }
 FORBIDDEN_NAMES = {"utils.py", "util.py", "helpers.py", "misc.py", "tools.py"}
 MAX_FILE, MAX_FUNCTION, MAX_LOOP, MAX_LAUNCH = 400, 60, 120, 150

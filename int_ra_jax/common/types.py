@@ -187,3 +187,12 @@ class RankedList:
             "intention_probabilities": self.intention_probabilities,
             "stickers": [vars(sticker) for sticker in self.stickers],
         }
+
+    def to_lines(self) -> list[str]:
+        """Returns lines for a terminal: the three likeliest intentions, then one a sticker."""
+        likeliest = list(self.intention_probabilities.items())[:3]
+        lines = ["intention: " + ", ".join(f"{name} {100 * p:.0f}%" for name, p in likeliest)]
+        for sticker in self.stickers:
+            words = "; ".join(f"{k}: {v}" for k, v in sticker.attributes.items() if v)
+            lines.append(f"{sticker.rank:3d}  {sticker.score:+.4f}  {sticker.sticker:20s} {words}")
+        return lines

@@ -35,6 +35,16 @@ from int_ra_jax.evaluation.report_data import (
 )
 
 
+def table(data: ReportData) -> list[str]:
+    """Returns one line a system, with the figures that the paper's Table 2 has, in %."""
+    shown = ("hit@1", "hit@3", "hit@5", "mAP")
+    return [
+        f"{system:20s} "
+        + "  ".join(f"{name} {100 * row.metrics[name].value:5.1f}" for name in shown)
+        for system, row in data.systems.items()
+    ]
+
+
 def verdict(data: ReportData) -> list[str]:
     """States the primary metric, then each comparison and whether its interval leaves zero out.
 

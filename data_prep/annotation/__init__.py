@@ -1,0 +1,1 @@
+"""People give sticker replies their intention: the page, its files, agreement, export."""

@@ -1,0 +1,138 @@
+"""How far annotators agree: Cohen's kappa of each pair, Fleiss' kappa of all.
+
+    python -m data_prep.annotation.agreement ANNOTATIONS
+
+"None fits" counts as a category of its own. What somebody skipped or never saw is no rating:
+Cohen's kappa is over what both of a pair rated, Fleiss' over what all rated; the number of these
+conversations is stated with each figure.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from absl import app
+from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, fleiss_kappa
+
+from data_prep.annotation import workspace
+from data_prep.annotation.command import run_command
+from data_prep.annotation.decisions import TIE, decide
+from data_prep.annotation.workspace import Votes
+
+
+@dataclass(frozen=True)
+class Kappa:
+    """One figure of agreement.
+
+    Attributes:
+      annotators: whom it compares.
+      conversations: how many all of them rated.
+      same: share of these on which all gave the same answer; None without any.
+      kappa: None where it is undefined: nothing rated by all, or one answer used throughout.
+      low: lower end of the 95% interval; None where there is none (Fleiss' has none).
+      high: upper end.
+    """
+
+    annotators: tuple[str, ...]
+    conversations: int
+    same: float | None
+    kappa: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+def cohen(votes: Votes, intentions: Sequence[str]) -> list[Kappa]:
+    """Compares each pair of annotators, in the order of their names."""
+    found = []
+    for pair in combinations(sorted(votes), 2):
+        ratings = _ratings(votes, pair, intentions)
+        if _undefined(ratings):
+            found.append(Kappa(pair, len(ratings), _same(ratings), None))
+            continue
+        table = np.zeros((len(intentions) + 1,) * 2, dtype=int)
+        np.add.at(table, tuple(ratings.T), 1)
+        used = np.flatnonzero(table.sum(0) + table.sum(1))
+        with np.errstate(invalid="ignore", divide="ignore"):  # a z value that nobody reads
+            result = cohens_kappa(table[np.ix_(used, used)])
+        low, high = (_finite(value) for value in (result.kappa_low, result.kappa_upp))
+        found.append(Kappa(pair, len(ratings), _same(ratings), float(result.kappa), low, high))
+    return found
+
+
+def fleiss(votes: Votes, intentions: Sequence[str]) -> Kappa | None:
+    """Compares all annotators who rated anything; None with fewer than two."""
+    names = tuple(name for name in sorted(votes) if votes[name])
+    if len(names) < 2:
+        return None
+    ratings = _ratings(votes, names, intentions)
+    if _undefined(ratings):
+        return Kappa(names, len(ratings), _same(ratings), None)
+    table, _ = aggregate_raters(ratings)
+    return Kappa(names, len(ratings), _same(ratings), float(fleiss_kappa(table)))
+
+
+def _ratings(votes: Votes, names: Sequence[str], intentions: Sequence[str]) -> np.ndarray:
+    """[conversations, annotators] class ids over what all rated; the last class is "none fits"."""
+    number = {name: index for index, name in enumerate(intentions)} | {None: len(intentions)}
+    common = sorted(set.intersection(*(set(votes[name]) for name in names)))
+    rows = [[number[votes[name][one]] for name in names] for one in common]
+    return np.array(rows, dtype=int).reshape(len(rows), len(names))
+
+
+def _undefined(ratings: np.ndarray) -> bool:
+    return np.unique(ratings).size < 2
+
+
+def _same(ratings: np.ndarray) -> float | None:
+    return float((ratings == ratings[:, :1]).all(axis=1).mean()) if len(ratings) else None
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def summary_lines(workdir: Path) -> list[str]:
+    """Says in lines how much was rated, what is still to be adjudicated, and each kappa.
+
+    Raises:
+      FileNotFoundError: if no annotation was begun there.
+      BadInputError: if a file has a line that is no event.
+    """
+    settings = workspace.read_settings(workdir)
+    votes = workspace.read_votes(workdir, settings)
+    adjudicated = workspace.read_adjudication(workdir, settings)
+    decided = decide(votes, adjudicated)
+    counts = ", ".join(f"{name} {len(given)}" for name, given in votes.items()) or "nobody yet"
+    both = fleiss(votes, settings.intentions)
+    ties = sum(one.how == TIE for one in decided.values())
+    return [
+        f"rated: {counts}",
+        f"{len(decided)} conversations, {len(adjudicated)} adjudicated, {ties} ties to adjudicate",
+        *(f"Cohen's kappa {_line(pair)}" for pair in cohen(votes, settings.intentions)),
+        f"Fleiss' kappa {_line(both)}" if both else "Fleiss' kappa needs two annotators",
+    ]
+
+
+def _line(found: Kappa) -> str:
+    names = ", ".join(found.annotators)
+    if found.same is None:
+        return f"{names}: undefined, no conversation rated by all of them"
+    rated = f"{found.conversations} conversations rated by all, {100 * found.same:.1f}% alike"
+    if found.kappa is None:
+        return f"{names}: undefined, only one answer was used ({rated})"
+    interval = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"
+    return f"{names}: {found.kappa:.3f}{interval} ({rated})"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints the agreement of the annotation named on the command line."""
+    if len(argv) != 2:
+        raise app.UsageError("Name one directory of annotations.")
+    print("\n".join(summary_lines(Path(argv[1]))))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,63 @@
+"""The modes of launch.py that work on data and not on a run, with their flags.
+
+Nothing heavy is imported before a mode is chosen.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import flags
+
+_PREPARED = flags.DEFINE_string("prepared_dir", None, "annotate, stats: a prepared directory.")
+_ANNOTATOR = flags.DEFINE_string("annotator", None, "annotate: serve only NAME.")
+_OVERLAP = flags.DEFINE_float("overlap", None, "annotate: share that everybody sees, 0 to 1.")
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "annotate: address; another opens it to others.")
+_PORT = flags.DEFINE_integer("port", 8080, "annotate: port to listen on.", 1, 65535)
+
+
+def annotate(workdir: Path) -> None:
+    """Serves the page on which people give stickers their intention.
+
+    Args:
+      workdir: where their decisions go.
+
+    Raises:
+      ValueError: as ``page.serve``, or if no prepared directory is named.
+    """
+    prepared_dir = _prepared_dir("annotate")
+    try:
+        from data_prep.annotation import page
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--mode=annotate needs {error.name}: pip install -e '.[data]'") from None
+    page.serve(
+        prepared_dir,
+        workdir,
+        annotator=_ANNOTATOR.value,
+        host=_HOST.value,
+        port=_PORT.value,
+        overlap=_OVERLAP.value,
+        split=flags.FLAGS.split,
+    )
+
+
+def stats(workdir: Path) -> None:
+    """Describes a prepared directory, on the terminal and in files.
+
+    Args:
+      workdir: where the tables, the picture and the page go.
+
+    Raises:
+      ValueError: if no prepared directory is named, or nothing in it can be read.
+    """
+    from data_prep.statistics import write_statistics
+
+    print("\n".join(write_statistics(_prepared_dir("stats"), workdir)))
+
+
+def _prepared_dir(mode: str) -> Path:
+    if not _PREPARED.value:
+        raise ValueError(f"--mode={mode} needs --prepared_dir=DIR, a prepared directory.")
+    return Path(_PREPARED.value)
+
+
+MODES: dict[str, Callable[[Path], None]] = {"annotate": annotate, "stats": stats}

@@ -1,0 +1,248 @@
+"""Order, decisions, agreement and export of an annotation."""
+
+import json
+import math
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures.prepared import make_prepared_directory
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
+
+from data_prep.annotation import workspace
+from data_prep.annotation.agreement import cohen, fleiss, summary_lines
+from data_prep.annotation.decisions import (
+    ADJUDICATED,
+    AGREED,
+    MAJORITY,
+    TIE,
+    decide,
+    disagreements,
+)
+from data_prep.annotation.desk import Office
+from data_prep.annotation.export import KEEP, LEAVE_OUT, export
+from data_prep.annotation.journal import LABEL, NONE_FITS, SKIP
+from int_ra_jax.data.validation import read_prepared, validate
+
+NAMES = ("joy", "sadness", "anger", "surprise")
+VOTES = st.dictionaries(
+    st.sampled_from(["ann", "bo", "cy"]),
+    st.dictionaries(st.integers(0, 7).map(str), st.sampled_from([*NAMES, None]), max_size=8),
+    min_size=2,
+)
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return make_prepared_directory(tmp_path_factory.mktemp("data") / "prepared")
+
+
+@pytest.fixture
+def office(directory, tmp_path):
+    prepared = read_prepared(directory)
+    opened = Office(prepared, tmp_path / "ann", workspace.begin(tmp_path / "ann", prepared))
+    yield opened
+    opened.close()
+
+
+@given(
+    ids=st.sets(st.text(max_size=4), max_size=60).map(sorted),
+    overlap=st.floats(0, 1),
+    name=st.sampled_from(["ann", "bo"]),
+)
+def test_everybody_meets_every_conversation_once_and_the_shared_ones_in_one_order(
+    ids, overlap, name
+):
+    order = workspace.order_for(name, ids, overlap)
+    assert Counter(order) == Counter(ids)
+    assert order == workspace.order_for(name, list(reversed(ids)), overlap)
+    shared = workspace.shared_ids(ids, overlap)
+    assert len(shared) == round(overlap * len(ids))
+    assert [one for one in order if one in set(shared)] == shared
+    # Whoever stops early has seen about the share that was asked for.
+    for stop in range(1, len(order)):
+        met = sum(one in set(shared) for one in order[:stop])
+        assert abs(met - stop * len(shared) / len(ids)) <= 1
+
+
+@given(votes=VOTES, adjudicated=st.dictionaries(st.sampled_from("01"), st.sampled_from(NAMES)))
+def test_a_decision_has_more_votes_than_any_other_answer(votes, adjudicated):
+    decided = decide(votes, adjudicated)
+    rated = {one for given in votes.values() for one in given}
+    assert set(decided) == rated | set(adjudicated)
+    for one, decision in decided.items():
+        counts = Counter(given[one] for given in votes.values() if one in given)
+        if one in adjudicated:
+            assert (decision.how, decision.intention) == (ADJUDICATED, adjudicated[one])
+            continue
+        top = [vote for vote, count in counts.items() if count == max(counts.values())]
+        expected = TIE if len(top) > 1 else AGREED if len(counts) == 1 else MAJORITY
+        assert decision.how == expected
+        assert decision.intention == (None if expected == TIE else top[0])
+    disputed = disagreements(votes)
+    hows = [decide(votes, {})[one].how for one in disputed]
+    assert hows == sorted(hows, key=lambda how: how != TIE)
+    assert set(hows) <= {TIE, MAJORITY}
+
+
+@settings(max_examples=60, deadline=None)
+@given(votes=VOTES)
+def test_cohens_kappa_is_that_of_scikit_learn_over_what_both_rated(votes):
+    for found in cohen(votes, NAMES):
+        a, b = (votes[name] for name in found.annotators)
+        common = sorted(a.keys() & b.keys())
+        assert found.conversations == len(common)
+        answers = [[str(one[c]) for c in common] for one in (a, b)]
+        if len(set(answers[0] + answers[1])) < 2:
+            assert found.kappa is None
+        else:
+            assert found.kappa == pytest.approx(cohen_kappa_score(*answers))
+
+
+@settings(max_examples=60, deadline=None)
+@given(votes=VOTES)
+def test_fleiss_kappa_is_its_definition_over_what_all_rated(votes):
+    found = fleiss(votes, NAMES)
+    raters = [votes[name] for name in sorted(votes) if votes[name]]
+    if len(raters) < 2:
+        assert found is None
+        return
+    common = sorted(set.intersection(*map(set, raters)))
+    table = np.array([[[r[c] for r in raters].count(v) for v in [*NAMES, None]] for c in common])
+    if not len(common) or (table.sum(0) > 0).sum() < 2:
+        assert found.kappa is None
+        return
+    n = len(raters)
+    observed = ((table**2).sum(1) - n).mean() / (n * (n - 1))
+    chance = ((table.sum(0) / table.sum()) ** 2).sum()
+    assert found.kappa == pytest.approx((observed - chance) / (1 - chance))
+
+
+def test_an_interval_is_given_only_where_there_is_one():
+    same = {str(i): NAMES[i % 2] for i in range(10)}
+    (found,) = cohen({"ann": same, "bo": same}, NAMES)
+    assert found.kappa == 1
+    assert found.low is None or math.isfinite(found.low)
+
+
+def test_what_another_has_decided_leaves_the_queue_unless_it_is_shared(office):
+    ann, bo = office.annotator("ann"), office.annotator("bo")
+    shared = workspace.shared_ids(list(office.conversations), office.settings.overlap)
+    own = [one for one in office.conversations if one not in shared]
+    ann.act(LABEL, shared[0], "joy")
+    ann.act(LABEL, own[0], "joy")
+    ann.act(SKIP, own[1])
+    assert shared[0] in bo.open()
+    assert own[0] not in bo.open()
+    assert own[1] in bo.open()  # a skip decides nothing
+    assert ann.open()[-1] == own[1]  # and comes again at the end
+    ann.undo()
+    assert ann.open()[-1] != own[1] or len(ann.open()) == 1
+    office.close()
+    again = Office(office.prepared, office.workdir, office.settings).annotator("bo")
+    assert own[0] not in again.open()
+    again.journal.close()
+
+
+def test_disagreements_go_to_the_adjudicator_and_leave_when_settled(office):
+    first, second = workspace.shared_ids(list(office.conversations), office.settings.overlap)[:2]
+    for name, vote in (("ann", "joy"), ("bo", "anger")):
+        office.annotator(name).act(LABEL, first, vote)
+        office.annotator(name).act(LABEL, second, "joy")
+    desk = office.adjudicator("cy")
+    assert desk.open() == [first]
+    assert desk.votes(first) == {"ann": "joy", "bo": "anger"}
+    desk.act(LABEL, first, "anger")
+    assert desk.open() == []
+    assert desk.undo().conversation == first
+    assert desk.open() == [first]
+
+
+def test_an_annotation_continues_only_on_the_data_and_settings_it_was_begun_with(
+    directory, office, tmp_path
+):
+    prepared = office.prepared
+    assert workspace.begin(office.workdir, prepared).overlap == workspace.DEFAULT_OVERLAP
+    with pytest.raises(ValueError, match=r"begun with overlap 0\.2, not 0\.5"):
+        workspace.begin(office.workdir, prepared, overlap=0.5)
+    with pytest.raises(ValueError, match="begun with split None, not 'test'"):
+        workspace.begin(office.workdir, prepared, split="test")
+    with pytest.raises(ValueError, match=r"--overlap=1\.5 is no share"):
+        workspace.begin(tmp_path / "new", prepared, overlap=1.5)
+    other = read_prepared(make_prepared_directory(tmp_path / "other", seed=1))
+    with pytest.raises(ValueError, match=r"conversations\.jsonl of .* changed"):
+        workspace.begin(office.workdir, other)
+    (office.workdir / "annotation.json").write_text('{"files": 1}')
+    with pytest.raises(ValueError, match="is damaged"):
+        workspace.begin(office.workdir, prepared)
+
+
+def annotate_all(office, names=("ann", "bo")):
+    """Everybody gives the first intention, but disagrees on the first conversation of train."""
+    train = [c.id for c in office.prepared.conversations["train"]]
+    for name in names:
+        desk = office.annotator(name)
+        for one in office.conversations:
+            desk.act(LABEL, one, "anger")
+        desk.act(NONE_FITS, train[1])
+        desk.act(LABEL, train[0], "joy" if name == "ann" else "sadness")
+    return train
+
+
+def test_an_export_is_valid_and_carries_what_was_decided(directory, office, tmp_path):
+    train = annotate_all(office)
+    counts = export(directory, office.workdir, tmp_path / "out", LEAVE_OUT)
+    assert counts == {AGREED: 22, "none fits": 1, TIE: 1}
+    assert validate(tmp_path / "out") == []
+    found = read_prepared(tmp_path / "out")
+    assert [c.id for c in found.conversations["train"]] == train[2:]
+    assert {c.intention for members in found.conversations.values() for c in members} == {"anger"}
+    assert found.info["annotation"]["conversations"] == counts
+    office.adjudicator("cy").act(LABEL, train[0], "surprise")
+    counts = export(directory, office.workdir, tmp_path / "again", KEEP)
+    assert counts == {ADJUDICATED: 1, AGREED: 22, "none fits": 1}
+    kept = read_prepared(tmp_path / "again").conversations["train"]
+    assert kept[0].intention == "surprise"
+    assert kept[1] == office.prepared.conversations["train"][1]
+
+
+def test_stickers_learn_nothing_from_valid_and_test(directory, office, tmp_path):
+    annotate_all(office, ["ann"])
+    test_only = office.prepared.conversations["test"][0]
+    office.annotator("ann").act(LABEL, test_only.id, "surprise")
+    export(directory, office.workdir, tmp_path / "out", KEEP)
+    found = read_prepared(tmp_path / "out")
+    served = {(c.sticker, c.intention) for c in found.conversations["train"]}
+    carried = {(s.id, name) for s in found.stickers for name in s.intentions}
+    assert carried == served
+    assert "surprise" in {c.intention for c in found.conversations["test"]}
+
+
+def test_a_split_without_a_decision_stops_the_export_before_it_writes(directory, office, tmp_path):
+    office.annotator("ann").act(LABEL, office.prepared.conversations["train"][0].id, "joy")
+    with pytest.raises(ValueError, match="no conversation of valid and test"):
+        export(directory, office.workdir, tmp_path / "out", LEAVE_OUT)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_commands_print_and_fail_in_one_message(directory, office, tmp_path):
+    annotate_all(office)
+    lines = "\n".join(summary_lines(office.workdir))
+    assert "rated: ann 24, bo 24" in lines
+    assert "1 ties to adjudicate" in lines
+    assert "Cohen's kappa ann, bo: " in lines
+    assert "24 conversations rated by all, 95.8% alike" in lines
+    counts = export(directory, office.workdir, tmp_path / "o", LEAVE_OUT)
+    assert counts == {AGREED: 22, "none fits": 1, TIE: 1}
+    command = [sys.executable, "-m", "data_prep.annotation.export", directory, office.workdir]
+    done = subprocess.run([*command, tmp_path / "o"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "is not empty" in done.stderr
+    text = (tmp_path / "o" / "dataset.json").read_text()
+    assert json.loads(text)["annotated_from"]["name"] == "tiny"
