@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from data_prep.problems import Problems, short
 
-# data_prep may use validation and not what lies below it; the bounds must be the same ones.
 from int_ra_jax.data import images
 
 MAX_TEXT = images.MAX_BYTES * 4 // 3 + 4096  # of a line that holds one picture in base64
