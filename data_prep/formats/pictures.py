@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.problems import Problems, short
-
 from int_ra_jax.data import images
 
 MAX_TEXT = images.MAX_BYTES * 4 // 3 + 4096  # of a line that holds one picture in base64

@@ -1,0 +1,194 @@
+"""How well the OCR of data_prep reads words on stickers: exact matches and character errors.
+
+    python -m benchmarks.ocr [--phrases=6] [--font=FILE ...] [--embedded=DIR] [--out=FILE]
+
+Draws phrases on transparent stickers, as PNG, in several sizes, colours and rotations, one of these
+changed at a time, and reads them as ``python -m data_prep.attributes`` does. Fonts are looked up
+among those of the system (fc-match), or given: the first for English, the last for Chinese.
+``--embedded`` reads the drawn words of an embedded data set too, whose attribute ``verbal`` names
+them, and a hundred stickers without any. Letter case and blanks do not count; punctuation does.
+"""
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from data_prep.extraction.frames import Picture
+from data_prep.extraction.reading import StickerReader
+from int_ra_jax.data.validation import read_prepared
+
+PHRASES = {
+    "en": ("OK", "Good night", "Thank you!", "NO WAY", "What?!", "Congratulations"),
+    "zh": ("好的", "晚安", "谢谢老板", "不要啊", "什么？", "恭喜发财"),
+}
+INKS = {  # fill, outline
+    "black": ("black", None),
+    "white, outlined": ("white", "black"),
+    "white": ("white", None),
+    "yellow": ("gold", None),
+    "red, outlined": ("crimson", "white"),
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a phrase is drawn; by default as most stickers have it."""
+
+    size: int = 24
+    ink: str = "white, outlined"
+    rotation: int = 0
+
+
+STYLES = (
+    Style(),
+    *(Style(size=size) for size in (12, 16, 48)),
+    *(Style(ink=ink) for ink in INKS if ink != Style.ink),
+    *(Style(rotation=rotation) for rotation in (15, 45, 180)),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One sticker with words, and what was read."""
+
+    language: str
+    style: Style
+    truth: str
+    read: str
+
+    @property
+    def errors(self) -> int:
+        """Character errors, of at most as many as the truth is long."""
+        return distance(plain(self.truth), plain(self.read))
+
+
+def main() -> None:
+    """Prints one table for each language, and one for the embedded data set if it is named."""
+    arguments = _parse()
+    reader = StickerReader()
+    begin = time.perf_counter()
+    cases = [
+        case
+        for language, phrases in PHRASES.items()
+        for case in _read_all(reader, language, phrases[: arguments.phrases], arguments.font)
+    ]
+    seconds = time.perf_counter() - begin
+    report = [f"{len(cases)} stickers, {seconds / len(cases):.2f} s each"]
+    for language in PHRASES:
+        report += ["", f"| {language} | stickers | exact | character errors |", "|---|---|---|---|"]
+        groups = defaultdict(list)
+        for case in cases:
+            if case.language == language:
+                groups[case.style].append(case)
+        report += [_row(f"{s.size} px, {s.ink}, {s.rotation} degrees", groups[s]) for s in STYLES]
+        report.append(_row("all", [case for group in groups.values() for case in group]))
+    if arguments.embedded:
+        report += _embedded(reader, arguments.embedded)
+    print("\n".join(report))
+    if arguments.out:
+        lines = [json.dumps(asdict(case), ensure_ascii=False) for case in cases]
+        arguments.out.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def draw(
+    text: str, font: ImageFont.FreeTypeFont, ink: tuple[str, str | None], rotation: int
+) -> Image.Image:
+    """Draws a phrase on a transparent square of 240 pixels or more, and turns it."""
+    fill, outline = ink
+    width = max(1, round(font.size / 12)) if outline else 0
+    box = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((0, 0), text, font, stroke_width=width)
+    edge = max(240, int(box[2] - box[0]) + 40)
+    image = Image.new("RGBA", (edge, edge), (0, 0, 0, 0))
+    ImageDraw.Draw(image).text(
+        (edge / 2, edge / 2), text, fill, font, anchor="mm", stroke_width=width, stroke_fill=outline
+    )
+    return image.rotate(rotation, Image.Resampling.BICUBIC, expand=True)
+
+
+def distance(one: str, other: str) -> int:
+    """Returns how many characters must be put in, left out or changed to get from one to other."""
+    row = list(range(len(other) + 1))
+    for i, mine in enumerate(one, start=1):
+        above, row = row, [i]
+        for j, theirs in enumerate(other, start=1):
+            row.append(min(row[-1] + 1, above[j] + 1, above[j - 1] + (mine != theirs)))
+    return row[-1]
+
+
+def plain(text: str) -> str:
+    """Returns a text without letter case and blanks, its punctuation in ASCII."""
+    marks = str.maketrans("？！，。’‘", "?!,.''")
+    return "".join(text.casefold().split()).translate(marks)
+
+
+def _read_all(
+    reader: StickerReader, language: str, phrases: Sequence[str], fonts: Sequence[Path]
+) -> Iterator[Case]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "sticker.png"
+        for style in tqdm(STYLES, desc=language, unit="style"):
+            font = _font(language, fonts, style.size)
+            for text in phrases:
+                draw(text, font, INKS[style.ink], style.rotation).save(file)
+                read = reader.read(Picture.of(file, frames=1, side=768))
+                yield Case(language, style, text, read)
+
+
+def _font(language: str, fonts: Sequence[Path], size: int) -> ImageFont.FreeTypeFont:
+    if fonts:
+        return ImageFont.truetype(fonts[0] if language == "en" else fonts[-1], size)
+    pattern = f"sans:lang={'zh-cn' if language == 'zh' else 'en'}:weight=200"
+    command = ["fc-match", "--format=%{file}\n%{index}", pattern]
+    file, index = subprocess.check_output(command, text=True).split("\n")
+    return ImageFont.truetype(file, size, index=int(index) & 0xFFFF)
+
+
+def _embedded(reader: StickerReader, directory: Path) -> list[str]:
+    """Reads the stickers of an embedded data set that bear words, and those that bear none."""
+    prepared = read_prepared(directory)
+    bare = [sticker for sticker in prepared.stickers if not sticker.attributes["verbal"]][::4]
+    written = [
+        Case("art", Style(), sticker.attributes["verbal"], _read(reader, directory, sticker.image))
+        for sticker in prepared.stickers
+        if sticker.attributes["verbal"]
+    ]
+    invented = sum(bool(_read(reader, directory, sticker.image)) for sticker in bare[:100])
+    return [
+        "",
+        "| artwork | stickers | exact | character errors |",
+        "|---|---|---|---|",
+        _row("drawn words", written),
+        f"words read on {invented} of {len(bare[:100])} stickers without any",
+    ]
+
+
+def _read(reader: StickerReader, directory: Path, image: str) -> str:
+    return reader.read(Picture.of(directory / image, frames=1, side=768))
+
+
+def _row(name: str, cases: Sequence[Case]) -> str:
+    exact = sum(case.errors == 0 for case in cases) / len(cases)
+    errors = sum(case.errors for case in cases) / sum(len(plain(case.truth)) for case in cases)
+    return f"| {name} | {len(cases)} | {exact:.1%} | {errors:.1%} |"
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--font", type=Path, action="append", default=[])
+    parser.add_argument("--phrases", type=int, default=6, help="of each language, at most six")
+    parser.add_argument("--embedded", type=Path)
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

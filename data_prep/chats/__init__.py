@@ -1,0 +1,1 @@
+"""Own chat exports to a prepared directory, as the paper's section 3 builds its data set."""

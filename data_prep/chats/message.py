@@ -1,0 +1,61 @@
+"""One message of a chat, as the steps of the construction hand it on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message.
+
+    Attributes:
+      chat: id of the chat.
+      id: unique in the chat, or None.
+      time: seconds; from 1970 as the export writes the local time, and from the chat's first
+        message once it is anonymised.
+      sender: id of the sender.
+      text: what was said; empty where the message is a sticker alone.
+      sticker: name of the picture's file among the step's stickers, or None.
+      reply_to: id of the message that this one answers, or None.
+      intention: name of the annotated intention of the sticker, or None.
+      emoji: what the sticker stands for by its maker's word, or None.
+    """
+
+    chat: str
+    id: str | None
+    time: int
+    sender: str
+    text: str = ""
+    sticker: str | None = None
+    reply_to: str | None = None
+    intention: str | None = None
+    emoji: str | None = None
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Message":
+        """Builds a message from what ``to_json`` gave."""
+        return cls(id=record.get("id"), **{k: v for k, v in record.items() if k != "id"})
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the JSON object, without the keys that are empty."""
+        return {key: value for key, value in vars(self).items() if value not in (None, "")}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A message as a reader of an export finds it.
+
+    Attributes:
+      message: with ``sticker`` naming a file of the export, relative to ``folder``.
+      file: where it stands, relative to the source, for messages about it.
+      line: counted from 1.
+      folder: the folder below which the export's own files lie, relative to the source.
+      name: the sender's name as people read it.
+    """
+
+    message: Message
+    file: str
+    line: int
+    folder: str = "."
+    name: str = ""

@@ -1,0 +1,103 @@
+"""Sticker files of an export: checked, freed of metadata, and decoded to one frame on white."""
+
+import io
+import struct
+from pathlib import Path
+
+from PIL import Image
+
+MAX_BYTES = 32 * 2**20
+MAX_PIXELS = 40_000_000
+SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "GIF": ".gif"}
+# A picture's metadata can tell who drew or sent it, with which device, where and when.
+_PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME")
+_WEBP_METADATA = (b"EXIF", b"XMP ")
+_WEBP_FLAGS = 0b0000_1100  # of the VP8X chunk: "has EXIF", "has XMP"
+_JPEG_KEPT = (0xE0, 0xE2, 0xEE)  # JFIF, colour profile, Adobe's colour transform
+
+
+def load(path: Path) -> bytes:
+    """Returns a picture's bytes, once they are known to be few enough.
+
+    Raises:
+      ValueError: if there are too many.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(f"picture of {size:,} bytes; at most {MAX_BYTES:,} are read")
+    return path.read_bytes()
+
+
+def first_frame(content: bytes) -> tuple[Image.Image, str]:
+    """Decodes the first frame of a sticker, transparency on white.
+
+    Returns:
+      The frame in RGB, and the suffix that belongs to the picture's format.
+
+    Raises:
+      ValueError: if the picture is unreadable, truncated, too large or of another format.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=tuple(SUFFIXES)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")
+            layer = image.convert("RGBA")
+            white = Image.new("RGBA", layer.size, "white")
+            return Image.alpha_composite(white, layer).convert("RGB"), SUFFIXES[str(image.format)]
+    except Exception as error:  # decoders of hostile bytes raise anything, SyntaxError included
+        raise ValueError(f"unreadable picture: {error}") from error
+
+
+def without_metadata(content: bytes) -> bytes:
+    """Returns the same picture without its metadata, and without decoding it.
+
+    Args:
+      content: PNG, JPEG, WebP or GIF that ``first_frame`` accepts.  GIF is returned as it is.
+    """
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _png(content)
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return _webp(content)
+    if content.startswith(b"\xff\xd8"):
+        return _jpeg(content)
+    return content
+
+
+def _png(content: bytes) -> bytes:
+    kept, place = [content[:8]], 8
+    while place + 12 <= len(content):
+        (size,) = struct.unpack(">I", content[place : place + 4])
+        end = place + 12 + size
+        if content[place + 4 : place + 8] not in _PNG_METADATA:
+            kept.append(content[place:end])
+        place = end
+    return b"".join(kept)
+
+
+def _webp(content: bytes) -> bytes:
+    kept, place = [], 12
+    while place + 8 <= len(content):
+        kind = content[place : place + 4]
+        (size,) = struct.unpack("<I", content[place + 4 : place + 8])
+        end = place + 8 + size + size % 2
+        chunk = content[place:end]
+        if kind == b"VP8X" and len(chunk) > 8:
+            chunk = chunk[:8] + bytes([chunk[8] & ~_WEBP_FLAGS]) + chunk[9:]
+        if kind not in _WEBP_METADATA:
+            kept.append(chunk)
+        place = end
+    body = b"WEBP" + b"".join(kept)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _jpeg(content: bytes) -> bytes:
+    kept, place = [content[:2]], 2
+    while place + 4 <= len(content) and content[place] == 0xFF and content[place + 1] != 0xDA:
+        marker = content[place + 1]
+        (size,) = struct.unpack(">H", content[place + 2 : place + 4])
+        end = place + 2 + size
+        metadata = (0xE0 <= marker <= 0xEF and marker not in _JPEG_KEPT) or marker == 0xFE
+        if not metadata:
+            kept.append(content[place:end])
+        place = end
+    return b"".join([*kept, content[place:]])

@@ -1,0 +1,173 @@
+"""Step 6, split: train, valid and test without a shared segment or text, as a prepared directory.
+
+Privacy: adds nothing. Pseudonyms are the same in all conversations of a person; whoever publishes
+the result deletes the salt, so that nobody can go back from a pseudonym to an id.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from data_prep.chats import near_duplicates, step
+from data_prep.chats.segment import UNLABELLED
+from int_ra_jax.common.types import ATTRIBUTES
+from int_ra_jax.data import schema
+from int_ra_jax.data.schema import Conversation, StickerEntry, Turn
+
+NAME = "split"
+FRACTION = 0.1
+
+
+def split(source: Path, out: Path, valid: float = FRACTION, test: float = FRACTION) -> None:
+    """Writes the prepared directory.
+
+    Args:
+      source: the result of the step deduplicate.
+      out: must not exist yet, or be empty, or hold this very result.
+      valid: share of the conversations.
+      test: share of the conversations.
+
+    Raises:
+      ValueError: if the shares are impossible, or there is too little to split.
+      FileExistsError: if ``out`` holds anything else.
+    """
+    if not (valid > 0 and test > 0 and valid + test < 1):
+        raise ValueError(f"valid={valid}, test={test}: both above 0, together below 1")
+    identity = step.identity(source, (near_duplicates.NAME,))
+    construction = {"step": NAME, "source": identity, "shares": {"valid": valid, "test": test}}
+    if out.exists() and any(out.iterdir()):
+        if step.construction_of(out) != construction:
+            raise FileExistsError(f"{out} is not empty. Choose a new directory or remove it.")
+        logging.info("%s: %s is finished already", NAME, out)
+        return
+    groups = group(step.read_lines(source, step.CONTEXTS_FILE, "grouping"))
+    splits = assign(Counter(groups.values()), {"valid": valid, "test": test})
+    stickers: dict[str, str | None] = {}
+    intentions: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for row in step.read_lines(source, step.CONTEXTS_FILE, "counting"):
+        sizes[splits[groups[row["id"]]]] += 1
+        intentions[row["intention"]] += 1
+        stickers[row["sticker"]] = row.get("emoji") or stickers.get(row["sticker"])
+        for turn in row["turns"]:
+            if "sticker" in turn:
+                stickers.setdefault(turn["sticker"], None)
+    entries = [_entry(name, emoji) for name, emoji in sorted(stickers.items())]
+    names = sorted(intentions)
+    logging.info("%s: %s, %d stickers", NAME, dict(sizes), len(entries))
+    schema.write_prepared(
+        out,
+        _conversations(source, groups, splits),
+        entries,
+        names,
+        _info(construction, sizes, intentions),
+        {entry.image: source / step.STICKERS / Path(entry.image).name for entry in entries},
+    )
+
+
+def group(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns id of a context -> its group: contexts of one segment or of the same text are one."""
+    parent: dict[str, str] = {}
+    rank: dict[str, str] = {}  # segment or text -> first context seen with it
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    for row in rows:
+        identity = row["id"]
+        parent[identity] = identity
+        said = "\0".join(t for turn in row["turns"] if (t := " ".join(turn["text"].split())))
+        text = hashlib.sha256(said.casefold().encode()).hexdigest()
+        for key in (f"segment {row['segment']}", f"text {text}"):
+            first, second = sorted((root(rank.setdefault(key, identity)), root(identity)))
+            parent[second] = first
+    return {identity: root(identity) for identity in parent}
+
+
+def assign(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, str]:
+    """Returns group -> split, decided by hashes of the groups' names.
+
+    Each split but train takes groups in the order of their hashes until it has its share; a group
+    that would more than double the share goes to train.
+
+    Args:
+      sizes: group -> number of contexts.
+      shares: split -> share of all contexts, for all splits but train.
+
+    Raises:
+      ValueError: if there are too few groups for every split to get one.
+    """
+    if len(sizes) < 1 + len(shares):
+        raise ValueError(
+            f"{len(sizes)} conversations that share nothing; at least {1 + len(shares)} are "
+            "needed, so that train, valid and test get one each. Export more chats."
+        )
+    order = sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    splits = dict.fromkeys(order, "train")
+    for place, (split_name, share) in enumerate(shares.items()):
+        wanted, have = share * sum(sizes.values()), 0
+        free = [name for name in order if splits[name] == "train"]
+        small = [name for name in free if sizes[name] <= 2 * wanted]
+        spare = len(free) - (len(shares) - place)  # train and later splits need one each
+        # One at least; where all are large, the smallest.
+        for name in (small or [min(free, key=lambda one: sizes[one])])[:spare]:
+            if have >= wanted:
+                break
+            splits[name] = split_name
+            have += sizes[name]
+    return splits
+
+
+def _conversations(
+    source: Path, groups: Mapping[str, str], splits: Mapping[str, str]
+) -> Iterator[Conversation]:
+    for row in step.read_lines(source, step.CONTEXTS_FILE, "writing"):
+        turns = (
+            Turn(turn["speaker"], turn["text"], _sticker_id(turn.get("sticker")))
+            for turn in row["turns"]
+        )
+        yield Conversation(
+            id=row["id"],
+            split=splits[groups[row["id"]]],
+            turns=tuple(turns),
+            reply_speaker=row["reply_speaker"],
+            sticker=str(_sticker_id(row["sticker"])),
+            intention=row["intention"],
+            extra={"case": row["case"], "segment": row["segment"]},
+        )
+
+
+def _sticker_id(name: str | None) -> str | None:
+    return None if name is None else f"sticker_{Path(name).stem}"
+
+
+def _entry(name: str, emoji: str | None) -> StickerEntry:
+    return StickerEntry(
+        id=str(_sticker_id(name)),
+        image=f"{schema.IMAGES}/{name}",
+        attributes=dict.fromkeys(ATTRIBUTES, ""),
+        tags=(emoji,) if emoji else (),
+    )
+
+
+def _info(
+    construction: Mapping[str, Any], sizes: Mapping[str, int], intentions: Mapping[str, int]
+) -> dict[str, Any]:
+    counted = {"split": dict(sorted(sizes.items())), "intention": dict(sorted(intentions.items()))}
+    return {
+        "name": "own-chats",
+        "version": "1",
+        "licence": "the writers' own; ask them before the data leave this machine",
+        "source": "chat exports, by data_prep (docs/construction.md)",
+        "relevance": "The gold sticker is the one that was sent; others may fit as well. The "
+        f"intention {UNLABELLED!r} waits for annotation.",
+        "knowledge": False,
+        "counts": counted,
+        "construction": dict(construction),
+    }

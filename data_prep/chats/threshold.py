@@ -1,0 +1,88 @@
+"""Measures which thresholds tell copies of a sticker from other stickers.
+
+    python -m data_prep.chats.threshold FOLDER
+
+FOLDER holds pictures that are all distinct. Each is scaled and compressed as programs do it; a
+threshold is good if it merges these copies and no two of the folder's own pictures.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from absl import app
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from data_prep.chats import pictures
+from data_prep.chats.near_duplicates import Fingerprint
+
+BITS = (0, 4, 6, 8, 10, 12, 16)
+COLOURS = (20, 30, 40, 60, 255)
+CAPTIONS = ("OK", "NO", "thank you", "good night")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints a table: what each pair of thresholds merges."""
+    if len(argv) != 2:
+        raise app.UsageError("Name one folder of distinct pictures.")
+    suffixes = (*pictures.SUFFIXES.values(), ".jpeg")
+    paths = sorted(p for p in Path(argv[1]).iterdir() if p.suffix.lower() in suffixes)
+    images = [pictures.first_frame(path.read_bytes())[0] for path in paths]
+    alike: list[tuple[int, int]] = []
+    for image in tqdm(images, desc="copying", unit="sticker", mininterval=1):
+        original = Fingerprint.of(image)
+        alike += [original.distance(Fingerprint.of(copy)) for copy in copies(image)]
+    prints = [Fingerprint.of(image) for image in images]
+    others = [one.distance(other) for one, other in combinations(prints, 2)]
+    captioned = [
+        one.distance(other)
+        for image in images
+        for one, other in combinations(map(Fingerprint.of, with_captions(image)), 2)
+    ]
+    print(f"{len(alike)} copies, {len(others)} distinct pairs, {len(captioned)} captioned pairs")
+    print("| bits | colour | copies merged | distinct pairs merged | other captions merged |")
+    print("|---|---|---|---|---|")
+    for bits in BITS:
+        for colour in COLOURS:
+            counts = [_within(pairs, bits, colour) for pairs in (alike, others, captioned)]
+            share = counts[0] / max(len(alike), 1)
+            print(f"| {bits} | {colour} | {share:.2%} | {counts[1]} | {counts[2]} |")
+
+
+def _within(pairs: Sequence[tuple[int, int]], bits: int, colour: int) -> int:
+    return sum(1 for pair in pairs if pair[0] <= bits and pair[1] <= colour)
+
+
+def copies(image: Image.Image) -> Iterator[Image.Image]:
+    """Yields the picture as other programs keep it: in other sizes, formats and qualities."""
+    for factor in (0.4, 0.75, 2.0):
+        size = (round(image.width * factor), round(image.height * factor))
+        yield image.resize(size, Image.Resampling.BICUBIC)
+    for form, quality in (("JPEG", 40), ("JPEG", 75), ("WEBP", 40), ("WEBP", 80)):
+        yield _encoded(image, form, quality)
+    yield image.quantize(64).convert("RGB")  # as GIF keeps it
+    half = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+    yield _encoded(half, "JPEG", 50)
+
+
+def with_captions(image: Image.Image) -> Iterator[Image.Image]:
+    """Yields the picture with different words below it: distinct stickers of one maker."""
+    for caption in CAPTIONS:
+        drawn = image.copy()
+        size = max(image.height // 7, 8)
+        place = (image.width // 2, image.height - size)
+        font = ImageFont.load_default(size)
+        ImageDraw.Draw(drawn).text(place, caption, "black", font, anchor="mm")
+        yield drawn
+
+
+def _encoded(image: Image.Image, form: str, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, form, quality=quality)
+    return pictures.first_frame(buffer.getvalue())[0]
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,1 @@
+"""Models that infer knowledge and describe stickers: backends, cache, prompts, cleaning."""

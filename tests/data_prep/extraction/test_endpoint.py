@@ -1,0 +1,293 @@
+"""Chat models behind an endpoint: a real server with a tiny model, and one that misbehaves."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from fixtures.prepared import make_prepared_directory
+
+pytest.importorskip("openai", reason="the endpoint backend needs the openai package")
+
+from data_prep import attributes, comet
+from data_prep.attributes import Describer
+from data_prep.comet import FromChat
+from data_prep.extraction.command import Chat, UnansweredError, Work
+from data_prep.extraction.dialogue import BackendError
+from data_prep.extraction.endpoint import Endpoint
+from data_prep.extraction.prompts import load_prompt
+from int_ra_jax.common.types import ATTRIBUTES, RELATIONS
+from int_ra_jax.data.validation import read_prepared
+
+KNOWLEDGE = load_prompt("knowledge", {"ask": str})
+DESCRIBE = load_prompt("attributes", {"questions": dict})
+GOOD = json.dumps({relation: [f"a {relation} phrase", "none"] for relation in RELATIONS})
+
+
+class Server(ThreadingHTTPServer):
+    """Speaks the protocol over real sockets, answers as told, and remembers every request."""
+
+    daemon_threads = True
+
+    def __init__(self, answer):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answer, self.bodies, self.keys, self.active, self.most = answer, [], set(), 0, 0
+        self.lock = threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request: counted, answered."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        server = self.server
+        with server.lock:
+            server.bodies.append(body.decode())
+            server.keys.add(self.headers["Authorization"])
+            number = len(server.bodies)
+            server.active += 1
+            server.most = max(server.most, server.active)
+        status, text = server.answer(number, json.loads(body))
+        choice = {"index": 0, "finish_reason": "stop"}
+        choice["message"] = {"role": "assistant", "content": text}
+        reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
+        content = json.dumps(reply | {"choices": [choice]}).encode()
+        with server.lock:
+            server.active -= 1
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(answer):
+        servers.append(Server(answer))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    return make_prepared_directory(tmp_path_factory.mktemp("bare") / "d", knowledge=False)
+
+
+def chat(server_or_url, **changes):
+    url = getattr(server_or_url, "url", server_or_url)
+    settings = {"concurrency": 3, "retries": 2, "timeout_s": 20.0, "length": 16}
+    return Chat("m", Endpoint(url, "m", **settings | changes), length=16)
+
+
+def infer(bare, folder, server, name="out", **changes):
+    work = Work(bare, folder / name, folder / "cache")
+    return comet.extract(work, FromChat(chat(server, **changes), KNOWLEDGE))
+
+
+def test_answers_become_knowledge_and_no_name_leaves_the_machine(
+    bare, serve, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MY_KEY", "s3cret")
+    server = serve(lambda number, body: (200, f"Sure!\n```json\n{GOOD}\n```"))
+    counts = infer(bare, tmp_path, server, key_variable="MY_KEY")
+    assert counts["unusable"] == 0 and counts["phrases"] == 24 * 5
+    first = read_prepared(tmp_path / "out").conversations["train"][0].knowledge
+    assert first == {relation: (f"a {relation} phrase",) for relation in RELATIONS}
+    assert len(server.bodies) == 24 and not any("User" in body for body in server.bodies)
+    assert server.keys == {"Bearer s3cret"} and 1 <= server.most <= 3
+    assert "s3cret" not in "".join(
+        path.read_text() for path in tmp_path.rglob("*.json*") if path.is_file()
+    )
+
+
+def test_an_unusable_answer_is_repaired_once_then_empty_and_counted(bare, serve, tmp_path):
+    def answer(number, body):
+        repairing = "cannot be used" in body["messages"][-1]["content"]
+        hopeless = "story 3\n" in body["messages"][1]["content"]
+        return 200, GOOD if repairing and not hopeless else "I would say he is happy."
+
+    server = serve(answer)
+    counts = infer(bare, tmp_path, server)
+    assert counts["unusable"] == 1 and counts["phrases"] == 23 * 5
+    assert len(server.bodies) == 48
+    known = [
+        one.knowledge
+        for split in read_prepared(tmp_path / "out").conversations.values()
+        for one in split
+    ]
+    assert sum(not any(knowledge.values()) for knowledge in known) == 1
+
+
+def test_a_passing_failure_is_tried_again_and_answers_are_kept(bare, serve, tmp_path):
+    server = serve(lambda number, body: (429 if number % 5 == 0 else 200, GOOD))
+    infer(bare, tmp_path, server, retries=6)
+    assert len(server.bodies) > 24
+    before = len(server.bodies)
+    infer(bare, tmp_path, server, name="again")
+    assert len(server.bodies) == before
+
+
+def test_what_fails_for_good_is_named_and_the_next_run_asks_only_that(bare, serve, tmp_path):
+    state = {"broken": True}
+
+    def answer(number, body):
+        broken = state["broken"] and "story 5\n" in body["messages"][1]["content"]
+        return (400 if broken else 200), GOOD
+
+    server = serve(answer)
+    with pytest.raises(UnansweredError, match="1 of 24 conversations have no answer"):
+        infer(bare, tmp_path, server)
+    assert not (tmp_path / "out").exists() and len(server.bodies) == 24
+    state["broken"] = False
+    infer(bare, tmp_path, server)
+    assert len(server.bodies) == 25
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "refuses"), (404, "refuses"), (500, "in a row")]
+)
+def test_a_server_that_will_never_answer_ends_the_run_early(bare, serve, tmp_path, status, said):
+    server = serve(lambda number, body: (status, ""))
+    with pytest.raises(BackendError, match=said):
+        infer(bare, tmp_path, server, retries=0)
+    assert len(server.bodies) <= 8 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_run_repeats_no_request(bare, serve, tmp_path):
+    reached, gate = threading.Event(), threading.Event()
+
+    def answer(number, body):
+        if number == 8:  # the kill finds this request unsent: the client waits for the seventh
+            reached.set()
+        if number > 7 and not gate.is_set():
+            gate.wait(60)
+        return 200, GOOD
+
+    server = serve(answer)
+    command = [sys.executable, "-m", "data_prep.comet", bare, "--generator=llm", "--model=m"]
+    command += [f"--endpoint={server.url}", "--concurrency=1", f"--out={tmp_path / 'out'}"]
+    command += [f"--cache={tmp_path / 'cache'}", "--max_tokens=16"]
+    killed = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
+    assert reached.wait(60)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    gate.set()
+    unanswered = server.bodies[7]
+    infer(bare, tmp_path, server)
+    repeated = [body for body, times in Counter(server.bodies).items() if times > 1]
+    # Only the request that was under way when the run was killed is sent again.
+    assert repeated == [unanswered] and len(server.bodies) == 24 + 1
+
+
+def test_a_sticker_is_asked_about_in_one_conversation_of_several_turns(bare, serve, tmp_path):
+    replies = {
+        "gesture": "Waving.",
+        "posture": "none",
+        "facial": "There is no face.",
+        "words": 'The sticker says "HI"',
+    }
+
+    def answer(number, body):
+        question = body["messages"][-1]["content"]
+        text = question if isinstance(question, str) else question[-1]["text"]
+        return 200, next(reply for word, reply in replies.items() if word in text)
+
+    server = serve(answer)
+    work = Work(bare, tmp_path / "out", tmp_path / "cache", overwrite=True)
+    attributes.extract(work, Describer(chat(server), DESCRIBE, "model", "Chinese"))
+    for sticker in read_prepared(tmp_path / "out").stickers:
+        assert sticker.attributes == {
+            "gesture": "waving",
+            "posture": "",
+            "facial": "",
+            "verbal": "HI",
+        }
+    talks = [json.loads(body)["messages"] for body in server.bodies]
+    assert sorted({len(talk) for talk in talks}) == [2, 4, 6, 8]
+    longest = max(talks, key=len)
+    assert [m["role"] for m in longest] == ["system", *["user", "assistant"] * 3, "user"]
+    assert "Chinese" in longest[0]["content"]
+    assert longest[1]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+    assert all(isinstance(message["content"], str) for message in longest[2:])
+
+
+@pytest.mark.slow
+def test_transformers_serve_answers_both_extractors(bare, vision_dir, llm_dir, tmp_path):
+    pytest.importorskip("fastapi", reason="transformers serve needs fastapi and uvicorn")
+    pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn")
+    for number, (model, sees) in enumerate(((vision_dir("llava"), True), (llm_dir, False))):
+        with _transformers_serve(model, tmp_path / f"{number}.log") as url:
+            asked = Chat(str(model), Endpoint(url, str(model), concurrency=2, length=4), length=4)
+            work = Work(
+                bare, tmp_path / f"out{number}", tmp_path / f"cache{number}", overwrite=True
+            )
+            if sees:
+                attributes.extract(work, Describer(asked, DESCRIBE, "model"), side=64)
+            else:
+                comet.extract(work, FromChat(asked, KNOWLEDGE))
+        lines = (next(work.cache.glob("*.jsonl"))).read_text().splitlines()
+        # A random model's answers are of no use, so each conversation is asked twice.
+        distinct = len({path.read_bytes() for path in (bare / "images").iterdir()})
+        assert len(lines) == (distinct * len(ATTRIBUTES) if sees else 24 * 2)
+
+
+class _transformers_serve:
+    """A real server on loopback, as a context."""
+
+    def __init__(self, model, log):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        program = Path(sys.executable).with_name("transformers")
+        options = ["--host", "127.0.0.1", "--port", str(self.port), "--device", "cpu"]
+        environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, program, "serve", str(model), *options],
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def __enter__(self):
+        base = f"http://127.0.0.1:{self.port}"
+        for _ in range(2400):
+            try:
+                with urllib.request.urlopen(f"{base}/health", timeout=1):
+                    return f"{base}/v1"
+            except OSError:
+                assert self.process.poll() is None, self.log.read_text()[-2000:]
+                time.sleep(0.1)
+        raise AssertionError(f"no server: {self.log.read_text()[-2000:]}")
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
