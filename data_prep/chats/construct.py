@@ -29,6 +29,8 @@ def construct(format: str, source: Path, out: Path) -> None:
     """
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty. Choose a new directory or remove it.")
+    if not source.exists():
+        raise FileNotFoundError(f"no chat export at {source}.")
     steps = out.with_name(f"{out.name}.steps")
     out.parent.mkdir(parents=True, exist_ok=True)
     steps.mkdir(mode=0o700, exist_ok=True)

@@ -133,3 +133,9 @@ def test_each_step_is_a_command_and_bad_input_is_one_message(tmp_path, exports):
     assert "Traceback" not in result.stderr
     assert validate(paths[5]) == []
     assert not Path(paths[6]).exists()
+
+
+def test_an_export_that_is_not_there_leaves_nothing_behind(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no chat export"):
+        construct("telegram", tmp_path / "nothing", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
