@@ -39,7 +39,7 @@ demo: $(RUNS)/embedded/dataset.json
 	@echo "Open $(CURDIR)/$(RUNS)/demo/eval/report.html in a browser."
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 # Hugging Face's own Flax classes ended with transformers 4, which no other target can share.
 $(VENV)-flax/.ready: tests/parity_flax/requirements.txt

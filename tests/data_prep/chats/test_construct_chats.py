@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.chats import near_duplicates, neutral
 from data_prep.chats.construct import construct
 from data_prep.problems import BadInputError
 from int_ra_jax.data import schema
@@ -62,7 +63,7 @@ def test_another_construction_goes_on_behind_the_last_finished_step(tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("data_prep.chats.near_duplicates.merge", killed)
+        patched.setattr(near_duplicates, "merge", killed)
         with pytest.raises(KeyboardInterrupt):
             construct("jsonl", source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -70,7 +71,7 @@ def test_another_construction_goes_on_behind_the_last_finished_step(tmp_path, mo
     collected = tmp_path / "out.steps/collect/messages.jsonl"
     assert collected.is_file() and before
     with monkeypatch.context() as patched:
-        patched.setattr("data_prep.chats.neutral.read", killed)  # a finished step reads nothing
+        patched.setattr(neutral, "read", killed)  # a finished step reads nothing
         construct("jsonl", source, tmp_path / "out")
     assert validate(tmp_path / "out") == []
 
