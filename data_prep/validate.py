@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) != 2:
         raise app.UsageError("Name one prepared directory.")
     directory = Path(argv[1])
-    found = inspect(directory)
+    found = inspect(directory, keeps=bool(_SKIP_BAD.value))
     for problem in found.problems:
         print(problem)
     print(_summary(directory, found))
@@ -59,8 +59,7 @@ def write_cleaned(found: Inspection, directory: Path) -> None:
 
 
 def _summary(directory: Path, found: Inspection) -> str:
-    splits = found.prepared.conversations
-    counts = ", ".join(f"{len(splits[split])} {split}" for split in schema.SPLITS)
+    counts = ", ".join(f"{found.sizes[split]} {split}" for split in schema.SPLITS)
     return (
         f"{directory}: {len(found.problems)} problems; good: {counts} conversations, "
         f"{len(found.prepared.stickers)} stickers, {len(found.prepared.intentions)} intentions"

@@ -119,21 +119,26 @@ def read_outline(directory: str | Path) -> Inspection:
     Raises:
       PreparedDataError: once, with all problems.
     """
-    found = _Inspector(Path(directory), keeps=False).run()
+    found = inspect(directory, keeps=False)
     if found.problems:
         raise PreparedDataError(Path(directory), found.problems)
     return found
 
 
-def inspect(directory: str | Path) -> Inspection:
-    """Reads all that can be read of a prepared directory, and collects what is wrong with it."""
-    return _Inspector(Path(directory)).run()
+def inspect(directory: str | Path, keeps: bool = True) -> Inspection:
+    """Reads all that can be read of a prepared directory, and collects what is wrong with it.
+
+    Args:
+      directory: as described in ``data.schema``.
+      keeps: whether the good conversations are kept; without them a directory of any size fits.
+    """
+    return _Inspector(Path(directory), keeps).run()
 
 
 class _Inspector:
     """One reading of one directory; the state is what has been seen so far."""
 
-    def __init__(self, directory: Path, keeps: bool = True) -> None:
+    def __init__(self, directory: Path, keeps: bool) -> None:
         self.directory = directory
         self.keeps = keeps  # the conversations
         self.problems: list[Problem] = []
