@@ -119,7 +119,9 @@ def _arrays_sent(
         if kind == "all-reduce":
             element = None if len(instruction.result) == 1 else index
             readers = list(_readers(program, (), computation, name, element))
-            widened = "promoted" in instruction.rest or _all_narrow(readers)
+            # Arrays of one instruction need not have been alike before it was widened.
+            narrow = _was_narrow(program, computation, instruction.operands[index])
+            widened = ("promoted" in instruction.rest and narrow) or _all_narrow(readers)
             if elements >= len(group) and _only_sliced(program, readers, elements // len(group)):
                 kind, size = "reduce-scatter", size / len(group)
         else:

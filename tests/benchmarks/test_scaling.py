@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -111,6 +112,20 @@ def test_a_bfloat16_sum_counts_two_bytes_though_the_cpu_sends_four():
     compiled = jax.jit(jnp.matmul, in_shardings=split, out_shardings=whole).lower(*shapes).compile()
     (only,) = collectives(compiled.as_text())
     assert (only.kind, only.bytes) == ("all-reduce", 2 * M * N)
+
+
+def test_a_float32_sum_counts_four_bytes_beside_a_bfloat16_one():
+    # XLA on a CPU widens the narrow one and then sends both in one instruction.
+    where = mesh(data=4)
+    narrow, wide = (jax.ShapeDtypeStruct((8, 64), dtype) for dtype in (jnp.bfloat16, jnp.float32))
+
+    @jax.jit
+    @partial(jax.shard_map, mesh=where, in_specs=P("data"), out_specs=P())
+    def both(narrow, wide):
+        return jax.lax.psum(narrow, "data"), jax.lax.psum(wide, "data")
+
+    found = collectives(both.lower(narrow, wide).compile().as_text())
+    assert sorted(one.bytes for one in found) == [2 * 2 * 64, 4 * 2 * 64]  # two rows a device
 
 
 def test_a_data_parallel_step_sums_every_gradient_once_and_nothing_else_of_that_size():
