@@ -89,4 +89,4 @@ faults: $(VENV)/.test
 	$(BIN)/python -m tests.faults.inject
 
 clean:
-	rm -rf $(VENV) $(VENV)-flax $(RUNS)
+	rm -rf $(VENV) $(VENV)-flax $(VENV)-beam $(RUNS)

@@ -108,8 +108,10 @@ def _search(workdir: Path) -> None:
 
     conversation = read_conversation(Path(_CONVERSATION.value))
     ranked = Retriever.from_workdir(workdir).search(conversation, top_k=_TOP_K.value)
-    as_json = json.dumps(ranked.to_json(), indent=2, ensure_ascii=False) if _JSON.value else None
-    print(as_json or "\n".join(ranked.to_lines()))
+    if _JSON.value:
+        print(json.dumps(ranked.to_json(), indent=2, ensure_ascii=False))
+    else:
+        print(*ranked.to_lines(), sep="\n")
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

@@ -69,7 +69,7 @@ def generate(directory: Path, conversations: int, stickers: int) -> None:
     Args:
       directory: must not exist yet, or be empty.
       conversations: eight of ten in train.
-      stickers: in the gallery, pictures of one colour each.
+      stickers: in the gallery, pictures of noise.
     """
     entries = [
         StickerEntry(f"s{i}", f"images/s{i}.png", dict.fromkeys(ATTRIBUTES, "wave"))
@@ -83,7 +83,7 @@ def generate(directory: Path, conversations: int, stickers: int) -> None:
 
 
 def measured(module: Sequence[str]) -> tuple[float, int]:
-    """Runs ``python -m MODULE ARGUMENTS`` and returns seconds and the peak bytes of its processes.
+    """Runs ``python -m MODULE ARGUMENTS`` and returns seconds and the peak bytes of its largest process.
 
     Raises:
       RuntimeError: with what it printed, if it fails.
@@ -93,7 +93,7 @@ def measured(module: Sequence[str]) -> tuple[float, int]:
         process = subprocess.Popen(
             [sys.executable, "-m", *module], stdout=printed, stderr=subprocess.STDOUT
         )
-        # Reaped here, so that the peak memory of the process and its children comes with it.
+        # Reaped here, so that the peak memory of it, or of a larger child, comes with it.
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
