@@ -83,7 +83,7 @@ def generate(directory: Path, conversations: int, stickers: int) -> None:
 
 
 def measured(module: Sequence[str]) -> tuple[float, int]:
-    """Runs ``python -m MODULE ARGUMENTS`` and returns seconds and the peak bytes of its largest process.
+    """Runs ``python -m MODULE ARGUMENTS``; returns seconds, and peak bytes of its largest process.
 
     Raises:
       RuntimeError: with what it printed, if it fails.

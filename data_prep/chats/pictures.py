@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-MAX_BYTES = 32 * 2**20
-MAX_PIXELS = 40_000_000
+from int_ra_jax.data import images
+
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "GIF": ".gif"}
 # A picture's metadata can tell who drew or sent it, with which device, where and when.
 _PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME")
@@ -23,8 +23,8 @@ def load(path: Path) -> bytes:
       ValueError: if there are too many.
     """
     size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise ValueError(f"picture of {size:,} bytes; at most {MAX_BYTES:,} are read")
+    if size > images.MAX_BYTES:
+        raise ValueError(f"picture of {size:,} bytes; at most {images.MAX_BYTES:,} are read")
     return path.read_bytes()
 
 
@@ -37,15 +37,9 @@ def first_frame(content: bytes) -> tuple[Image.Image, str]:
     Raises:
       ValueError: if the picture is unreadable, truncated, too large or of another format.
     """
-    try:
-        with Image.open(io.BytesIO(content), formats=tuple(SUFFIXES)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            layer = image.convert("RGBA")
-            white = Image.new("RGBA", layer.size, "white")
-            return Image.alpha_composite(white, layer).convert("RGB"), SUFFIXES[str(image.format)]
-    except Exception as error:  # decoders of hostile bytes raise anything, SyntaxError included
-        raise ValueError(f"unreadable picture: {error}") from error
+    frame = images.decode(content)
+    with Image.open(io.BytesIO(content), formats=images.FORMATS) as image:
+        return frame, SUFFIXES[str(image.format)]
 
 
 def without_metadata(content: bytes) -> bytes:

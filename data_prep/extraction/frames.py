@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-MAX_FRAMES = 1_000  # of an animation are looked at
+from int_ra_jax.data import images
+
 BACKGROUNDS = ("white", "dimgray")
 
 
@@ -59,31 +60,27 @@ class Picture:
         return len(sampled(self._total(), self.frames))
 
     def _total(self) -> int:
-        with Image.open(self.path) as image:
-            return min(getattr(image, "n_frames", 1), MAX_FRAMES)
+        with Image.open(self.path, formats=images.FORMATS) as image:
+            return min(getattr(image, "n_frames", 1), images.MAX_FRAMES)
 
     def _frames(self, numbers: list[int], background: str) -> list[Image.Image]:
-        with Image.open(self.path) as image:
-            images = []
+        with Image.open(self.path, formats=images.FORMATS) as image:
+            pictures = []
             for number in numbers:
                 if number:
                     image.seek(number)
-                images.append(self._flat(image, background))
-            return images
+                pictures.append(self._flat(image, background))
+            return pictures
 
     def is_transparent(self) -> bool:
         """Tells whether anything of the first frame is seen through."""
-        with Image.open(self.path) as image:
+        with Image.open(self.path, formats=images.FORMATS) as image:
             return bool(np.asarray(image.convert("RGBA").getchannel("A")).min() < 255)
 
     def _flat(self, image: Image.Image, background: str) -> Image.Image:
-        if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scaling
-            grey = (np.asarray(image, np.int64) // 257).clip(0, 255)
-            image = Image.fromarray(grey.astype(np.uint8))
-        layer = image.convert("RGBA")
-        layer.thumbnail((self.side, self.side), Image.Resampling.BICUBIC)
-        ground = Image.new("RGBA", layer.size, background)
-        return Image.alpha_composite(ground, layer).convert("RGB")
+        flat = images.opaque(image, background)
+        flat.thumbnail((self.side, self.side), Image.Resampling.BICUBIC)
+        return flat
 
 
 def sampled(total: int, wanted: int) -> list[int]:

@@ -75,13 +75,30 @@ def decode(content: bytes, frame: str = "first") -> Image.Image:
             frames = getattr(image, "n_frames", 1)
             if frame == "middle" and frames > 1:
                 image.seek(min(frames, MAX_FRAMES) // 2)
-            return _on_white(image)
+            return opaque(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"decompression bomb: {error}") from error
     except _SizeError:
         raise
     except Exception as error:  # decoders of hostile bytes raise anything, SyntaxError included
         raise ValueError(f"unreadable or truncated image: {error}") from error
+
+
+def opaque(image: Image.Image, background: str = "white") -> Image.Image:
+    """Returns the frame as RGB, with a colour laid below what is seen through.
+
+    Args:
+      image: a frame in any of PIL's modes.
+      background: name of the colour.
+    """
+    if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scaling
+        scaled = (np.asarray(image, np.int64) // 257).clip(0, 255)
+        image = Image.fromarray(scaled.astype(np.uint8))
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy()
+    layer = image.convert("RGBA")
+    ground = Image.new("RGBA", layer.size, background)
+    return Image.alpha_composite(ground, layer).convert("RGB")
 
 
 class _SizeError(ValueError):
@@ -106,14 +123,3 @@ def _check_size(image: Image.Image) -> None:
         raise _SizeError(
             f"decompression bomb: {width} x {height} pixels; at most {MAX_PIXELS:,} are decoded"
         )
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scaling
-        scaled = (np.asarray(image, np.int64) // 257).clip(0, 255)
-        image = Image.fromarray(scaled.astype(np.uint8))
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image.copy()
-    layer = image.convert("RGBA")
-    white = Image.new("RGBA", layer.size, "white")
-    return Image.alpha_composite(white, layer).convert("RGB")

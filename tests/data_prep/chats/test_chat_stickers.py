@@ -43,7 +43,7 @@ def test_transparency_becomes_white_and_rubbish_is_refused():
     frame, suffix = pictures.first_frame(buffer.getvalue())
     assert frame.getpixel((3, 3)) == (255, 255, 255) and suffix == ".png"
     for rubbish in (b"", b"PK\x03\x04", buffer.getvalue()[:40]):
-        with pytest.raises(ValueError, match="unreadable picture"):
+        with pytest.raises(ValueError, match="unreadable or truncated image"):
             pictures.first_frame(rubbish)
 
 
