@@ -14,7 +14,7 @@ from configs import int_ra
 from int_ra_jax.common.types import Bank, Batch, Labels, Resident, Tokens
 from int_ra_jax.models.bert import BertConfig
 from int_ra_jax.models.clip_vision import ClipVisionConfig
-from int_ra_jax.models.registry import Facts
+from int_ra_jax.models.interface import Facts, SpecialIds
 
 INTENTIONS = 27  # of the paper's data set, with names of 3 to 6 tokens
 NAME_TOKENS = 6
@@ -77,7 +77,9 @@ def make(
     # step, and the same arithmetic for every contestant.
     changes = {"model.dtype": dtype, "loss.negatives": "in_batch", **(overrides or {})}
     config.update_from_flattened_dict(changes)
-    facts = Facts(text, image, INTENTIONS, (1,) * INTENTIONS)
+    facts = Facts(
+        text, image, INTENTIONS, stickers, (1,) * INTENTIONS, SpecialIds(0, 101, 102, 103)
+    )
     side, budgets = image.image_size, config.text
     texts = distinct_attributes or ATTRIBUTES * stickers
     index = rng.permutation(np.arange(ATTRIBUTES * stickers) % texts)

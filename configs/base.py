@@ -44,6 +44,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model = ConfigDict(
         {
             "name": "",
+            "joint_width": 512,  # D; channels of query and sticker embedding  # not in paper
+            "text_pool": "cls",  # cls | mean | last: how a text's tokens become one vector
+            "dropout": 0.0,  # rate, in the towers' live layers and before the heads  # not in paper
             "dtype": "float32",  # compute: float32 | bfloat16; parameters, norms, losses: float32
             # keeps only the layers' inputs for the backward pass and computes the rest again
             "remat": False,

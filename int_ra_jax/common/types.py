@@ -136,34 +136,34 @@ class Resident:
 
 @struct.dataclass
 class Context:
-    """An encoded conversation batch.
+    """An encoded conversation batch; a system adds fields of its own by inheritance.
 
     Attributes:
-      query: f32[B, D], unit norm.
-      intention_logits: f32[B, K], unscaled by softmax.
+      query: f32[B, D]; None for a system that compares pairs instead of vectors.
+      intention_logits: f32[B, K], unscaled by softmax; None for a system that predicts none.
     """
 
-    query: Any
-    intention_logits: Any
+    query: Any = None
+    intention_logits: Any = None
 
 
 @struct.dataclass
 class Sticker:
-    """Encoded stickers.
+    """Encoded stickers; a system adds fields of its own by inheritance.
 
     Attributes:
-      embedding: f32[N, D], unit norm.
+      embedding: f32[N, D]; None for a system that compares pairs instead of vectors.
       attention: f32[N, J, P], attention mass of each attribute over the image's patches, averaged
         over heads; None unless asked for.
     """
 
-    embedding: Any
+    embedding: Any = None
     attention: Any = None
 
 
 @dataclass(frozen=True)
 class RankedSticker:
-    """One answer: rank 1 is the best; score is a cosine in [-1, 1]."""
+    """One answer: rank 1 is the best; score is the system's, for most a cosine."""
 
     rank: int
     sticker: str
@@ -174,10 +174,13 @@ class RankedSticker:
 
 @dataclass(frozen=True)
 class RankedList:
-    """What a search returns: the best stickers first, and the intention that was predicted."""
+    """What a search returns: the best stickers first, and the intention that was predicted.
+
+    A system that predicts none gives None and no probabilities.
+    """
 
     stickers: list[RankedSticker]
-    intention: str
+    intention: str | None
     intention_probabilities: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
@@ -191,7 +194,9 @@ class RankedList:
     def to_lines(self) -> list[str]:
         """Returns lines for a terminal: the three likeliest intentions, then one a sticker."""
         likeliest = list(self.intention_probabilities.items())[:3]
-        lines = ["intention: " + ", ".join(f"{name} {100 * p:.0f}%" for name, p in likeliest)]
+        lines = []
+        if likeliest:
+            lines = ["intention: " + ", ".join(f"{name} {100 * p:.0f}%" for name, p in likeliest)]
         for sticker in self.stickers:
             words = "; ".join(f"{k}: {v}" for k, v in sticker.attributes.items() if v)
             lines.append(f"{sticker.rank:3d}  {sticker.score:+.4f}  {sticker.sticker:20s} {words}")

@@ -29,6 +29,7 @@ class Tokenizer:
       cls_id: id that opens a row: what the tokenizer itself puts before a text, [CLS] or <s>.
       sep_id: id that closes a segment: what it puts behind a text, [SEP] or </s>.
       pad_id: id of padding; the mask, not this id, says what is real.
+      mask_id: id that stands for a hidden word, [MASK]; None where the vocabulary has none.
       vocab_size: number of rows the embedding table must have at least.
     """
 
@@ -49,6 +50,7 @@ class Tokenizer:
                 "Use the tokenizer of a BERT-shaped text tower."
             )
         self.cls_id, self.sep_id, self.pad_id = special.values()
+        self.mask_id: int | None = self._source.mask_token_id
         _read_literals_as_text(self._backend, set(special.values()))
         self._prefixes: dict[str, list[int]] = {}
         self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1

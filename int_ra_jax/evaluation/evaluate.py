@@ -256,9 +256,11 @@ def _intentions(run: Run, judged: Judged, contexts: Context) -> Intentions:
     for split in run.source.splits:
         _, intention = run.source.targets(run.source.conversations(split))
         counts[split] = np.bincount(intention, minlength=len(names)).tolist()
-    confusion = np.zeros((len(names), len(names)), np.int64)
-    predicted = np.argmax(contexts.intention_logits, axis=1)
-    np.add.at(confusion, (judged.intention, predicted), 1)
+    confusion = None
+    if contexts.intention_logits is not None:
+        confusion = np.zeros((len(names), len(names)), np.int64)
+        predicted = np.argmax(contexts.intention_logits, axis=1)
+        np.add.at(confusion, (judged.intention, predicted), 1)
     return Intentions(names=names, counts=counts, confusion=confusion)
 
 
@@ -294,15 +296,16 @@ def _write(
     rows: Mapping[str, Mapping[str, np.ndarray]],
     data: ReportData,
 ) -> None:
-    predicted = np.argmax(contexts.intention_logits, axis=1)
-    names = run.source.intentions
+    names, predicted = run.source.intentions, None
+    if contexts.intention_logits is not None:
+        predicted = np.argmax(contexts.intention_logits, axis=1)
 
     def row(query: int) -> dict[str, Any]:
         return {
             "id": judged.conversations[query].id,
             "seed": run.config.seed,
             "intention": names[judged.intention[query]],
-            "predicted_intention": names[predicted[query]],
+            "predicted_intention": None if predicted is None else names[predicted[query]],
             "sticker": run.source.stickers[judged.gold[query]].id,
             # A query without any relevant sticker is left out of every mean: null here.
             "systems": {

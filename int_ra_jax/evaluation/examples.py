@@ -62,7 +62,7 @@ def draw(
                 gold=pictures[gold],
                 gold_rank=int(ahead.sum()) + 1,
                 gold_intention=run.source.intentions[judged.intention[query]],
-                probabilities=_probabilities(run, contexts.intention_logits[query]),
+                probabilities=_probabilities(run, contexts, int(query)),
                 # what the embedded data set's rule took out; no model reads it
                 replaced=str(judged.conversations[query].extra.get("reaction", "")),
                 ranked=[
@@ -91,7 +91,10 @@ def _turns(conversation: Conversation) -> Sequence[Turn]:
     ]
 
 
-def _probabilities(run: Run, logits: Float[np.ndarray, "K"]) -> dict[str, float]:
+def _probabilities(run: Run, contexts: Context, query: int) -> dict[str, float]:
+    if contexts.intention_logits is None:
+        return {}
+    logits = contexts.intention_logits[query]
     shifted = np.exp(logits - logits.max())
     probabilities = shifted / shifted.sum()
     best = np.argsort(-probabilities)[:_SHOWN_INTENTIONS]

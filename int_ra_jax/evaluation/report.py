@@ -335,8 +335,9 @@ def _problems(data: ReportData) -> Iterator[str]:
     if main and data.primary_metric not in main.metrics:
         yield f"main_system {data.main_system!r} has no value for {data.primary_metric!r}"
     k = len(data.intentions.names)
-    if data.intentions.confusion.shape != (k, k):
-        yield f"confusion has shape {data.intentions.confusion.shape}, but there are {k} intentions"
+    confusion = data.intentions.confusion
+    if confusion is not None and confusion.shape != (k, k):
+        yield f"confusion has shape {confusion.shape}, but there are {k} intentions"
     for split, counts in data.intentions.counts.items():
         if len(counts) != k:
             yield f"counts of split {split!r} has {len(counts)} entries for {k} intentions"

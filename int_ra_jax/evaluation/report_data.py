@@ -91,12 +91,13 @@ class Intentions:
     Attributes:
       names: K intention names in class-id order.
       counts: split -> conversations of each intention, i[K].
-      confusion: conversations by gold (row) and predicted (column) intention.
+      confusion: conversations by gold (row) and predicted (column) intention; None where the
+        system predicts none.
     """
 
     names: Sequence[str]
     counts: Mapping[str, Sequence[int]]
-    confusion: Int[np.ndarray, "K K"]
+    confusion: Int[np.ndarray, "K K"] | None
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ class Example:
       gold: the sticker that the data gives as the reply.
       gold_rank: its rank in the whole gallery, 1 is the best.
       gold_intention: the annotated intention.
-      probabilities: the likeliest intentions with their probabilities, best first.
+      probabilities: the likeliest intentions with their probabilities, best first; empty where
+        the system predicts none.
       ranked: the best stickers, best first.
       replaced: the words that were sent where the data puts the sticker, if it knows them.
     """

@@ -59,7 +59,7 @@ class Run:
     config: ConfigDict
     source: Source
     tokenizer: Tokenizer
-    facts: registry.Facts
+    facts: interface.Facts
     graphdef: nnx.GraphDef
     abstract_params: interface.Params
 
@@ -180,14 +180,19 @@ def open_run(workdir: Path, source: Source | None = None) -> Run:
         source = sticker_int.open_records(records, place["content_hash"])
     towers = workdir / "towers"
     _, intentions = source.targets(source.conversations("train"))
-    facts = registry.Facts(
+    tokenizer = load_tokenizer(str(towers / "text"))
+    mask = -1 if tokenizer.mask_id is None else tokenizer.mask_id
+    facts = interface.Facts(
         text=load_tower_config(towers / "text", "text"),
         image=load_tower_config(towers / "image", "image"),
         num_intentions=len(source.intentions),
+        num_stickers=len(source.stickers),
         intention_counts=tuple(np.bincount(intentions, minlength=len(source.intentions)).tolist()),
+        special_ids=interface.SpecialIds(
+            tokenizer.pad_id, tokenizer.cls_id, tokenizer.sep_id, mask
+        ),
     )
     graphdef, abstract = registry.abstract(config, facts)
-    tokenizer = load_tokenizer(str(towers / "text"))
     return Run(workdir, config, source, tokenizer, facts, graphdef, abstract)
 
 

@@ -15,37 +15,28 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32
 from ml_collections import ConfigDict
 
-from int_ra_jax.common.pixels import normalise
 from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker, Tokens
-from int_ra_jax.models import lora, losses
+from int_ra_jax.models import losses
 from int_ra_jax.models.bert import BertModel
 from int_ra_jax.models.clip_vision import ClipVisionModel
-from int_ra_jax.models.interface import Candidates, Negatives, Params
-from int_ra_jax.models.layers import HeadLinear, dropout, masked_mean
+from int_ra_jax.models.interface import Candidates, Facts, Negatives
+from int_ra_jax.models.layers import HeadLinear, LayerNorm, dropout, masked_mean, unit_norm
 from int_ra_jax.models.relation import RelationAwareSticker
-
-MAX_LOGIT_SCALE = float(np.log(100.0))  # CLIP's cap on the inverse temperature
-
-
-def unit_norm(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-    """Returns float32 vectors of length 1; a zero vector keeps a finite gradient."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
+from int_ra_jax.models.two_towers import TwoTowers
 
 
-class IntRA(nnx.Module):
+class IntRA(TwoTowers):
     """The paper's model with all its readings; see configs/int_ra.py for the switches.
 
     Args:
       text: the text tower; reads conversations, attributes and intention names.
       image: the image tower.
       config: the resolved configuration (sections model and loss).
-      num_intentions: K.
-      intention_counts: how often each intention occurs in train, for class_weights=balanced.
+      facts: of the towers and the data set.
       rngs: for the heads' initial parameters.
     """
 
-    requires = frozenset({"context", "sticker", "intention", "labels"})
+    reads = frozenset({"attributes", "names"})
 
     def __init__(
         self,
@@ -53,22 +44,24 @@ class IntRA(nnx.Module):
         image: ClipVisionModel,
         config: ConfigDict,
         *,
-        num_intentions: int,
-        intention_counts: Sequence[int],
+        facts: Facts,
         rngs: nnx.Rngs,
     ) -> None:
         model, loss = config.model, config.loss
         dtype = jnp.dtype(model.dtype)
-        self.text, self.image = text, image
-        self.text_frozen = _frozen_layers(model.text.frozen_layers, text, "model.text")
-        self.image_frozen = _frozen_layers(model.image.frozen_layers, image, "model.image")
-        self.text_lora, self.image_lora = model.text.lora_rank > 0, model.image.lora_rank > 0
-        self.text_pool, self.dropout = model.text_pool, model.dropout
+        super().__init__(text, image, config)
         self.intention_fusion = model.intention_fusion
         self.attribute_tokens, self.regions = model.attribute_tokens, model.regions
+        self.newest_turn, self.intention_match = model.newest_turn, model.intention_match
+        self.joint_width = model.joint_width
+        self.sep, self.named_last = facts.special_ids.sep, config.text.speakers == "prefix"
+        if self.intention_match:
+            self.embedding_width += facts.num_intentions
 
         width = text.config.hidden_size
-        self.intention_classifier = HeadLinear(width, num_intentions, rngs=rngs)
+        # A frozen tower's features differ in spread from channel to channel.
+        self.newest_norm = LayerNorm(width, epsilon=1e-5, rngs=rngs) if model.newest_turn else None
+        self.intention_classifier = HeadLinear(width, facts.num_intentions, rngs=rngs)
         fused = self.intention_fusion == "fused"
         self.intention_fuse = (
             HeadLinear(2 * width, width, dtype=dtype, rngs=rngs) if fused else None
@@ -88,13 +81,13 @@ class IntRA(nnx.Module):
         self.lambda_ret, self.lambda_int = loss.lambda_ret, loss.lambda_int
         self.label_smoothing = loss.label_smoothing
         self.class_weights = (
-            _balanced(intention_counts) if loss.class_weights == "balanced" else None
+            _balanced(facts.intention_counts) if loss.class_weights == "balanced" else None
         )
         self.negatives = Negatives(
             bank=loss.negatives in ("bank", "both"),
             size=loss.bank_size,
             # Whatever lies below the heads is then read from a cache, or is never recomputed.
-            live=self._towers_frozen(),
+            live=self.towers_frozen,
             refresh_steps=loss.bank_refresh_steps,
         )
         if loss.negatives == "bank" and not self.negatives.live:
@@ -107,13 +100,30 @@ class IntRA(nnx.Module):
     # ---- conversations: Eq. 3 to 6 ------------------------------------------------------------
 
     def encode_context(self, batch: Batch, *, key: Array | None = None) -> Context:
-        """Returns unit queries and intention logits (Eq. 3 to 6 and the left side of Eq. 13)."""
+        """Returns queries and intention logits (Eq. 3 to 6 and the left side of Eq. 13).
+
+        Queries are unit vectors; with ``model.intention_match`` the intention's probabilities,
+        times that weight, stand behind them.
+        """
         keys = (None, None) if key is None else tuple(jax.random.split(key))
-        h = self._text_vectors(batch.context, batch.context_hidden, keys[0])
+        h = self._conversation(batch, keys[0])
         h = dropout(h, self.dropout, keys[1])
         logits = self.intention_classifier(h)  # un-normalised pooled state
         h_y = self._intention_representation(h, logits, batch.labels)
-        return Context(query=unit_norm(self.query_projection(h_y)), intention_logits=logits)
+        query = unit_norm(self.query_projection(h_y))
+        if self.intention_match:
+            probable = self.intention_match * jax.nn.softmax(logits)
+            query = jnp.concatenate([query, probable], axis=1)
+        return Context(query=query, intention_logits=logits)
+
+    def _conversation(self, batch: Batch, key: Array | None) -> Float32[Array, "B Dt"]:
+        if not self.newest_turn:
+            return self.text_vectors(batch.context, batch.context_hidden, key)
+        tokens = batch.context
+        features = self.text_tokens(tokens, batch.context_hidden, key)
+        newest = newest_turn(tokens.ids == self.sep, tokens, behind=int(self.named_last))
+        assert self.newest_norm is not None  # created with the switch
+        return self.newest_norm(masked_mean(features, newest))
 
     def _intention_representation(
         self, h: Float32[Array, "B Dt"], logits: Float[Array, "B K"], labels: Labels | None
@@ -126,7 +136,7 @@ class IntRA(nnx.Module):
             raise ValueError(
                 "batch.labels is missing: attach the intention names (Resident.attach)."
             )
-        names = self._text_vectors(labels.tokens, labels.hidden)
+        names = self.text_vectors(labels.tokens, labels.hidden)
         soft = jax.nn.softmax(logits)
         hard = jax.nn.one_hot(jnp.argmax(logits, axis=1), logits.shape[1])
         weights = {
@@ -146,9 +156,13 @@ class IntRA(nnx.Module):
     def encode_sticker(
         self, bank: Bank, *, key: Array | None = None, attention: bool = False
     ) -> Sticker:
-        """Returns unit sticker embeddings (Eq. 8 to 12 and the right side of Eq. 13)."""
+        """Returns sticker embeddings (Eq. 8 to 12 and the right side of Eq. 13).
+
+        They are unit vectors; with ``model.intention_match`` the intentions that train annotates
+        the sticker with stand behind them, so that a dot product adds their probability.
+        """
         keys = (None, None) if key is None else tuple(jax.random.split(key))
-        regions = self._regions(self._image_tokens(bank))
+        regions = self._regions(self.image_tokens(bank))
         attributes, mask = None, None
         if self.relation.attention is not None:
             attributes, mask = self._attributes(bank, keys[0])
@@ -161,7 +175,11 @@ class IntRA(nnx.Module):
                 weight = mask.reshape(shape)[..., None]
                 maps = maps.reshape(*shape, maps.shape[-1])
                 maps = jnp.sum(maps * weight, 2) / jnp.maximum(jnp.sum(weight, 2), 1)
-        return Sticker(embedding=unit_norm(h_r), attention=maps)
+        embedding = unit_norm(h_r)
+        if self.intention_match:
+            annotated = bank.intentions.astype(jnp.float32)
+            embedding = jnp.concatenate([embedding, annotated], axis=1)
+        return Sticker(embedding=embedding, attention=maps)
 
     def _regions(self, tokens: Float[Array, "N T Dv"]) -> Float[Array, "N R Dv"]:
         spans = {"patches": slice(1, None), "patches+cls": slice(None), "cls": slice(0, 1)}
@@ -178,8 +196,8 @@ class IntRA(nnx.Module):
             hidden = None if hidden is None else hidden[flat]
             index = jnp.arange(index.size).reshape(index.shape)
         if self.attribute_tokens == "pooled":
-            return self._text_vectors(texts, hidden, key)[index], bank.attribute_mask
-        tokens = self._text_tokens(texts, hidden, key)
+            return self.text_vectors(texts, hidden, key)[index], bank.attribute_mask
+        tokens = self.text_tokens(texts, hidden, key)
         mask = texts.mask[index] & bank.attribute_mask[:, :, None]  # [N, J, A]
         width = tokens.shape[-1]
         tokens = tokens.astype(jnp.float32)  # a text's gradient adds up over its stickers
@@ -188,15 +206,27 @@ class IntRA(nnx.Module):
     # ---- score and loss: Eq. 13 and 14 --------------------------------------------------------
 
     def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
-        """Returns cosines (Eq. 13); queries and stickers are unit vectors already."""
+        """Returns cosines (Eq. 13), and with ``model.intention_match`` its term added to them."""
         return jnp.einsum("bd,nd->bn", context.query, sticker.embedding)
 
+    def _cosine(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
+        width = self.joint_width
+        return jnp.einsum("bd,nd->bn", context.query[:, :width], sticker.embedding[:, :width])
+
     def loss(
-        self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates
+        self,
+        context: Context,
+        sticker: Sticker,
+        batch: Batch,
+        candidates: Candidates,
+        *,
+        key: Array,
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """Returns lambda_ret * L_ret + lambda_int * L_int and its parts."""
+        """Returns lambda_ret * L_ret + lambda_int * L_int and its parts; nothing is drawn."""
         size = batch.sticker.shape[0]
-        scores = self.score(context, sticker)
+        # The cosine learns to rank by itself and the intention's probability by its own loss:
+        # trained as a sum, each unlearns what the other knows (docs/results.md).
+        scores = self._cosine(context, sticker)
         sections = self._sections(size, candidates.index.shape[0])
         retrieval = sum(
             self._retrieval_loss(
@@ -257,96 +287,21 @@ class IntRA(nnx.Module):
         positive = same | jnp.eye(scores.shape[0], scores.shape[1], dtype=bool)
         return losses.multi_positive(scores, positive, negative & ~positive, scale)
 
-    # ---- frozen lower layers and their caches -------------------------------------------------
 
-    def hidden_text(self, tokens: Tokens) -> Array | None:
-        """Returns the frozen lower layers' output f[B, L, Dt], or None where none is frozen."""
-        return self._text_prefix(tokens) if self.text_frozen else None
+def newest_turn(separators: Bool[Array, "B L"], tokens: Tokens, behind: int) -> Bool[Array, "B L"]:
+    """Returns which tokens belong to the newest turn, its separator included.
 
-    def hidden_image(self, pixels: Array) -> Array | None:
-        """Returns the frozen lower layers' output f[N, 1+P, Dv], or None where none is frozen."""
-        return self._image_prefix(pixels) if self.image_frozen else None
-
-    def param_groups(self) -> dict[str, str]:
-        """Returns {role: regex}; the first full match counts."""
-        return {"text": r"text/.*", "image": r"image/.*", "head": r".*"}
-
-    def frozen_patterns(self) -> tuple[str, ...]:
-        """Returns regexes of the parameters of frozen layers, and of those that LoRA freezes."""
-        text = [rf"text/encoder/layer/{i}/.*" for i in range(self.text_frozen)]
-        image = [rf"image/encoder/layers/{i}/.*" for i in range(self.image_frozen)]
-        if text:
-            text.append(r"text/embeddings/.*")
-        if image:
-            image += [r"image/embeddings/.*", r"image/pre_layrnorm/.*"]
-        if self.image_frozen == self.image.config.num_hidden_layers:
-            image.append(r"image/post_layernorm/.*")
-        if self.text_lora:
-            text.append(f"text/{lora.FROZEN}")
-        if self.image_lora:
-            image.append(f"image/{lora.FROZEN}")
-        return (*text, *image)
-
-    def post_update(self, params: Params) -> Params:
-        """Projects the temperature into CLIP's range after an optimiser step.
-
-        A clamp in the forward pass would have no gradient beyond the cap and never come back.
-        """
-        if "logit_scale" not in params:
-            return params
-        return {**params, "logit_scale": jnp.clip(params["logit_scale"], 0.0, MAX_LOGIT_SCALE)}
-
-    def _towers_frozen(self) -> bool:
-        towers = ((self.text, self.text_frozen), (self.image, self.image_frozen))
-        return all(frozen == tower.config.num_hidden_layers for tower, frozen in towers)
-
-    def _text_prefix(self, tokens: Tokens, key: Array | None = None) -> Float[Array, "B L Dt"]:
-        key = None if self.text_frozen else key  # what is cached is drawn once and for all
-        hidden = self.text.prefix(
-            tokens.ids, tokens.mask, tokens.type_ids, self.text_frozen, key=key
-        )
-        # LoRA leaves the embeddings as they are.
-        return jax.lax.stop_gradient(hidden) if self.text_frozen or self.text_lora else hidden
-
-    def _text_tokens(
-        self,
-        tokens: Tokens,
-        hidden: Array | None,
-        key: Array | None = None,
-        *,
-        cls_only: bool = False,
-    ) -> Float[Array, "B T Dt"]:
-        hidden = self._text_prefix(tokens, key) if hidden is None else hidden
-        return self.text.suffix(hidden, tokens.mask, self.text_frozen, key=key, cls_only=cls_only)
-
-    def _text_vectors(
-        self, tokens: Tokens, hidden: Array | None, key: Array | None = None
-    ) -> Float32[Array, "B Dt"]:
-        if self.text_pool == "mean":
-            return masked_mean(self._text_tokens(tokens, hidden, key), tokens.mask)
-        cls = self._text_tokens(tokens, hidden, key, cls_only=True)
-        return cls[:, 0].astype(jnp.float32)
-
-    def _image_prefix(self, pixels: Array) -> Float[Array, "N T Dv"]:
-        shape = self.image.config
-        scaled = normalise(pixels, shape.image_mean, shape.image_std)
-        hidden = self.image.prefix(jnp.asarray(scaled), self.image_frozen)
-        return jax.lax.stop_gradient(hidden) if self.image_frozen or self.image_lora else hidden
-
-    def _image_tokens(self, bank: Bank) -> Float[Array, "N T Dv"]:
-        hidden = bank.image_hidden
-        hidden = self._image_prefix(bank.pixels) if hidden is None else hidden
-        return self.image.suffix(hidden, self.image_frozen)
-
-
-def _frozen_layers(asked: int, tower: BertModel | ClipVisionModel, where: str) -> int:
-    layers = tower.config.num_hidden_layers
-    if not -1 <= asked <= layers:
-        raise ValueError(
-            f"{where}.frozen_layers={asked}: the tower has {layers} layers; "
-            f"give 0 to {layers}, or -1 for all."
-        )
-    return layers if asked == -1 else asked
+    Args:
+      separators: which tokens are [SEP].
+      tokens: of the conversations; knowledge (type 1) is no turn.
+      behind: segments that follow the newest turn: 1 where the replying user is named last.
+    """
+    turns = tokens.mask & (tokens.type_ids == 0)
+    separators = separators & turns
+    segment = jnp.cumsum(separators, axis=1) - separators
+    newest = jnp.sum(separators, axis=1, keepdims=True) - 1 - behind
+    opening = jnp.arange(tokens.mask.shape[1]) > 0  # [CLS]
+    return turns & (segment == newest) & opening
 
 
 def _balanced(counts: Sequence[int]) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ params is a plain nested dict of arrays with string keys: easy to match by path,
 save and to compare. ``merge`` puts the two together inside a jitted function.
 """
 
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -12,8 +13,41 @@ from flax import nnx, struct
 from jaxtyping import Array, Float
 
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
+from int_ra_jax.models.bert import BertConfig
+from int_ra_jax.models.clip_vision import ClipVisionConfig
 
 Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Vocabulary ids of the text tower that are no words; -1 where the vocabulary has none."""
+
+    pad: int
+    cls: int
+    sep: int
+    mask: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a system must know about its towers and its data set before it can be built.
+
+    Attributes:
+      text: shape of the text tower.
+      image: shape of the image tower.
+      num_intentions: K.
+      num_stickers: N.
+      intention_counts: how often each intention occurs in train.
+      special_ids: of the text tower's vocabulary.
+    """
+
+    text: BertConfig
+    image: ClipVisionConfig
+    num_intentions: int
+    num_stickers: int
+    intention_counts: tuple[int, ...]
+    special_ids: SpecialIds
 
 
 @struct.dataclass
@@ -35,19 +69,33 @@ class Candidates:
 
 @runtime_checkable
 class System(Protocol):
-    """One retrieval system: two encoders, a score, a loss, and the roles of its parameters."""
+    """One retrieval system: two encoders, a score, a loss, and the roles of its parameters.
 
-    requires: frozenset[str]
+    Attributes:
+      reads: which texts besides the conversation it encodes: "attributes" of the stickers, "names"
+        of the intentions. Only these are cached where the text tower is frozen.
+      negatives: which columns it trains against.
+      embedding_width: channels of a sticker's embedding, for a bank of them that is refreshed.
+    """
+
+    reads: frozenset[str]
     negatives: "Negatives"
+    embedding_width: int
 
     def encode_context(self, batch: Batch, *, key: Array | None = None) -> Context:
-        """Encodes B conversations; ``key`` switches dropout on."""
+        """Encodes B conversations.
+
+        ``key`` marks training: dropout is on, and what the loss alone reads is computed as well.
+        """
         ...
 
     def encode_sticker(
         self, bank: Bank, *, key: Array | None = None, attention: bool = False
     ) -> Sticker:
-        """Encodes N stickers; ``attention`` also returns what each attribute attended to."""
+        """Encodes N stickers; ``key`` as for conversations.
+
+        ``attention`` also returns what each attribute attended to, where the system has that.
+        """
         ...
 
     def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
@@ -55,9 +103,18 @@ class System(Protocol):
         ...
 
     def loss(
-        self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates
+        self,
+        context: Context,
+        sticker: Sticker,
+        batch: Batch,
+        candidates: Candidates,
+        *,
+        key: Array,
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """Returns the total loss and its parts and metrics, all scalars."""
+        """Returns the total loss and its parts and metrics, all scalars.
+
+        ``key`` is for what the loss itself draws, such as negatives.
+        """
         ...
 
     def hidden_text(self, tokens: Tokens) -> Array | None:

@@ -168,6 +168,19 @@ def activation(name: str) -> Activation:
     return ACTIVATIONS[name]
 
 
+def unit_norm(x: Float[Array, "*B D"]) -> Float32[Array, "*B D"]:
+    """Returns float32 vectors of length 1; a zero vector keeps a finite gradient."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)
+
+
+def last_token(tokens: Float[Array, "*B L D"], mask: Bool[Array, "*B L"]) -> Float32[Array, "*B D"]:
+    """Returns the features of each row's last real token; the first one's where none is real."""
+    last = jnp.maximum(jnp.sum(mask, axis=-1) - 1, 0)
+    rows = jnp.take_along_axis(tokens, last[..., None, None], axis=-2)
+    return rows[..., 0, :].astype(jnp.float32)
+
+
 def masked_mean(
     tokens: Float[Array, "*B L D"], mask: Bool[Array, "*B L"]
 ) -> Float32[Array, "*B D"]:

@@ -1,7 +1,7 @@
 """From ``model.name`` to a system; adding one takes a module with that class and a line here."""
 
 import importlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,30 +9,21 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from int_ra_jax.models.bert import BertConfig, BertModel
-from int_ra_jax.models.clip_vision import ClipVisionConfig, ClipVisionModel
-from int_ra_jax.models.interface import Params, System, split
+from int_ra_jax.models.bert import BertModel
+from int_ra_jax.models.clip_vision import ClipVisionModel
+from int_ra_jax.models.interface import Facts, Params, System, split
 from int_ra_jax.models.lora import add_lora
 
 # Imported when asked for, so that one system never loads another's code.
-SYSTEMS: dict[str, str] = {"int_ra": "int_ra_jax.models.int_ra:IntRA"}
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a system must know about its towers and its data set before it can be built.
-
-    Attributes:
-      text: shape of the text tower.
-      image: shape of the image tower.
-      num_intentions: K.
-      intention_counts: how often each intention occurs in train.
-    """
-
-    text: BertConfig
-    image: ClipVisionConfig
-    num_intentions: int
-    intention_counts: tuple[int, ...]
+SYSTEMS: dict[str, str] = {
+    "int_ra": "int_ra_jax.models.int_ra:IntRA",
+    "srs": "int_ra_jax.models.srs:SRS",
+    "irra": "int_ra_jax.models.irra:IRRA",
+    "pcme": "int_ra_jax.models.pcme:PCME",
+    "clip": "int_ra_jax.models.clip:CLIP",
+    "lgur": "int_ra_jax.models.lgur:LGUR",
+    "mod": "int_ra_jax.models.mod:MOD",
+}
 
 
 def build(config: ConfigDict, facts: Facts, rngs: nnx.Rngs) -> System:
@@ -46,11 +37,7 @@ def build(config: ConfigDict, facts: Facts, rngs: nnx.Rngs) -> System:
         ClipVisionModel(facts.image, dtype=dtype, rngs=rngs),
     )
     system: System = getattr(importlib.import_module(module), name)(
-        *towers,
-        config,
-        num_intentions=facts.num_intentions,
-        intention_counts=facts.intention_counts,
-        rngs=rngs,
+        *towers, config, facts=facts, rngs=rngs
     )
     # Last, so that the other parameters are drawn as they are without LoRA.
     for tower, section in zip(towers, (config.model.text, config.model.image), strict=True):

@@ -78,7 +78,10 @@ class Retriever:
         )
         scores = self._encoder.score(self._params, context, self._sticker)
         values, rows = jax.device_get(best_of(scores, number))
-        probabilities = np.asarray(jax.nn.softmax(context.intention_logits, axis=1))
+        logits = context.intention_logits
+        # A system that predicts no intention has no probability of any.
+        none = np.zeros((len(conversations), 0))
+        probabilities = none if logits is None else np.asarray(jax.nn.softmax(logits, axis=1))
         return [
             self._ranked(value, row, probability)
             for value, row, probability in zip(values, rows, probabilities, strict=True)
@@ -95,7 +98,7 @@ class Retriever:
                 RankedSticker(rank, entry.id, float(score), entry.image, dict(entry.attributes))
                 for rank, (entry, score) in enumerate(zip(entries, scores, strict=True), start=1)
             ],
-            intention=names[order[0]],
+            intention=names[order[0]] if len(order) else None,
             intention_probabilities={names[k]: float(probabilities[k]) for k in order},
         )
 

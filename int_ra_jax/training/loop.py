@@ -153,7 +153,8 @@ def _train(config: ConfigDict, workdir: Path, began: float) -> dict[str, float]:
                 last = step == stop or interrupted
                 if step % config.train.log_steps == 0 or last:
                     check_finite(state, checkpoints)
-                    log.write(step, {f"train/{k}": v for k, v in metrics.items()}, show=_SHOWN)
+                    named = {f"train/{k}": v for k, v in metrics.items()}
+                    log.write(step, named, show=[name for name in _SHOWN if name in named])
                 if step % eval_steps == 0 or step == stop:
                     check_finite(state, checkpoints)
                     with log.untimed():
@@ -186,7 +187,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
         logging.info("%s", line)
     negatives = system.negatives
     stale = negatives.bank and not negatives.live
-    bank_shape = (len(run.source.stickers), config.model.joint_width) if stale else None
+    bank_shape = (len(run.source.stickers), system.embedding_width) if stale else None
     averaged = info.trainable if config.train.ema_decay else frozenset()
     abstract = jax.eval_shape(
         lambda params: create(params, optimizer, config.seed, bank_shape, averaged),

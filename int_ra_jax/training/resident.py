@@ -1,6 +1,7 @@
 """Puts on the device what stays there: the gallery, the names, and the frozen layers' output."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -36,18 +37,14 @@ def build(run: Run, params: Params, placement: Placement) -> Resident:
     bank, labels = placement.everywhere((run.bank, run.labels))
     if not run.config.train.cache_frozen:
         return Resident(bank, labels)
-    shape = jax.eval_shape(
-        lambda params, tokens: merge(run.graphdef, params).hidden_text(tokens),
-        run.abstract_params,
-        run.labels.tokens,
-    )
-    context_hidden = None
-    if shape is not None:
-        _check_size(run, shape.shape[-1], shape.dtype.itemsize)
-        names = _texts(run, params, run.labels.tokens, placement)
-        labels = dataclasses.replace(labels, hidden=names)
-        attributes = _texts(run, params, run.bank.attributes, placement)
-        bank = dataclasses.replace(bank, attribute_hidden=attributes)
+    context_hidden, reads = None, merge(run.graphdef, run.abstract_params).reads
+    if _check_size(run):
+        if "names" in reads:
+            names = _texts(run, params, run.labels.tokens, placement)
+            labels = dataclasses.replace(labels, hidden=names)
+        if "attributes" in reads:
+            attributes = _texts(run, params, run.bank.attributes, placement)
+            bank = dataclasses.replace(bank, attribute_hidden=attributes)
         encoder = Encoder(run, bank, labels, placement)
         context_hidden = hidden(encoder, params, run.config, "train")
     images = _in_chunks(run, params, "hidden_image", run.bank.pixels, placement)
@@ -88,15 +85,25 @@ def _in_chunks(
     return jnp.concatenate(parts)[:number]
 
 
-def _check_size(run: Run, width: int, itemsize: int) -> None:
+def _check_size(run: Run) -> int:
+    """Returns the bytes of the conversations' cache, 0 where no text layer is frozen."""
     length = context_length(run.config.text, run.source.has_knowledge)
-    size = run.source.size("train")
-    gib = size * length * width * itemsize / 2**30
-    limit = run.config.train.cache_limit_gib
+    whole = jax.ShapeDtypeStruct((1, length), np.int32)
+    row = jax.eval_shape(
+        lambda params, tokens: merge(run.graphdef, params).hidden_text(tokens),
+        run.abstract_params,
+        Tokens(whole, jax.ShapeDtypeStruct((1, length), np.bool_), whole),
+    )
+    if row is None:
+        return 0
+    number = run.source.size("train")
+    size = number * math.prod(row.shape) * row.dtype.itemsize
+    gib, limit = size / 2**30, run.config.train.cache_limit_gib
     if gib > limit:
         raise ValueError(
-            f"caching the frozen layers' output of {size} conversations of {length} tokens takes "
-            f"{gib:.1f} GiB, above train.cache_limit_gib={limit}. Raise the limit, shorten "
+            f"caching the frozen layers' output of {number} conversations of {length} tokens "
+            f"takes {gib:.1f} GiB, above train.cache_limit_gib={limit}. Raise the limit, shorten "
             "text.context_tokens, or set --config.train.cache_frozen=False."
         )
-    logging.info("cache of the frozen text layers: %d conversations, %.2f GiB", size, gib)
+    logging.info("cache of the frozen text layers: %d conversations, %.2f GiB", number, gib)
+    return size

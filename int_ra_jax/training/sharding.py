@@ -33,14 +33,12 @@ _RULES: tuple[tuple[str, P], ...] = (
     (r"(?:.*/)?layers/\d+/self_attn/out_proj/kernel", P("tensor", "fsdp")),
     (r"(?:.*/)?layers/\d+/mlp/fc1/kernel", P("fsdp", "tensor")),
     (r"(?:.*/)?layers/\d+/mlp/fc2/kernel", P("tensor", "fsdp")),
-    # The heads' linear layers.
-    (
-        r"(?:.*/)?(?:intention_(?:classifier|fuse)|query_projection|relation/\w+(?:/\w+)?)/kernel",
-        P("fsdp"),
-    ),
+    # What the systems put above the towers: linear layers, and learnt tables of vectors.
+    (r"(?!(?:.*/)?(?:text|image)/).*kernel", P("fsdp")),
+    (r"(?!(?:.*/)?(?:text|image)/)(?:.*/)?(?:dictionary|queries)", P("fsdp")),
     # Whole on every device, because splitting them would save nothing: vectors, small tables,
     # low-rank updates, the temperature, and what a state holds besides parameters and moments.
-    (r"(?:.*/)?(?:bias|scale|lora_[ab]|logit_scale|class_embedding)", P()),
+    (r"(?:.*/)?(?:bias|scale|lora_[ab]|logit_scale|slope|shift|class_embedding)", P()),
     (r"(?:.*/)?(?:position_embeddings?|token_type_embeddings)/embedding", P()),
     (r"(?:.*/)?count|step|key|bad_step|bank_embedding", P()),
 )

@@ -124,8 +124,8 @@ def compute_loss(
     """Returns the loss of one batch and its metrics, differentiable in the system's parameters.
 
     The batch's gold stickers are encoded live. The bank's section of the score matrix (see
-    ``Candidates``) is live too where the towers are frozen and cached; else it is read whole, its
-    golds included, from ``bank_embedding``, through which no gradient flows.
+    ``Candidates``) is live too where the system says so; else it is read whole, its golds
+    included, from ``bank_embedding``, through which no gradient flows.
     """
     context_key, sticker_key, sample_key = jax.random.split(key, 3)
     batch = resident.attach(batch)
@@ -137,29 +137,31 @@ def compute_loss(
     def encode_sticker(rows: Array, key: Array) -> Sticker:
         return system.encode_sticker(bank.rows(rows), key=key)
 
-    def stickers(columns: Array) -> Array:
-        return encode_in_parts(encode_sticker, columns, sticker_key, micro_batches).embedding
+    def stickers(columns: Array) -> Sticker:
+        encoded: Sticker = encode_in_parts(encode_sticker, columns, sticker_key, micro_batches)
+        return encoded
 
     unlabelled = dataclasses.replace(batch, labels=None)
     context = encode_in_parts(encode_context, unlabelled, context_key, micro_batches)
     columns = batch.sticker
     if not negatives.bank:
-        embedding = stickers(columns)
+        sticker = stickers(columns)
     elif negatives.live:
         columns = jnp.concatenate([columns, sample_columns(bank, negatives, sample_key)])
-        embedding = stickers(columns)
-        golds = jnp.arange(batch.sticker.shape[0])
+        sticker = stickers(columns)
+        size = batch.sticker.shape[0]
         columns = jnp.concatenate([batch.sticker, columns])
-        embedding = jnp.concatenate([embedding[golds], embedding])
+        sticker = jax.tree.map(lambda leaf: jnp.concatenate([leaf[:size], leaf]), sticker)
     else:
         if bank_embedding is None:
             raise ValueError("stale columns need TrainState.bank_embedding; see state.create.")
-        embedding = stickers(columns)
+        live = stickers(columns).embedding
         stale = jnp.concatenate([columns, sample_columns(bank, negatives, sample_key)])
         columns = jnp.concatenate([columns, stale])
-        embedding = jnp.concatenate([embedding, jax.lax.stop_gradient(bank_embedding[stale])])
+        old = jax.lax.stop_gradient(bank_embedding[stale])
+        sticker = Sticker(jnp.concatenate([live, old]))
     candidates = Candidates(index=columns, intentions=bank.intentions[columns])
-    return system.loss(context, Sticker(embedding), batch, candidates)
+    return system.loss(context, sticker, batch, candidates, key=jax.random.fold_in(key, 3))
 
 
 def encode_in_parts(encode: Callable[[Any, Array], Any], rows: Any, key: Array, parts: int) -> Any:

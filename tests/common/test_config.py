@@ -1,6 +1,8 @@
 """A config is checked as a whole before a run, and is the same config afterwards."""
 
 import ast
+import copy
+import importlib
 import json
 from pathlib import Path
 
@@ -15,12 +17,20 @@ from int_ra_jax.models.registry import SYSTEMS
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = tuple(SYSTEMS)
-FLAT = configuration.flatten(int_ra.get_config("paper"))
+FILES = {name: importlib.import_module(f"configs.{name}") for name in NAMES}
+# Every key that some system has.
+FLAT = {
+    key: value
+    for file in (*FILES.values(), int_ra)
+    for key, value in configuration.flatten(file.get_config()).items()
+}
 
 
-@pytest.mark.parametrize("preset", int_ra.PRESETS)
-def test_every_preset_is_valid(preset):
-    configuration.validate(int_ra.get_config(preset), NAMES)
+@pytest.mark.parametrize(("name", "preset"), [(n, p) for n in NAMES for p in FILES[n].PRESETS])
+def test_every_preset_is_valid(name, preset):
+    config = FILES[name].get_config(preset)
+    assert config.model.name == name
+    configuration.validate(config, NAMES)
 
 
 def test_every_problem_is_listed_at_once_with_the_nearest_choice():
@@ -70,7 +80,9 @@ def test_every_rule_is_about_a_key_that_exists_and_that_holds_by_default(key):
 
 @pytest.mark.parametrize("key", configuration.CHOICES)
 def test_a_choice_that_does_not_exist_is_refused_by_its_key(key):
-    config = tiny_config("", **{key.replace(".", "__"): "nonsense"})
+    smoke = (file.get_config("smoke") for file in FILES.values())
+    config = next(copy.deepcopy(one) for one in smoke if key in configuration.flatten(one))
+    config.update_from_flattened_dict({key: "nonsense"})
     with pytest.raises(ValueError, match=key.replace(".", r"\.") + "='nonsense': did you mean"):
         configuration.validate(config, NAMES)
 
@@ -135,9 +147,10 @@ def test_the_fingerprint_ignores_what_changes_no_parameter(key, value):
 
 @pytest.mark.parametrize("key", ["model.", "loss.", "text.", "optim.", "data.image", "seed"])
 def test_the_fingerprint_holds_everything_else(key):
-    held = configuration.fingerprint(tiny_config(""))
-    expected = {name for name in FLAT if name.startswith(key)}
-    assert expected <= held.keys()
+    for file in FILES.values():
+        config = file.get_config()
+        expected = {name for name in configuration.flatten(config) if name.startswith(key)}
+        assert expected <= configuration.fingerprint(config).keys()
 
 
 def test_the_fingerprint_is_unchanged_by_json():

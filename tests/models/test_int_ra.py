@@ -270,7 +270,7 @@ def test_the_hinge_compares_within_each_section_of_the_columns(negatives):
     # A bank that is stale: its golds score unlike the live ones.
     sticker = sticker.replace(embedding=sticker.embedding.at[size:].multiply(0.5))
     candidates = interface.Candidates(rows, toy.resident.bank.intentions[rows])
-    loss, parts = toy.system.loss(context, sticker, toy.batch, candidates)
+    loss, parts = toy.system.loss(context, sticker, toy.batch, candidates, key=jax.random.key(0))
     scores = np.asarray(toy.system.score(context, sticker))
 
     def section(first: int, last: int) -> float:

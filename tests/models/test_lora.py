@@ -131,7 +131,7 @@ def test_a_tower_with_lora_is_one_that_trains():
 
 def test_lora_changes_no_other_initial_parameter():
     config = int_ra.get_config("smoke")
-    facts = registry.Facts(TEXT, IMAGE, 3, (1, 1, 1))
+    facts = interface.Facts(TEXT, IMAGE, 3, 12, (1, 1, 1), interface.SpecialIds(0, 1, 2, 3))
     plain = flatten(registry.initialise(config, facts))
     config.update_from_flattened_dict({"model.text.lora_rank": 2, "model.image.lora_rank": 4})
     ours = flatten(registry.initialise(config, facts))

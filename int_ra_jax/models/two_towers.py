@@ -1,0 +1,168 @@
+"""What every system is built on: two towers, the cut between frozen and live layers, and roles.
+
+A system adds its heads, how it encodes both sides, its score and its loss. What it may rely on and
+need not repeat: texts and stickers become features here, from pixels and ids or from the cache of
+the frozen layers' output.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Float32
+from ml_collections import ConfigDict
+
+from int_ra_jax.common.pixels import normalise
+from int_ra_jax.common.types import Bank, Tokens
+from int_ra_jax.models import lora
+from int_ra_jax.models.bert import BertModel
+from int_ra_jax.models.clip_vision import ClipVisionModel
+from int_ra_jax.models.interface import Negatives, Params
+from int_ra_jax.models.layers import last_token, masked_mean
+
+MAX_LOGIT_SCALE = float(np.log(100.0))  # CLIP's cap on the inverse temperature
+
+
+class TwoTowers(nnx.Module):
+    """A text tower and an image tower, each with its frozen lower layers.
+
+    Args:
+      text: the text tower.
+      image: the image tower.
+      config: the resolved configuration; reads the section ``model``.
+
+    Attributes:
+      reads: which texts besides the conversation the system encodes; see ``interface.System``.
+      negatives: the batch's own gold stickers, unless a system says otherwise.
+      embedding_width: channels of a sticker's embedding.
+    """
+
+    reads: frozenset[str] = frozenset()
+
+    def __init__(self, text: BertModel, image: ClipVisionModel, config: ConfigDict) -> None:
+        model = config.model
+        self.text, self.image = text, image
+        self.text_frozen = _frozen_layers(model.text.frozen_layers, text, "model.text")
+        self.image_frozen = _frozen_layers(model.image.frozen_layers, image, "model.image")
+        self.text_lora, self.image_lora = model.text.lora_rank > 0, model.image.lora_rank > 0
+        self.text_pool: Literal["cls", "mean", "last"] = model.text_pool
+        self.dropout: float = model.dropout
+        self.embedding_width: int = model.joint_width
+        self.negatives = Negatives(bank=False, size=0, live=True, refresh_steps=1)
+
+    @property
+    def towers_frozen(self) -> bool:
+        """Whether no layer of either tower trains."""
+        towers = ((self.text, self.text_frozen), (self.image, self.image_frozen))
+        return all(frozen == tower.config.num_hidden_layers for tower, frozen in towers)
+
+    # ---- frozen lower layers and their caches -------------------------------------------------
+
+    def hidden_text(self, tokens: Tokens) -> Array | None:
+        """Returns the frozen lower layers' output f[B, L, Dt], or None where none is frozen."""
+        return self._text_prefix(tokens) if self.text_frozen else None
+
+    def hidden_image(self, pixels: Array) -> Array | None:
+        """Returns the frozen lower layers' output f[N, 1+P, Dv], or None where none is frozen."""
+        return self._image_prefix(pixels) if self.image_frozen else None
+
+    # ---- features -----------------------------------------------------------------------------
+
+    def text_tokens(
+        self,
+        tokens: Tokens,
+        hidden: Array | None,
+        key: Array | None = None,
+        *,
+        cls_only: bool = False,
+    ) -> Float[Array, "B T Dt"]:
+        """Returns the features of texts, token by token.
+
+        Args:
+          tokens: Tokens [B, L].
+          hidden: the frozen layers' output for them where it is cached, else None.
+          key: for dropout in the live layers.
+          cls_only: whether the first token is all that is wanted, T = 1; T = L otherwise.
+        """
+        hidden = self._text_prefix(tokens, key) if hidden is None else hidden
+        return self.text.suffix(hidden, tokens.mask, self.text_frozen, key=key, cls_only=cls_only)
+
+    def text_vectors(
+        self, tokens: Tokens, hidden: Array | None, key: Array | None = None
+    ) -> Float32[Array, "B Dt"]:
+        """Returns one vector a text, pooled as ``model.text_pool`` says; see ``text_tokens``."""
+        if self.text_pool == "cls":
+            cls = self.text_tokens(tokens, hidden, key, cls_only=True)
+            return cls[:, 0].astype(jnp.float32)
+        return self.pooled(self.text_tokens(tokens, hidden, key), tokens)
+
+    def pooled(self, features: Float[Array, "B L Dt"], tokens: Tokens) -> Float32[Array, "B Dt"]:
+        """Returns one vector a text from all its tokens' features."""
+        if self.text_pool == "mean":
+            return masked_mean(features, tokens.mask)
+        if self.text_pool == "last":
+            return last_token(features, tokens.mask)
+        return features[:, 0].astype(jnp.float32)
+
+    def image_tokens(self, bank: Bank) -> Float[Array, "N T Dv"]:
+        """Returns the features of stickers, the class token first, T = 1 + P."""
+        hidden = bank.image_hidden
+        hidden = self._image_prefix(bank.pixels) if hidden is None else hidden
+        return self.image.suffix(hidden, self.image_frozen)
+
+    # ---- parameters ---------------------------------------------------------------------------
+
+    def param_groups(self) -> dict[str, str]:
+        """Returns {role: regex}; the first full match counts."""
+        return {"text": r"text/.*", "image": r"image/.*", "head": r".*"}
+
+    def frozen_patterns(self) -> tuple[str, ...]:
+        """Returns regexes of the parameters of frozen layers, and of those that LoRA freezes."""
+        text = [rf"text/encoder/layer/{i}/.*" for i in range(self.text_frozen)]
+        image = [rf"image/encoder/layers/{i}/.*" for i in range(self.image_frozen)]
+        if text:
+            text.append(r"text/embeddings/.*")
+        if image:
+            image += [r"image/embeddings/.*", r"image/pre_layrnorm/.*"]
+        if self.image_frozen == self.image.config.num_hidden_layers:
+            image.append(r"image/post_layernorm/.*")
+        if self.text_lora:
+            text.append(f"text/{lora.FROZEN}")
+        if self.image_lora:
+            image.append(f"image/{lora.FROZEN}")
+        return (*text, *image)
+
+    def post_update(self, params: Params) -> Params:
+        """Projects a learnt temperature into CLIP's range after an optimiser step.
+
+        A clamp in the forward pass would have no gradient beyond the cap and never come back.
+        """
+        if "logit_scale" not in params:
+            return params
+        return {**params, "logit_scale": jnp.clip(params["logit_scale"], 0.0, MAX_LOGIT_SCALE)}
+
+    def _text_prefix(self, tokens: Tokens, key: Array | None = None) -> Float[Array, "B L Dt"]:
+        key = None if self.text_frozen else key  # what is cached is drawn once and for all
+        hidden = self.text.prefix(
+            tokens.ids, tokens.mask, tokens.type_ids, self.text_frozen, key=key
+        )
+        # LoRA leaves the embeddings as they are.
+        return jax.lax.stop_gradient(hidden) if self.text_frozen or self.text_lora else hidden
+
+    def _image_prefix(self, pixels: Array) -> Float[Array, "N T Dv"]:
+        shape = self.image.config
+        scaled = normalise(pixels, shape.image_mean, shape.image_std)
+        hidden = self.image.prefix(jnp.asarray(scaled), self.image_frozen)
+        return jax.lax.stop_gradient(hidden) if self.image_frozen or self.image_lora else hidden
+
+
+def _frozen_layers(asked: int, tower: BertModel | ClipVisionModel, where: str) -> int:
+    layers = tower.config.num_hidden_layers
+    if not -1 <= asked <= layers:
+        raise ValueError(
+            f"{where}.frozen_layers={asked}: the tower has {layers} layers; "
+            f"give 0 to {layers}, or -1 for all."
+        )
+    return layers if asked == -1 else asked
