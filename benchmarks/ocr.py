@@ -6,7 +6,8 @@ Draws phrases on transparent stickers, as PNG, in several sizes, colours and rot
 changed at a time, and reads them as ``python -m data_prep.attributes`` does. Fonts are looked up
 among those of the system (fc-match), or given: the first for English, the last for Chinese.
 ``--embedded`` reads the drawn words of an embedded data set too, whose attribute ``verbal`` names
-them, and a hundred stickers without any. Letter case and blanks do not count; punctuation does.
+them, and a hundred stickers without any, none of which was used to choose how confident a short
+reading must be. Letter case and blanks do not count; punctuation does.
 """
 
 import argparse
@@ -155,7 +156,8 @@ def _font(language: str, fonts: Sequence[Path], size: int) -> ImageFont.FreeType
 def _embedded(reader: StickerReader, directory: Path) -> list[str]:
     """Reads the stickers of an embedded data set that bear words, and those that bear none."""
     prepared = read_prepared(directory)
-    bare = [sticker for sticker in prepared.stickers if not sticker.attributes["verbal"]][::4]
+    # Those at 0, 4, 8, ... were looked at for ``data_prep.extraction.reading.SHORT``.
+    bare = [sticker for sticker in prepared.stickers if not sticker.attributes["verbal"]][2::4]
     written = [
         Case("art", Style(), sticker.attributes["verbal"], _read(reader, directory, sticker.image))
         for sticker in prepared.stickers

@@ -2,7 +2,7 @@
 
 import hashlib
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,17 +10,18 @@ from pathlib import Path
 
 import imagehash
 import numpy as np
-from PIL import Image
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from int_ra_jax.data import schema
+from int_ra_jax.data import images, schema
 from int_ra_jax.data.schema import Conversation, PreparedDirectory, StickerEntry
 
 NEAR_TEXT = 0.9  # cosine of TF-IDF over character 4-grams
 NEAR_PICTURE = 8  # of the perceptual hash's 256 bits
-LONG_TURN = 20  # characters; shorter turns ("how are you?") recur by nature
+LONG_TURN = 20  # columns, of which a Chinese character takes two; "how are you?" recurs by nature
 _ROWS = 64  # of a sparse product at a time, which bounds its memory
+_CJK = ("CJK UNIFIED", "CJK COMPATIBILITY", "HIRAGANA", "KATAKANA", "HANGUL")
+_CJK_SHARE = 0.3  # of the letters; then spaces do not separate words
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,17 @@ class Finding:
 KINDS = {
     "same text": "conversations of two splits whose texts are equal but for case, width and spaces",
     "near text": f"conversations of two splits whose texts are alike (cosine >= {NEAR_TEXT} of "
-    "TF-IDF over character 4-grams)",
+    "TF-IDF over character 4-grams; 2-grams of Chinese, Japanese and Korean)",
     "repeated text": "conversations that repeat the text of an earlier one of their own split",
-    "shared turn": f"conversations with a turn of {LONG_TURN} or more characters that stands word "
-    "for word in another split",
+    "shared turn": f"conversations with a turn of {LONG_TURN} or more characters "
+    f"({LONG_TURN // 2} Chinese ones) that stands word for word in another split",
     "same sticker": "gold stickers of valid or test that are gold in train too",
     "sticker not in train": "gold stickers of valid or test that are never gold in train",
     "unused sticker": "stickers of the gallery that are never gold in train",
     "intention not in train": "intentions of valid or test that train lacks",
     "same picture": "pairs of stickers with the same pixels",
-    "near picture": f"pairs of stickers whose perceptual hashes differ in at most {NEAR_PICTURE} "
-    "of 256 bits",
+    "near picture": f"pairs of stickers whose perceptual hashes, which see no colour, differ in at "
+    f"most {NEAR_PICTURE} of 256 bits",
 }
 
 
@@ -73,6 +74,22 @@ def plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def separates_no_words(conversations: Mapping[str, Sequence[Conversation]]) -> bool:
+    """Tells whether the text is Chinese, Japanese or Korean, by the share of its letters."""
+    letters: Counter[str] = Counter()
+    for members in conversations.values():
+        for conversation in members:
+            for turn in conversation.turns:
+                letters.update(turn.text)
+    known = {char: n for char, n in letters.items() if char.isalpha()}
+    cjk = sum(n for char, n in known.items() if unicodedata.name(char, "").startswith(_CJK))
+    return cjk > _CJK_SHARE * sum(known.values())
+
+
+def _columns(text: str) -> int:
+    return len(text) + sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+
+
 def _text(conversation: Conversation) -> str:
     return "\n".join(plain(turn.text) for turn in conversation.turns if turn.text.strip())
 
@@ -87,7 +104,8 @@ def text_findings(conversations: Mapping[str, Sequence[Conversation]]) -> Iterat
             if text in known:
                 yield Finding("same text", f"{b} {one}", f"{a} {known[text]}")
     if any(texts.values()):
-        yield from _near_texts(texts)
+        # Two Chinese characters say as much as four or more letters.
+        yield from _near_texts(texts, 2 if separates_no_words(conversations) else 4)
     for split, found in texts.items():
         seen: dict[str, str] = {}
         for one, text in found.items():
@@ -96,9 +114,9 @@ def text_findings(conversations: Mapping[str, Sequence[Conversation]]) -> Iterat
             seen.setdefault(text, one)
 
 
-def _near_texts(texts: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
-    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(4, 4), dtype=np.float32)
-    # Signs on both sides give the shortest text a 4-gram too; spaces would be merged into one.
+def _near_texts(texts: Mapping[str, Mapping[str, str]], size: int) -> Iterator[Finding]:
+    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(size, size), dtype=np.float32)
+    # Signs on both sides give the shortest text an n-gram too; spaces would be merged into one.
     padded = {s: [f"\x02\x02{text}\x03\x03" for text in t.values()] for s, t in texts.items()}
     vectorizer.fit([text for members in padded.values() for text in members])
     vectors = {s: vectorizer.transform(members) for s, members in padded.items() if members}
@@ -127,7 +145,7 @@ def turn_findings(conversations: Mapping[str, Sequence[Conversation]]) -> Iterat
     for split in schema.SPLITS:
         for one in conversations[split]:
             said = {plain(turn.text) for turn in one.turns}
-            for text in sorted(text for text in said if len(text) >= LONG_TURN):
+            for text in sorted(text for text in said if _columns(text) >= LONG_TURN):
                 if splits_of.setdefault(text, split) != split:
                     where = f"{splits_of[text]} {first_met[text]}"
                     yield Finding("shared turn", f"{split} {one.id}", where)
@@ -161,7 +179,7 @@ def picture_findings(directory: Path, stickers: Sequence[StickerEntry]) -> list[
     """Finds stickers that look the same; of an animation the first frame is compared."""
     bits, pixels = [], defaultdict(list)
     for sticker in stickers:
-        picture = _on_white(directory / sticker.image)
+        picture = images.decode((directory / sticker.image).read_bytes())
         pixels[picture.size, hashlib.sha256(picture.tobytes()).digest()].append(sticker.id)
         bits.append(imagehash.phash(picture, hash_size=16).hash.ravel())
     same = {pair for ids in pixels.values() for pair in combinations(ids, 2)}
@@ -177,10 +195,3 @@ def picture_findings(directory: Path, stickers: Sequence[StickerEntry]) -> list[
             if pair not in same:
                 near.append(Finding("near picture", *pair, f"{distance[other]} bits"))
     return [*found, *sorted(near, key=lambda one: (int(one.value.split()[0]), one.first))]
-
-
-def _on_white(path: Path) -> Image.Image:
-    """Transparency hides any colour, which must not decide; validation has bounded the size."""
-    with Image.open(path) as image:
-        layer = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

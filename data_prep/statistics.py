@@ -20,6 +20,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data_prep import leakage
+from data_prep.formats.gathering import UNKNOWN
 from data_prep.intention_plot import draw_intentions
 from data_prep.leakage import KINDS, Finding
 from int_ra_jax.common.files import replace_text
@@ -29,9 +30,8 @@ from int_ra_jax.data.validation import Inspection, PreparedDataError, inspect
 
 ALL = "all"
 _SHOWN = 20  # findings of a kind on the page; findings.csv has all
+_SEATS = "speakers, summed over conversations"  # for a mean; no row of its own
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
-_CJK = ("CJK UNIFIED", "CJK COMPATIBILITY", "HIRAGANA", "KATAKANA", "HANGUL")
-_CJK_SHARE = 0.3  # of the letters; then spaces do not separate words
 TURN_NOTE = (
     "turns are those of the context, without the sticker reply; 'with the reply' adds one a "
     "conversation. The paper's Table 1 has the former in its columns (sum 11,066) and the latter "
@@ -112,14 +112,17 @@ def write_statistics(prepared_dir: Path, out: Path) -> list[str]:
 def describe(found: Inspection) -> Statistics:
     """Counts everything about the good records of an inspection."""
     prepared = found.prepared
-    spaced = not separates_no_words(prepared)
+    spaced = not leakage.separates_no_words(prepared.conversations)
+    told = tells_speakers(prepared)
     notes = [
         TURN_NOTE,
         "tokens are words and, in their own row, characters without spaces."
         if spaced
         else "tokens are characters without spaces: spaces do not separate this data's words.",
         "speakers are told apart by name within a split; where names are new in each "
-        "conversation, nobody is counted as the same person twice.",
+        "conversation, nobody is counted as the same person twice."
+        if told
+        else "speakers are not counted: this data does not tell who said each turn.",
     ]
     if found.problems:
         notes.insert(
@@ -129,31 +132,26 @@ def describe(found: Inspection) -> Statistics:
         )
     return Statistics(
         name=str(prepared.info.get("name", prepared.path.name)),
-        table=table_rows(prepared, spaced),
+        table=table_rows(prepared, spaced, told),
         intentions=intention_counts(prepared),
         findings=leakage.find(prepared),
         notes=notes,
     )
 
 
-def separates_no_words(prepared: PreparedDirectory) -> bool:
-    """Tells whether the text is Chinese, Japanese or Korean, by the share of its letters."""
-    letters: Counter[str] = Counter()
-    for members in prepared.conversations.values():
-        for conversation in members:
-            for turn in conversation.turns:
-                letters.update(turn.text)
-    known = {char: n for char, n in letters.items() if char.isalpha()}
-    cjk = sum(n for char, n in known.items() if unicodedata.name(char, "").startswith(_CJK))
-    return cjk > _CJK_SHARE * sum(known.values())
+def tells_speakers(prepared: PreparedDirectory) -> bool:
+    """Tells whether each turn has a speaker; an importer names those it cannot know."""
+    members = (one for split in prepared.conversations.values() for one in split)
+    return not any(turn.speaker == UNKNOWN for one in members for turn in one.turns)
 
 
-def table_rows(prepared: PreparedDirectory, spaced: bool) -> list[Row]:
+def table_rows(prepared: PreparedDirectory, spaced: bool, told: bool = True) -> list[Row]:
     """Returns Table 1; means are over all of a column, and never means of other means.
 
     Args:
       prepared: what is counted.
       spaced: whether words can be counted beside characters.
+      told: whether speakers can be counted.
     """
     columns = {split: list(prepared.conversations[split]) for split in schema.SPLITS}
     columns[ALL] = [one for members in columns.values() for one in members]
@@ -164,18 +162,15 @@ def table_rows(prepared: PreparedDirectory, spaced: bool) -> list[Row]:
     means = (
         ("turns per conversation", "turns", "conversations"),
         ("turns per conversation, with the reply", "turns, with the reply", "conversations"),
-        ("speakers per conversation", "speakers, summed over conversations", "conversations"),
+        ("speakers per conversation", _SEATS, "conversations"),
         (f"{token} per turn", token, "turns"),
     )
-    rows = [
-        Row(name, {column: counts[column][name] for column in columns})
-        for name in counts[ALL]
-        if name != "speakers, summed over conversations"
-    ]
+    hidden = {_SEATS} if told else {_SEATS, "speakers", "speakers per conversation"}
+    rows = [Row(name, {column: counts[column][name] for column in columns}) for name in counts[ALL]]
     for name, above, below in means:
         values = {c: counts[c][above] / max(counts[c][below], 1) for c in columns}
         rows.append(Row(name, values))
-    return rows
+    return [row for row in rows if row.name not in hidden]
 
 
 def _counts(members: Sequence[Conversation], spaced: bool) -> dict[str, int]:
@@ -193,7 +188,7 @@ def _counts(members: Sequence[Conversation], spaced: bool) -> dict[str, int]:
         "stickers sent earlier": sum(turn.sticker is not None for turn in turns),
         "intentions": len({one.intention for one in members}),
         "speakers": len(set().union(*people)) if people else 0,
-        "speakers, summed over conversations": sum(map(len, people)),
+        _SEATS: sum(map(len, people)),
     }
 
 

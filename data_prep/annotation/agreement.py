@@ -3,8 +3,8 @@
     python -m data_prep.annotation.agreement ANNOTATIONS
 
 "None fits" counts as a category of its own. What somebody skipped or never saw is no rating:
-Cohen's kappa is over what both of a pair rated, Fleiss' over what all rated; the number of these
-conversations is stated with each figure.
+Cohen's kappa is over what both of a pair rated, Fleiss' over what all rated. Each figure says how
+many these are, and how many that only some of them rated it leaves out.
 """
 
 import math
@@ -30,6 +30,7 @@ class Kappa:
     Attributes:
       annotators: whom it compares.
       conversations: how many all of them rated.
+      left_out: how many only some of them rated; the figure says nothing about these.
       same: share of these on which all gave the same answer; None without any.
       kappa: None where it is undefined: nothing rated by all, or one answer used throughout.
       low: lower end of the 95% interval; None where there is none (Fleiss' has none).
@@ -38,6 +39,7 @@ class Kappa:
 
     annotators: tuple[str, ...]
     conversations: int
+    left_out: int
     same: float | None
     kappa: float | None
     low: float | None = None
@@ -48,9 +50,10 @@ def cohen(votes: Votes, intentions: Sequence[str]) -> list[Kappa]:
     """Compares each pair of annotators, in the order of their names."""
     found = []
     for pair in combinations(sorted(votes), 2):
-        ratings = _ratings(votes, pair, intentions)
+        ratings, left_out = _ratings(votes, pair, intentions)
+        counts = (len(ratings), left_out, _same(ratings))
         if _undefined(ratings):
-            found.append(Kappa(pair, len(ratings), _same(ratings), None))
+            found.append(Kappa(pair, *counts, None))
             continue
         table = np.zeros((len(intentions) + 1,) * 2, dtype=int)
         np.add.at(table, tuple(ratings.T), 1)
@@ -58,7 +61,7 @@ def cohen(votes: Votes, intentions: Sequence[str]) -> list[Kappa]:
         with np.errstate(invalid="ignore", divide="ignore"):  # a z value that nobody reads
             result = cohens_kappa(table[np.ix_(used, used)])
         low, high = (_finite(value) for value in (result.kappa_low, result.kappa_upp))
-        found.append(Kappa(pair, len(ratings), _same(ratings), float(result.kappa), low, high))
+        found.append(Kappa(pair, *counts, float(result.kappa), low, high))
     return found
 
 
@@ -67,19 +70,28 @@ def fleiss(votes: Votes, intentions: Sequence[str]) -> Kappa | None:
     names = tuple(name for name in sorted(votes) if votes[name])
     if len(names) < 2:
         return None
-    ratings = _ratings(votes, names, intentions)
+    ratings, left_out = _ratings(votes, names, intentions)
+    counts = (len(ratings), left_out, _same(ratings))
     if _undefined(ratings):
-        return Kappa(names, len(ratings), _same(ratings), None)
+        return Kappa(names, *counts, None)
     table, _ = aggregate_raters(ratings)
-    return Kappa(names, len(ratings), _same(ratings), float(fleiss_kappa(table)))
+    return Kappa(names, *counts, float(fleiss_kappa(table)))
 
 
-def _ratings(votes: Votes, names: Sequence[str], intentions: Sequence[str]) -> np.ndarray:
-    """[conversations, annotators] class ids over what all rated; the last class is "none fits"."""
+def _ratings(
+    votes: Votes, names: Sequence[str], intentions: Sequence[str]
+) -> tuple[np.ndarray, int]:
+    """What all of them rated, and the number of conversations that only some of them did.
+
+    Returns:
+      [conversations, annotators] class ids, the last one "none fits"; and the number.
+    """
     number = {name: index for index, name in enumerate(intentions)} | {None: len(intentions)}
-    common = sorted(set.intersection(*(set(votes[name]) for name in names)))
+    rated = [set(votes[name]) for name in names]
+    common = sorted(set.intersection(*rated))
     rows = [[number[votes[name][one]] for name in names] for one in common]
-    return np.array(rows, dtype=int).reshape(len(rows), len(names))
+    left_out = len(set.union(*rated)) - len(common)
+    return np.array(rows, dtype=int).reshape(len(rows), len(names)), left_out
 
 
 def _undefined(ratings: np.ndarray) -> bool:
@@ -118,9 +130,11 @@ def summary_lines(workdir: Path) -> list[str]:
 
 def _line(found: Kappa) -> str:
     names = ", ".join(found.annotators)
+    left_out = f"{found.left_out} rated by some of them are left out"
     if found.same is None:
-        return f"{names}: undefined, no conversation rated by all of them"
-    rated = f"{found.conversations} conversations rated by all, {100 * found.same:.1f}% alike"
+        return f"{names}: undefined, no conversation rated by all of them ({left_out})"
+    alike = f"{100 * found.same:.1f}% alike"
+    rated = f"{found.conversations} conversations rated by all, {alike}; {left_out}"
     if found.kappa is None:
         return f"{names}: undefined, only one answer was used ({rated})"
     interval = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"

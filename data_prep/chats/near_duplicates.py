@@ -97,13 +97,14 @@ def merge(prints: Sequence[Fingerprint], max_bits: int, max_colour: int) -> list
     """
     chosen: list[int] = []
     kept: list[int] = []
-    bits = np.zeros((len(prints), 64), bool)
+    bits = np.zeros(len(prints), np.uint64)
     for place, one in enumerate(prints):
-        near = np.flatnonzero((bits[: len(kept)] != one.bits).sum(1) <= max_bits)
+        (packed,) = np.packbits(one.bits).view(np.uint64)
+        near = np.flatnonzero(np.bitwise_count(bits[: len(kept)] ^ packed) <= max_bits)
         twins = (kept[i] for i in near if _same(prints[kept[i]], one, max_colour))
         first = next(twins, None)
         if first is None:
-            bits[len(kept)] = one.bits
+            bits[len(kept)] = packed
             kept.append(place)
         chosen.append(place if first is None else first)
     return chosen

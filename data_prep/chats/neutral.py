@@ -31,7 +31,9 @@ def read(source: Path, problems: Problems) -> Iterator[Exported]:
                 number += 1
                 if len(line) > MAX_LINE:
                     problems.add(path.name, number, f"line of more than {MAX_LINE:,} bytes")
-                    break
+                    while line and not line.endswith(b"\n"):
+                        line = lines.readline(MAX_LINE)
+                    continue
                 if not line.strip():
                     continue
                 try:

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import phonenumbers
@@ -15,6 +15,7 @@ REGIONS = ("CN", "US", "GB")
 KNOWN_REGIONS = frozenset(phonenumbers.SUPPORTED_REGIONS)
 _CJK = re.compile(r"[\u4e00-\u9fff]")
 _PARTS = re.compile(r"[^\W\d_]+")
+_WORD = re.compile(r"\w")
 
 
 @dataclass(frozen=True, order=True)
@@ -45,16 +46,56 @@ class SenderNames:
         for name in names:
             for form in _forms(name.strip()):
                 (exact if form.lower() in common or len(form) < 3 else loose).add(form)
-        self._patterns = [
-            re.compile(_alternatives(forms), flags)
-            for forms, flags in ((loose, re.I), (exact - loose, re.NOFLAG))
-            if forms
-        ]
+        self._forms = [_Forms(loose, _caseless), _Forms(exact - loose, str)]
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """Yields where one of them is mentioned."""
-        for pattern in self._patterns:
-            yield from (match.span() for match in pattern.finditer(text))
+        for forms in self._forms:
+            yield from forms.find(text)
+
+
+class _Forms:
+    """Finds any of many words, the longest first, in a time that their number does not change.
+
+    A pattern of alternatives would try each of a large group's names at each character.
+    """
+
+    def __init__(self, forms: Iterable[str], fold: Callable[[str], str]) -> None:
+        self._fold = fold
+        self._known = {fold(form) for form in forms}
+        lengths: dict[str, set[int]] = {}
+        for form in self._known:
+            lengths.setdefault(form[0], set()).add(len(form))
+        self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
+        # Where a form may begin: at a word's edge, and one with Chinese in it anywhere.
+        anywhere = sorted({re.escape(form[0]) for form in self._known if _CJK.search(form)})
+        self._begins = re.compile("|".join((r"(?<!\w)\S", *anywhere)))
+
+    def find(self, text: str) -> Iterator[tuple[int, int]]:
+        folded, free = self._fold(text), 0
+        for begin in self._begins.finditer(folded):
+            start = begin.start()
+            for length in self._lengths.get(begin[0], ()) if start >= free else ():
+                if self._stands(folded, start, start + length):
+                    free = start + length
+                    yield start, free
+                    break
+
+    def _stands(self, text: str, start: int, end: int) -> bool:
+        form = text[start:end]
+        if end > len(text) or form not in self._known:
+            return False
+        # A word's edge counts between letters of an alphabet; Chinese does not separate words.
+        joined = _WORD.match(text, start - 1) if start else None
+        return bool(_CJK.search(form)) or not (joined or _WORD.match(text, end))
+
+
+def _caseless(text: str) -> str:
+    """Returns the text without case, of the same length: places in it are places in the text."""
+    folded = text.casefold()
+    if len(folded) == len(text):
+        return folded
+    return "".join(one if len(one.casefold()) > 1 else one.casefold() for one in text)
 
 
 def _forms(name: str) -> Iterator[str]:
@@ -66,15 +107,6 @@ def _forms(name: str) -> Iterator[str]:
             yield part
         if len(part) == 3 and all(map(_CJK.match, part)):
             yield part[1:]
-
-
-def _alternatives(forms: set[str]) -> str:
-    ordered = sorted(forms, key=lambda form: (-len(form), form))
-    # A word's edge counts between letters of an alphabet; Chinese does not separate words.
-    return "|".join(
-        re.escape(form) if _CJK.search(form) else rf"(?<!\w){re.escape(form)}(?!\w)"
-        for form in ordered
-    )
 
 
 def find(

@@ -15,20 +15,28 @@ from data_prep.chats.neutral import seconds
 from data_prep.problems import Problems
 
 FILE = "result.json"
+MAX_MESSAGE = 2**20  # bytes; Telegram's own limit is far below
 ANIMATED = (".tgs", ".webm")
 # One chat stands at the top of the file, the chats of an account below these.
 _CHATS = ("", "chats.list.item", "left_chats.list.item")
 
 
 class _CountedLines:
-    """Hands a file over line by line, so that the parser's place is known as a line."""
+    """Hands a file over line by line, so that the parser's place is known as a line.
+
+    ``message`` counts the bytes since the parser was last outside a message: what it holds in
+    memory, which a file made to do harm would let grow without end.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.line = file, 0
+        self.file, self.line, self.message = file, 0, 0
 
     def read(self, size: int = -1) -> bytes:
         chunk = self.file.readline(size)
         self.line += chunk.endswith(b"\n")
+        self.message += len(chunk)
+        if self.message > MAX_MESSAGE:
+            raise ijson.JSONError(f"more than {MAX_MESSAGE:,} bytes in one message")
         return chunk
 
 
@@ -80,6 +88,7 @@ def _records(lines: _CountedLines) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield chat.id or "chat", builder.value
                 builder = None
             continue
+        lines.message = 0
         owner, _, key = prefix.rpartition(".")
         if key == "id" and owner in _CHATS and event in ("number", "string"):
             chat = _Chat(owner, str(value))

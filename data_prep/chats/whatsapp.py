@@ -73,9 +73,14 @@ def read(source: Path, problems: Problems, date_order: str = "auto") -> Iterator
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields number and text; of a line without an end, no more than a message may have."""
     with path.open(encoding="utf-8-sig", newline="\n") as lines:
-        for number, line in enumerate(lines, start=1):
-            yield number, line.rstrip("\r\n").translate(_MARKS)
+        number, start = 1, True
+        while piece := lines.readline(MAX_TEXT):
+            if start:
+                yield number, piece.rstrip("\r\n").translate(_MARKS)
+            start = piece.endswith("\n")
+            number += start
 
 
 def _heads(path: Path) -> Iterator[Head]:
@@ -88,12 +93,13 @@ def _messages(path: Path) -> Iterator[tuple[int, Head, str]]:
     """Yields (line, date and time, the rest) with the lines of a message joined."""
     current: tuple[int, Head] | None = None
     body: list[str] = []
+    room = 0
     for number, line in _lines(path):
         if match := HEAD.match(line):
             if current:
                 yield *current, "\n".join(body)
-            current, body = (number, Head.of(match)), [line[match.end() :]]
-        elif sum(map(len, body)) + len(line) < MAX_TEXT:
+            current, body, room = (number, Head.of(match)), [line[match.end() :]], MAX_TEXT
+        elif (room := room - len(line) - 1) > 0:
             body.append(line)
     if current:
         yield *current, "\n".join(body)

@@ -104,14 +104,29 @@ def test_texts_are_the_same_whatever_their_case_and_spaces(rows):
 def test_chinese_counts_characters_and_has_no_row_of_words():
     rows = [("train", [("x", "你好 吗 ok")], "y", "joy")]
     prepared = prepared_of(rows)
-    assert statistics.separates_no_words(prepared)
+    assert leakage.separates_no_words(prepared.conversations)
     table = {row.name: row.values for row in statistics.table_rows(prepared, spaced=False)}
     assert "words" not in table
     assert table["characters"]["train"] == 5
     assert table["characters per turn"]["train"] == 5
-    assert not statistics.separates_no_words(
-        prepared_of([("train", [("x", "hello 你")], "y", "joy")])
+    english = prepared_of([("train", [("x", "hello 你")], "y", "joy")])
+    assert not leakage.separates_no_words(english.conversations)
+
+
+def test_speakers_whom_the_source_does_not_name_are_not_counted(tmp_path):
+    rows = [("train", [("x", "hi"), ("y", "ho")], "x", "joy")]
+    found = inspect(make_prepared_directory(tmp_path / "d"))
+    told = describe(replace(found, prepared=prepared_of(rows, stickers=())))
+    untold = describe(
+        replace(
+            found,
+            prepared=prepared_of([*rows, ("test", [("unknown", "a")], "x", "joy")], stickers=()),
+        )
     )
+    assert {row.name: row.values[ALL] for row in told.table}["speakers per conversation"] == 2
+    assert not any("speakers" in row.name for row in untold.table)
+    assert [len(told.table) - len(untold.table), len(untold.notes)] == [2, len(told.notes)]
+    assert any("does not tell who said each turn" in note for note in untold.notes)
 
 
 LONG = "we met at the old harbour and talked about boats until the sun was gone"
@@ -147,6 +162,22 @@ def test_each_leak_is_found_and_named(tmp_path):
     assert kinds["shared turn"] == 3  # c3 and c4 repeat the turn of c0; c2 differs by a sign
     assert kinds["sticker not in train"] == 0
     assert set(kinds) <= set(leakage.KINDS)
+
+
+def test_chinese_leaks_are_found_at_the_length_that_chinese_has():
+    said = "我们昨天晚上在老地方见面聊到天亮才回家"
+    changed = said.replace("昨", "前")
+    rows = [
+        ("train", [("x", said), ("y", "今天一起去看那部电影吧")], "x", "joy"),
+        ("valid", [("x", changed), ("y", "今天一起去看那部电影吧")], "x", "joy"),
+        ("test", [("x", "你最近怎么样"), ("y", "还好")], "x", "joy"),
+        ("train", [("x", "你最近怎么样")], "y", "joy"),
+    ]
+    conversations = prepared_of(rows).conversations
+    near = [one for one in leakage.text_findings(conversations) if one.kind == "near text"]
+    assert [(one.first, one.second) for one in near] == [("valid c1", "train c0")]
+    shared = [(one.first, one.second) for one in leakage.turn_findings(conversations)]
+    assert shared == [("valid c1", "train c0")]  # and not the greeting of six characters
 
 
 def test_a_picture_saved_once_more_is_near_and_another_is_not(tmp_path):

@@ -98,6 +98,7 @@ def test_cohens_kappa_is_that_of_scikit_learn_over_what_both_rated(votes):
         a, b = (votes[name] for name in found.annotators)
         common = sorted(a.keys() & b.keys())
         assert found.conversations == len(common)
+        assert found.left_out == len(a.keys() | b.keys()) - len(common)
         answers = [[str(one[c]) for c in common] for one in (a, b)]
         if len(set(answers[0] + answers[1])) < 2:
             assert found.kappa is None
@@ -114,6 +115,8 @@ def test_fleiss_kappa_is_its_definition_over_what_all_rated(votes):
         assert found is None
         return
     common = sorted(set.intersection(*map(set, raters)))
+    assert found.conversations == len(common)
+    assert found.left_out == len(set.union(*map(set, raters))) - len(common)
     table = np.array([[[r[c] for r in raters].count(v) for v in [*NAMES, None]] for c in common])
     if not len(common) or (table.sum(0) > 0).sum() < 2:
         assert found.kappa is None
@@ -231,13 +234,38 @@ def test_a_split_without_a_decision_stops_the_export_before_it_writes(directory,
     assert not (tmp_path / "out").exists()
 
 
+def test_the_agreement_says_how_many_conversations_it_leaves_out(office):
+    shared = workspace.shared_ids(list(office.conversations), office.settings.overlap)
+    for name, intentions in (("ann", NAMES[:3]), ("bo", NAMES[1:3]), ("cy", NAMES[:1])):
+        for one, intention in zip(shared, intentions, strict=False):
+            office.annotator(name).act(LABEL, one, intention)
+    lines = "\n".join(summary_lines(office.workdir))
+    assert (
+        "(2 conversations rated by all, 0.0% alike; 1 rated by some of them are left out)" in lines
+    )
+    assert "Fleiss' kappa ann, bo, cy: " in lines
+    assert (
+        "(1 conversations rated by all, 0.0% alike; 2 rated by some of them are left out)" in lines
+    )
+    for _ in range(3):
+        office.annotator("cy").undo()
+    office.annotator("cy").act(LABEL, shared[-1], "joy")
+    lines = "\n".join(summary_lines(office.workdir))
+    undefined = (
+        "undefined, no conversation rated by all of them (4 rated by some of them are left out)"
+    )
+    assert f"Fleiss' kappa ann, bo, cy: {undefined}" in lines
+
+
 def test_the_commands_print_and_fail_in_one_message(directory, office, tmp_path):
     annotate_all(office)
     lines = "\n".join(summary_lines(office.workdir))
     assert "rated: ann 24, bo 24" in lines
     assert "1 ties to adjudicate" in lines
     assert "Cohen's kappa ann, bo: " in lines
-    assert "24 conversations rated by all, 95.8% alike" in lines
+    assert (
+        "24 conversations rated by all, 95.8% alike; 0 rated by some of them are left out" in lines
+    )
     counts = export(directory, office.workdir, tmp_path / "o", LEAVE_OUT)
     assert counts == {AGREED: 22, "none fits": 1, TIE: 1}
     command = [sys.executable, "-m", "data_prep.annotation.export", directory, office.workdir]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.chats import step, telegram, whatsapp, whatsapp_dates
+from data_prep.chats import neutral, step, telegram, whatsapp, whatsapp_dates
 from data_prep.chats.collect import collect
 from data_prep.chats.whatsapp_dates import HEAD, Head, decide
 from data_prep.problems import BadInputError, Problems
@@ -174,6 +174,43 @@ def test_broken_telegram_json_is_reported_with_its_line(tmp_path, exports):
     (problem,) = raised.value.problems
     assert problem.file == "result.json" and abs(problem.line - 41) <= 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_message_without_an_end_is_reported_before_it_fills_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(telegram, "MAX_MESSAGE", 2**16)
+    long = telegram_message(text="x" * 2**14)
+    found = telegram_messages(tmp_path, *[long | {"id": number} for number in range(40)])
+    assert len(found) == 40
+    with pytest.raises(BadInputError, match="more than 65,536 bytes in one message"):
+        telegram_messages(tmp_path, telegram_message(text="x" * 2**18))
+    with pytest.raises(BadInputError, match="more than 65,536 bytes in one message"):
+        telegram_messages(tmp_path, telegram_message(text=["x" * 99] * 2**12))
+
+
+def test_a_line_that_is_too_long_is_reported_and_the_next_ones_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(neutral, "MAX_LINE", 200)
+    good = {"chat": "c", "time": 1, "sender": "a", "text": "hi"}
+    lines = [good, good | {"text": "x" * 999}, good, good | {"time": "now"}]
+    (tmp_path / "chat.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    problems = Problems("x")
+    assert len(list(neutral.read(tmp_path, problems))) == 2
+    with pytest.raises(
+        BadInputError, match=r"chat\.jsonl:2: line of more than 200 bytes"
+    ) as raised:
+        problems.stop_if_any()
+    assert [problem.line for problem in raised.value.problems] == [2, 4]
+
+
+@given(st.lists(st.integers(0, 40), max_size=12), st.integers(6, 30))
+def test_a_message_of_any_length_is_cut_and_the_next_one_is_found(tmp_path_factory, lengths, limit):
+    head = "13/01/2021, 10:01 - Ann: "
+    lines = [head + "begin", *("x" * length for length in lengths), head + "end"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(whatsapp, "MAX_TEXT", limit + len(head))
+        first, last = read_whatsapp(tmp_path_factory.mktemp("e"), "\n".join(lines))
+    assert last.text == "end"
+    assert len(first.text) <= 5 + limit + len(head)
+    assert ("\n".join(lines[:-1]) + "\n").startswith(head + first.text)
 
 
 def test_messages_are_sorted_and_an_id_twice_is_reported(tmp_path):

@@ -40,6 +40,21 @@ def test_spans_never_overlap_and_masking_keeps_the_rest(text):
     assert len(masked) == len(rest) + sum(len(span.kind) + 2 for span in spans)
 
 
+LETTERS = st.sampled_from(["ax", "Ax", "bé", "BÉ", "ß", "İ", "Σ", "ς"])
+NAME = st.lists(LETTERS, min_size=2, max_size=4).map("".join)
+
+
+@given(
+    st.lists(NAME, max_size=6),
+    st.lists(LETTERS | st.sampled_from([" ", "-", ".", "1"]), max_size=14).map("".join),
+)
+def test_senders_are_found_where_a_pattern_of_all_their_names_would_find_them(names, text):
+    ordered = sorted(set(names), key=lambda name: -len(name))
+    pattern = "|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in ordered) or r"(?!)"
+    expected = [match.span() for match in re.finditer(pattern, text, re.I)]
+    assert list(pii.SenderNames(names).find(text)) == expected
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(10**10, 10**11 - 1))
 def test_a_number_of_eleven_digits_is_a_telephone_number_only_if_the_plan_has_it(number):

@@ -115,6 +115,25 @@ def m2m_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def nllb_dir(tmp_path_factory):
+    """NLLB, random: M2M100's network with a tokenizer class of its own, and 202 languages."""
+    vocabulary = ["<s>", "<pad>", "</s>", "<unk>", "▁", *"abcdefghijklmnopqrstuvwxyz你好我的朋友"]
+    tokenizer = transformers.NllbTokenizer(
+        vocab={piece: i for i, piece in enumerate(vocabulary)}, merges=[], src_lang="eng_Latn"
+    )
+    directory = tmp_path_factory.mktemp("models") / "nllb"
+    tokenizer.save_pretrained(directory)
+    torch.manual_seed(0)
+    config = transformers.M2M100Config(
+        vocab_size=len(tokenizer),
+        decoder_start_token_id=2,
+        **SEQ | {"pad_token_id": 1, "bos_token_id": 0},
+    )
+    transformers.M2M100ForConditionalGeneration(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def marian_dir(tmp_path_factory):
     """MarianMT's class, random, with a byte tokenizer."""
     directory = tmp_path_factory.mktemp("models") / "marian"

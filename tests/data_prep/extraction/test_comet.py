@@ -166,10 +166,12 @@ def test_the_oldest_turns_leave_first_and_a_long_turn_keeps_its_end(comet_dir):
     assert fit(4, ["", " "]) == ""
 
 
-@pytest.mark.parametrize("kind", ["m2m_dir", "marian_dir"])
+CODES = {"m2m_dir": "zh", "nllb_dir": "zho_Hans", "marian_dir": ""}
+
+
+@pytest.mark.parametrize("kind", CODES)
 def test_a_translator_stands_before_comet(kind, request, bare, comet_dir, tmp_path):
-    directory = request.getfixturevalue(kind)
-    code = "zh" if kind == "m2m_dir" else ""
+    directory, code = request.getfixturevalue(kind), CODES[kind]
     translator = Translator(directory, "cpu", code)
     first = translator(["你好 我的 朋友", "", "good night"], batch_size=2)
     assert len(first) == 3 and first[1] == ""
@@ -179,9 +181,33 @@ def test_a_translator_stands_before_comet(kind, request, bare, comet_dir, tmp_pa
     assert record["translator"].startswith("sha256:") and record["source_language"] == code
 
 
-def test_a_language_that_the_translator_lacks_is_refused_with_some_it_has(m2m_dir):
-    with pytest.raises(ValueError, match="'zho_Hans' is no language of"):
-        Translator(m2m_dir, "cpu", "zho_Hans")
+@pytest.mark.parametrize(
+    ("kind", "code", "english"), [("m2m_dir", "zh", "__en__"), ("nllb_dir", "zho_Hans", "eng_Latn")]
+)
+def test_a_text_is_marked_with_its_language_and_english_is_asked_for(
+    kind, code, english, request, monkeypatch
+):
+    translator = Translator(request.getfixturevalue(kind), "cpu", code)
+    model = translator._model
+    given = []
+    generate = model.model.generate
+
+    def watched(**arguments):
+        given.append(arguments)
+        return generate(**arguments)
+
+    monkeypatch.setattr(model.model, "generate", watched)
+    translator(["你好 我的 朋友"], batch_size=1)
+    (arguments,) = given
+    tokens = model.tokenizer.convert_ids_to_tokens(arguments["input_ids"][0].tolist())
+    assert tokens[0].strip("_") == code and tokens[-1] == "</s>"
+    assert model.tokenizer.convert_ids_to_tokens(arguments["forced_bos_token_id"]) == english
+
+
+@pytest.mark.parametrize(("kind", "code"), [("m2m_dir", "zho_Hans"), ("nllb_dir", "zh")])
+def test_a_language_that_the_translator_lacks_is_refused_with_some_it_has(kind, code, request):
+    with pytest.raises(ValueError, match=f"'{code}' is no language of .* such as "):
+        Translator(request.getfixturevalue(kind), "cpu", code)
 
 
 def test_names_do_not_count_and_roles_do(bare):

@@ -1,12 +1,15 @@
-"""The store of answers: torn lines, two writers, shards."""
+"""The store of answers, and stickers as models and the OCR see them."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.extraction.frames import Picture, sampled
+from data_prep.extraction.reading import StickerReader
 from data_prep.extraction.store import ResultStore, Shard, digest_of, model_identity
 
 VALUES = st.recursive(
@@ -86,8 +89,6 @@ def test_sampled_frames_are_distinct_in_order_and_inside(total, wanted):
 
 
 def test_an_animation_is_shown_by_frames_and_its_holes_by_the_ground(tmp_path):
-    from PIL import Image
-
     frames = [Image.new("RGBA", (60, 30), (level, 0, 0, 255)) for level in (10, 90, 170, 250)]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
     picture = Picture.of(tmp_path / "a.webp", frames=2, side=20)
@@ -100,13 +101,19 @@ def test_an_animation_is_shown_by_frames_and_its_holes_by_the_ground(tmp_path):
     assert not picture.is_transparent()
 
 
+@given(st.text("ab晚8 ", min_size=1, max_size=4), st.floats(0.7, 1))
+def test_little_writing_needs_more_confidence_than_much(text, confidence):
+    reader = StickerReader.__new__(StickerReader)  # without the models
+    reader._engine = lambda _: SimpleNamespace(txts=(text,), scores=(confidence,))
+    read, _ = reader.read_image(Image.new("RGB", (4, 4)))
+    signs = len(text.replace(" ", ""))
+    least = {0: 2, 1: 0.995, 2: 0.95}.get(signs, 0.7)
+    assert read == (text.strip() if confidence >= least else "")
+
+
 def test_the_ocr_reads_light_and_dark_words_on_nothing(tmp_path):
     pytest.importorskip("rapidocr", reason="reading words needs rapidocr")
     pytest.importorskip("onnxruntime", reason="reading words needs onnxruntime")
-    from PIL import Image, ImageDraw, ImageFont
-
-    from data_prep.extraction.reading import StickerReader
-
     reader = StickerReader()
     for colour in ("black", "white"):
         image = Image.new("RGBA", (240, 120), (0, 0, 0, 0))

@@ -1,0 +1,28 @@
+"""The lines that the command prints of an evaluation."""
+
+from types import SimpleNamespace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from int_ra_jax.evaluation.report import table
+from int_ra_jax.evaluation.report_data import Interval, System
+
+SHOWN = ("hit@1", "hit@3", "hit@5", "mAP")
+
+
+@given(st.dictionaries(st.text("abc_", min_size=1), st.floats(0, 1), min_size=1, max_size=4))
+def test_each_system_has_a_line_with_its_figures_in_percent_and_in_the_papers_order(values):
+    row = {name: Interval(0.5) for name in ("gold_rank_median", *SHOWN)}
+    systems = {
+        name: System(row | {one: Interval(value / (i + 1)) for i, one in enumerate(SHOWN)})
+        for name, value in values.items()
+    }
+    lines = table(SimpleNamespace(systems=systems))
+    assert [line.split()[0] for line in lines] == list(values)
+    for line, value in zip(lines, values.values(), strict=True):
+        words = line.split()[1:]
+        assert tuple(words[::2]) == SHOWN
+        assert [float(word) for word in words[1::2]] == [
+            round(float(f"{100 * value / (i + 1):.1f}"), 1) for i in range(len(SHOWN))
+        ]
