@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | parity-flax.  Needs Python 3.11+ and make; everything else goes into .venv.
+# make demo | test | test-long | lint | bench | parity-flax.  Needs Python 3.11+ and make; everything else goes into .venv.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -7,7 +7,7 @@ RUNS   ?= runs
 TORCH_ARGS ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env demo test test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-evaluate bench-scaling clean faults
+.PHONY: env demo test test-long test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-evaluate bench-scaling clean faults
 
 env: $(VENV)/.demo
 
@@ -40,6 +40,9 @@ demo: $(RUNS)/embedded/dataset.json
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+test-long: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m long
 
 # Hugging Face's own Flax classes ended with transformers 4, which no other target can share.
 $(VENV)-flax/.ready: tests/parity_flax/requirements.txt

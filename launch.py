@@ -1,14 +1,15 @@
-"""The one entry: train, evaluate, search, annotate data, or describe it.
+"""The one entry: train, evaluate, search, compare systems, annotate data, or describe it.
 
     python launch.py --mode=train  --config=configs/int_ra.py:demo --workdir=runs/demo \
         --config.data.prepared_dir=DIR
     python launch.py --mode=eval   --workdir=runs/demo
     python launch.py --mode=search --workdir=runs/demo --conversation=chat.json --top_k=5
+    python launch.py --mode=table  --config=configs/table.py:demo --workdir=tables/demo
     python launch.py --mode=annotate --workdir=annotations/demo --prepared_dir=DIR
     python launch.py --mode=stats    --workdir=stats/demo       --prepared_dir=DIR
 
-Every key of the config can be set as --config.section.key=value. Several processes: each the same
-command with --distributed, or --coordinator_address=HOST:PORT --num_processes=N --process_id=I.
+Every key of the config can be set as --config.section.key=value; docs/training.md says how several
+processes work together.
 """
 
 import json
@@ -27,8 +28,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data_prep import modes
+from int_ra_jax.common import memory, process_flags
 
-MODES = ("train", "eval", "search", *modes.MODES)
+CONFIGURED = {"train": "int_ra", "table": "table"}  # mode -> the config file to name
+MODES = ("train", "eval", "search", "table", *modes.MODES)
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to train: configs/FILE.py[:PRESET].", lock_config=True
 )
@@ -42,11 +45,6 @@ _SPLIT = flags.DEFINE_enum(
     "split", None, _SPLITS, "eval: instead of eval.split; annotate: this only."
 )
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes of a cluster.")
-_ADDRESS = flags.DEFINE_string("coordinator_address", None, "host:port of process 0.")
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
-_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
-_HEARTBEAT = flags.DEFINE_integer("heartbeat_seconds", 100, "Silence after which one is dead.")
 _JSON = flags.DEFINE_bool("json", False, "search: print JSON instead of a table.")
 
 
@@ -54,15 +52,14 @@ def main(argv: Sequence[str]) -> None:
     """Checks what was asked for, and hands over."""
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}; flags begin with --.")
-    if _MODE.value != "train" and _CONFIG.value is not None:
+    if _MODE.value not in CONFIGURED and _CONFIG.value is not None:
         raise ValueError(f"--mode={_MODE.value} reads the config of --workdir; leave out --config.")
-    from int_ra_jax.common import hosts, log, memory
-
-    given = (_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
-    if _DISTRIBUTED.value or given != (None, None, None):
-        log.set_up_console(hosts.connect(*given, heartbeat_seconds=_HEARTBEAT.value))
+    if _MODE.value in CONFIGURED and _CONFIG.value is None:
+        file = f"configs/{CONFIGURED[_MODE.value]}.py:PRESET"
+        raise ValueError(f"--mode={_MODE.value} needs --config={file}.")
+    process_flags.connect()
     memory.keep_freed()
-    ours = {"train": _train, "eval": _eval, "search": _search}
+    ours = {"train": _train, "eval": _eval, "search": _search, "table": _table}
     (ours | modes.MODES)[_MODE.value](Path(_WORKDIR.value))
 
 
@@ -70,13 +67,10 @@ def _train(workdir: Path) -> None:
     from int_ra_jax.common import config as configuration
     from int_ra_jax.models.registry import SYSTEMS
 
-    config = _CONFIG.value
-    if config is None:
-        raise ValueError("--mode=train needs --config=configs/int_ra.py:PRESET.")
-    configuration.validate(config, tuple(SYSTEMS))
+    configuration.validate(_CONFIG.value, tuple(SYSTEMS))
     from int_ra_jax.training.loop import train
 
-    for name, value in train(config, workdir).items():
+    for name, value in train(_CONFIG.value, workdir).items():
         logging.info("valid %s: %.4f", name, value)
 
 
@@ -99,6 +93,12 @@ def _eval(workdir: Path) -> None:
     if not hosts.is_first():
         return
     print(*table(data), *verdict(data), f"report: {workdir / 'eval' / 'report.html'}", sep="\n")
+
+
+def _table(workdir: Path) -> None:
+    from int_ra_jax.training import table
+
+    print(*table.make(_CONFIG.value, workdir, Path(__file__).absolute()), sep="\n")
 
 
 def _search(workdir: Path) -> None:

@@ -43,7 +43,7 @@ def launched(*arguments):
             ["--mode=train", "--config=configs/int_rra.py:demo", "--config.optim.lr=1"],
             "Did you mean configs/int_ra.py?",
         ),
-        (["--mode=tain", SMOKE], "value should be one of <train|eval|search|annotate|stats>"),
+        (["--mode=tain", SMOKE], "value should be one of <train|eval|search|table|annotate|stats>"),
         (["--mode=annotate", "--port=0"], "0 is not an integer in the range [1, 65535]"),
         (["--mode=search", "--top_k=0"], "0 is not a positive integer"),
         (["--mode=eval", "--workdr=x"], "Did you mean: workdir"),
@@ -62,7 +62,13 @@ def test_a_mistyped_flag_is_one_line_with_the_nearest_choice(arguments, message,
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (["--mode=train"], ["--mode=train needs --config="]),
+        (["--mode=train"], ["--mode=train needs --config=configs/int_ra.py:PRESET"]),
+        (["--mode=table"], ["--mode=table needs --config=configs/table.py:PRESET"]),
+        (["--mode=table", SMOKE], ["lacks main", "--mode=table reads --config=configs/table.py"]),
+        (
+            ["--mode=table", "--config=configs/table.py:smoke", "--config.main=int_rra"],
+            ["main='int_rra' is no system; did you mean 'int_ra'?", "prepared_dir is empty"],
+        ),
         (["--mode=search"], ["--mode=search needs --conversation=FILE.json"]),
         (["--mode=eval", SMOKE], ["reads the config of --workdir"]),
         (["--mode=eval"], ["no run was started there. Did you mean", "trained?"]),

@@ -1,6 +1,7 @@
 """Evaluates a run: rankings, reference rows, intervals, and the files of WORKDIR/eval/."""
 
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from int_ra_jax.common.types import Context
 from int_ra_jax.data.schema import Conversation
 from int_ra_jax.evaluation import examples, metrics, reference, report, significance
 from int_ra_jax.evaluation.encode import Encoder
-from int_ra_jax.evaluation.judge import Judged, judge, score_table
+from int_ra_jax.evaluation.judge import Judged, judge
 from int_ra_jax.evaluation.plots import Curve
 from int_ra_jax.evaluation.report_data import (
     Credit,
@@ -72,7 +73,8 @@ def evaluate(run: Run, params: Params, step: int, placement: Placement | None = 
     with phases("evaluation: encode"):
         judged = judge(run, split, run.config.eval.protocol)
         contexts = encoder.contexts(params, split)
-        tables = {run.config.model.name: score_table(encoder, params, contexts)}
+        scores, ranking_ms = _timed_scores(encoder, params, contexts)
+        tables = {run.config.model.name: scores}
     with phases("evaluation: reference rows"):
         tables |= _reference_tables(run, judged)
     with phases("evaluation: metrics"):
@@ -84,12 +86,23 @@ def evaluate(run: Run, params: Params, step: int, placement: Placement | None = 
         drawn = examples.draw(run, encoder, params, judged, contexts, shown,
                               tables[run.config.model.name])  # fmt: skip
         data = _report_data(
-            run, judged, contexts, tables, systems, differences, drawn, step, phases
+            run, judged, contexts, tables, systems, differences, drawn, step, phases, ranking_ms
         )
         if jax.process_index() == 0:
             _write(directory, run, judged, contexts, rows, data)
     logging.info("report: %s", directory / "report.html")
     return data
+
+
+def _timed_scores(
+    encoder: Encoder, params: Params, contexts: Context
+) -> tuple[Float[np.ndarray, "Q N"], float]:
+    """Returns all scores, and the milliseconds a query that a second, compiled pass takes."""
+    gallery = encoder.gallery(params)
+    scores = np.asarray(encoder.score_all(params, contexts, gallery))
+    began = time.perf_counter()
+    np.asarray(encoder.score_all(params, contexts, gallery))
+    return scores, 1000 * (time.perf_counter() - began) / len(scores)
 
 
 def text_of(conversation: Conversation) -> str:
@@ -178,6 +191,7 @@ def _report_data(
     drawn: Sequence[Any],
     step: int,
     phases: Phases,
+    ranking_ms: float,
 ) -> ReportData:
     curves = {
         name: metrics.macro_pr_curve(scores, judged.relevant, on_empty="exclude")
@@ -209,6 +223,8 @@ def _report_data(
             wall_time_s=phases.seconds,
             versions=versions(),
             devices=[f"{d.device_kind} ({platform.machine()})" for d in jax.local_devices()],
+            trained=_trained(run),
+            ranking_ms=ranking_ms,
         ),
     )
 
@@ -286,6 +302,11 @@ def _parameter_counts(run: Run) -> dict[str, int]:
     for path, role in flat.items():
         counts[role] = counts.get(role, 0) + int(np.prod(sizes[path].shape))
     return counts
+
+
+def _trained(run: Run) -> int:
+    sizes = parameter_paths.flatten(run.abstract_params)
+    return sum(int(np.prod(sizes[path].shape)) for path in run.trainable)
 
 
 def _write(

@@ -166,13 +166,25 @@ class Example:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What ran: training step, parameter counts, seconds by phase, versions and devices."""
+    """What ran: training step, parameter counts, seconds by phase, versions and devices.
+
+    Attributes:
+      step: training step of the checkpoint.
+      parameters: role -> numbers.
+      wall_time_s: phase -> seconds.
+      versions: library -> version.
+      devices: what it was evaluated on.
+      trained: how many of the parameters are not frozen.
+      ranking_ms: milliseconds a query to score the gallery, both sides encoded and compiled.
+    """
 
     step: int
     parameters: Mapping[str, int]
     wall_time_s: Mapping[str, float]
     versions: Mapping[str, str]
     devices: Sequence[str]
+    trained: int | None = None
+    ranking_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -290,7 +290,7 @@ def test_parameters_start_as_the_reference_draws_them():
     text = BertConfig(128, 16, 1, 2, 32, max_position_embeddings=64)
     image = ClipVisionConfig(16, 32, 1, 2, image_size=48, patch_size=16)
     facts = interface.Facts(
-        text, image, INTENTIONS, (1,) * INTENTIONS, interface.SpecialIds(0, 1, 2, 3)
+        text, image, INTENTIONS, GALLERY, (1,) * INTENTIONS, interface.SpecialIds(0, 1, 2, 3)
     )
     _, params = interface.split(registry.build(config, facts, nnx.Rngs(0)))
     leaves = flatten(params)

@@ -1,0 +1,143 @@
+"""The table of all systems: which ones, on what budget, searched where (docs/comparison.md).
+
+    python launch.py --mode=table --config=configs/table.py:demo --workdir=tables/demo \
+        --config.prepared_dir=DIR
+
+Presets: ``paper`` (the paper's towers, the common recipe), ``demo`` (the embedded data set, MiniLM
+frozen), ``smoke`` (random tiny towers; seconds a run).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base, presets
+
+SYSTEMS = ("int_ra", "clip", "irra", "pcme", "lgur", "srs", "mod")
+# preset -> the preset of every system's own file
+PRESETS: dict[str, presets.Preset] = {
+    "paper": presets.common,
+    "demo": presets.demo,
+    "smoke": presets.smoke,
+}
+
+
+def nested(flat: Mapping[str, Any]) -> ConfigDict:
+    """Returns sections within sections for dotted keys, which a ConfigDict cannot hold.
+
+    Args:
+      flat: for example ``{"optim.lr": 1e-4}``.
+    """
+    config = ConfigDict()
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        inner = config
+        for section in sections:
+            inner[section] = inner.get(section, ConfigDict())
+            inner = inner[section]
+        inner[name] = value
+    return config
+
+
+def get_config(arg: str = "demo") -> ConfigDict:
+    """Returns the table of a preset.
+
+    Args:
+      arg: one of PRESETS.
+
+    Raises:
+      ValueError: for another preset name.
+    """
+    arg = arg or "demo"
+    recipe = presets.choose(arg, PRESETS, "configs/table.py")
+    config = ConfigDict()
+    config.prepared_dir = ""  # the prepared directory (docs/data.md); required
+    config.seeds = (0, 1, 2)  # every system is trained once with each
+    config.main = "int_ra"  # tested against every other system; what the readings change
+    # Every key of a system's own config can be set for all systems (overrides) or for one
+    # (systems.NAME.overrides), and searched over, by all (search.space) or by one (NAME.space).
+    own = "common" if arg == "paper" else arg
+    config.systems = ConfigDict(
+        {
+            name: {
+                "config": f"configs/{name}.py:{own}",
+                "overrides": ConfigDict(),
+                "space": ConfigDict(),
+            }
+            for name in SYSTEMS
+        },
+        sort_keys=False,
+    )
+    for name, space in _OWN_SPACES.items():
+        config.systems[name].space = nested(space)
+    # main with one thing changed each: name -> what is changed; no search of their own
+    config.readings = ConfigDict(
+        {name: nested(changed) for name, changed in _READINGS.items()}, sort_keys=False
+    )
+    config.overrides = _budget(recipe)
+    config.search = ConfigDict(
+        {
+            "trials": 4,  # per system, trained with seed 0, judged by validation mAP; 0 = no search
+            "seed": 0,  # of the draw from the space; a space no larger than trials is taken whole
+            "space": nested({"optim.lr": _LEARNING_RATES[arg]}),
+        }
+    )
+    # What is tested for significance; all pairs of system and metric are one family.
+    config.tested = ("hit@1", "hit@3", "hit@5", "mAP")
+    config.resamples = 10_000  # bootstrap, over queries
+    config.only = ()  # systems and readings to train now; () = all
+    config.write_only = False  # True: the table of what there is; nothing is trained
+    if arg == "smoke":
+        config.update({"seeds": (0, 1), "resamples": 500})
+        config.search.trials = 2
+    return config.lock()
+
+
+def _budget(recipe: presets.Preset) -> ConfigDict:
+    """Returns what all systems share: towers, tokens, pictures, batches, passes, evaluation.
+
+    What a system reads of a conversation, and how it is optimised, is its own.
+    """
+    config = base.get_config()
+    recipe(config)
+    shared = ConfigDict({"eval": config.eval, "data": {"image_size": config.data.image_size}})
+    shared.model = ConfigDict({"text": config.model.text, "image": config.model.image})
+    shared.text = ConfigDict({k: v for k, v in config.text.items() if k.endswith("_tokens")})
+    shared.train = ConfigDict({key: config.train[key] for key in _SHARED_OF_TRAIN})
+    return shared
+
+
+_SHARED_OF_TRAIN = ("batch_size", "epochs", "max_steps", "eval_steps", "ema_decay")
+# What each method leaves open, two choices each, so that all spaces are of one size.
+_OWN_SPACES = {
+    "int_ra": {"loss.retrieval": ("hinge", "multi_positive")},
+    "clip": {"loss.dup_policy": ("none", "mask_same_sticker")},
+    "irra": {"loss.match_label": ("intent", "sticker")},
+    "pcme": {"loss.match": ("diag", "label")},
+    "lgur": {"loss.match_label": ("intent", "sticker")},
+    "srs": {"loss.negatives_from": ("any_other_sticker", "other_intent")},
+    "mod": {"loss.mse": ("sum", "mean")},
+}
+_LEARNING_RATES = {
+    "paper": (3e-5, 1e-4, 3e-4, 1e-3),
+    "demo": (5e-4, 1e-3, 2e-3, 4e-3),
+    "smoke": (1e-3, 3e-3),
+}
+_READINGS: dict[str, dict[str, Any]] = {
+    # the ablations of the paper
+    "without_attribute": {"model.attributes": "off"},
+    "without_knowledge": {"text.knowledge": "off"},
+    "without_intention": {"model.intention_fusion": "off"},
+    # what the paper leaves open, one point at a time (docs/fidelity.md)
+    "hard_label": {"model.intention_fusion": "hard_label"},
+    "soft_label": {"model.intention_fusion": "soft_label"},
+    "relation_region": {"model.relation": "region"},
+    "relation_scalar": {"model.relation": "scalar"},
+    "no_residual": {"model.residual": False},
+    "regions_cls": {"model.regions": "cls"},
+    "attribute_tokens_all": {"model.attribute_tokens": "all"},
+    "infonce": {"loss.retrieval": "infonce"},
+    "literal_eq14": {"loss.retrieval": "literal_eq14"},
+    "negatives_in_batch": {"loss.negatives": "in_batch"},
+}

@@ -1,0 +1,25 @@
+"""The flags by which several processes of one run find each other.
+
+Nothing heavy is imported before they are read.
+"""
+
+from absl import flags
+
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes of a cluster.")
+_ADDRESS = flags.DEFINE_string("coordinator_address", None, "host:port of process 0.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_HEARTBEAT = flags.DEFINE_integer("heartbeat_seconds", 100, "Silence after which one is dead.")
+
+
+def connect() -> None:
+    """Joins the other processes where a flag names any; a process alone is left as it is.
+
+    Raises:
+      ValueError: as ``hosts.connect``.
+    """
+    given = (_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
+    if _DISTRIBUTED.value or given != (None, None, None):
+        from int_ra_jax.common import hosts, log
+
+        log.set_up_console(hosts.connect(*given, heartbeat_seconds=_HEARTBEAT.value))
