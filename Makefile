@@ -33,7 +33,7 @@ $(RUNS)/embedded/dataset.json: $(VENV)/.demo
 	$(BIN)/python -m data_prep.embedded $(RUNS)/embedded
 
 demo: $(RUNS)/embedded/dataset.json
-	$(BIN)/python launch.py --mode=train --config=configs/int_ra.py:demo --workdir=$(RUNS)/demo \
+	$(BIN)/python launch.py --mode=train --config=configs/int_ra.py:best --workdir=$(RUNS)/demo \
 	    --config.data.prepared_dir=$(RUNS)/embedded
 	$(BIN)/python launch.py --mode=eval --workdir=$(RUNS)/demo
 	@echo "Open $(CURDIR)/$(RUNS)/demo/eval/report.html in a browser."

@@ -1,7 +1,7 @@
 """What it takes to import exported chats and a release of StickerInt, at any size.
 
     python -m benchmarks.import_chats [--messages=100000] [--stickers=200] [--senders=20]
-        [--formats=jsonl,telegram,whatsapp,stickerint] [--out=FILE]
+        [--side=96] [--formats=jsonl,telegram,whatsapp,stickerint] [--out=FILE]
 
 Generates an input of distinct messages of 12 English words in each form, the same bytes every time,
 and runs ``python -m data_prep.import_data`` on it in a process of its own. Prints the input's size,
@@ -34,6 +34,7 @@ CHAT = 1_000  # messages of a chat
 TALK = 20  # messages between two long silences
 STICKER = 10  # one message of so many
 TURNS = 8  # of a row of StickerInt
+SIDE = 96  # pixels of a small sticker
 _SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
 
 
@@ -69,7 +70,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             results.append(
                 measure(
-                    name, Path(folder), arguments.messages, arguments.stickers, arguments.senders
+                    name,
+                    Path(folder),
+                    arguments.messages,
+                    arguments.stickers,
+                    arguments.senders,
+                    arguments.side,
                 )
             )
     rows = [["", "MB", "conversations", "seconds", "processor s", "peak MB", "us a message"]]
@@ -91,7 +97,9 @@ def main() -> None:
     side_by_side.write_json(arguments.out, content)
 
 
-def measure(name: str, folder: Path, messages: int, stickers: int, senders: int) -> Result:
+def measure(
+    name: str, folder: Path, messages: int, stickers: int, senders: int, side: int = SIDE
+) -> Result:
     """Generates one input, imports it in a process of its own, and counts what came out.
 
     Args:
@@ -100,6 +108,7 @@ def measure(name: str, folder: Path, messages: int, stickers: int, senders: int)
       messages: of the input.
       stickers: distinct pictures.
       senders: people in each chat.
+      side: pixels of a sticker.
 
     Raises:
       ValueError: if the format is unknown.
@@ -110,7 +119,7 @@ def measure(name: str, folder: Path, messages: int, stickers: int, senders: int)
     source, out = folder / "source", folder / "out"
     source.mkdir()
     begin = time.perf_counter()
-    WRITERS[name](source, messages, stickers, senders)
+    WRITERS[name](source, messages, stickers, senders, side)
     print(f"{name}: generated in {time.perf_counter() - begin:.0f} s", file=sys.stderr)
     size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
     before = _children_seconds()
@@ -141,9 +150,9 @@ def talk(messages: int, stickers: int, senders: int) -> Iterator[Message]:
         )
 
 
-def write_jsonl(source: Path, messages: int, stickers: int, senders: int) -> None:
+def write_jsonl(source: Path, messages: int, stickers: int, senders: int, side: int = SIDE) -> None:
     """Writes the neutral form."""
-    _write_pictures(source, "{}.webp", stickers)
+    _write_pictures(source, "{}.webp", stickers, side)
     with (source / "chat.jsonl").open("w", encoding="utf-8") as file:
         for one in talk(messages, stickers, senders):
             row = {"chat": one.chat, "id": one.number, "time": one.time, "sender": one.sender}
@@ -151,10 +160,12 @@ def write_jsonl(source: Path, messages: int, stickers: int, senders: int) -> Non
             file.write(json.dumps(row) + "\n")
 
 
-def write_telegram(source: Path, messages: int, stickers: int, senders: int) -> None:
+def write_telegram(
+    source: Path, messages: int, stickers: int, senders: int, side: int = SIDE
+) -> None:
     """Writes the export of a whole account, laid out as Telegram Desktop does."""
     (source / "stickers").mkdir()
-    _write_pictures(source, "stickers/{}.webp", stickers)
+    _write_pictures(source, "stickers/{}.webp", stickers, side)
     with (source / "result.json").open("w", encoding="utf-8") as file:
         file.write('{\n "about": "generated",\n "chats": {\n  "list": [')
         chat = ""
@@ -184,9 +195,11 @@ def _telegram_message(one: Message) -> dict[str, Any]:
     return row | {"text": one.text, "text_entities": []}
 
 
-def write_whatsapp(source: Path, messages: int, stickers: int, senders: int) -> None:
+def write_whatsapp(
+    source: Path, messages: int, stickers: int, senders: int, side: int = SIDE
+) -> None:
     """Writes one text file in Android's form."""
-    _write_pictures(source, "STK-20200913-WA{}.webp", stickers)
+    _write_pictures(source, "STK-20200913-WA{}.webp", stickers, side)
     with (source / "WhatsApp Chat with Everybody.txt").open("w", encoding="utf-8") as file:
         for one in talk(messages, stickers, senders):
             head = datetime.fromtimestamp(one.time, UTC).strftime("%d/%m/%Y, %H:%M - ")
@@ -194,17 +207,19 @@ def write_whatsapp(source: Path, messages: int, stickers: int, senders: int) -> 
             file.write(f"{head}{one.sender}: {shown if one.sticker else one.text}\n")
 
 
-def write_stickerint(source: Path, messages: int, stickers: int, senders: int) -> None:
+def write_stickerint(
+    source: Path, messages: int, stickers: int, senders: int, side: int = SIDE
+) -> None:
     """Writes a release of StickerInt; eight rows of ten in train."""
     intentions = ("joy", "sadness", "anger")
     labels = "".join(f"{i}\t{name}\t{name}\n" for i, name in enumerate(intentions))
     (source / "intent_label.txt").write_text(labels)
-    pictures = "".join(
-        f"s_{i:06d}\t{base64.b64encode(_picture(i)).decode()}\n" for i in range(stickers)
-    )
     files = {}
     for split in SPLITS:
-        (source / f"{split}_imgs.tsv").write_text(pictures)
+        with (source / f"{split}_imgs.tsv").open("w", encoding="ascii") as lines:
+            for number in range(stickers):
+                encoded = base64.b64encode(_picture(number, side)).decode()
+                lines.write(f"s_{number:06d}\t{encoded}\n")
         path = source / f"{split}_contexts_total_key.jsonl"
         files[split] = path.open("w", encoding="utf-8")
     said = (one for one in talk(messages * STICKER, stickers, senders) if one.text)
@@ -224,17 +239,21 @@ def write_stickerint(source: Path, messages: int, stickers: int, senders: int) -
         file.close()
 
 
-def _write_pictures(source: Path, name: str, stickers: int) -> None:
+def _write_pictures(source: Path, name: str, stickers: int, side: int) -> None:
     for number in range(stickers):
-        (source / name.format(f"{number:06d}")).write_bytes(_picture(number))
+        (source / name.format(f"{number:06d}")).write_bytes(_picture(number, side))
 
 
-def _picture(number: int) -> bytes:
-    """Returns a picture of 96 x 96 pixels that is near to no other."""
+def _picture(number: int, side: int) -> bytes:
+    """Returns a picture that is near to no other: blocks, or noise where it is to be large."""
     rng = np.random.default_rng(number)
     file = io.BytesIO()
+    if side > SIDE:
+        noise = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(file, "PNG", compress_level=0)
+        return file.getvalue()
     blocks = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-    blocks.resize((96, 96), Image.Resampling.NEAREST).save(file, "WEBP", lossless=True)
+    blocks.resize((side, side), Image.Resampling.NEAREST).save(file, "WEBP", lossless=True)
     return file.getvalue()
 
 
@@ -243,7 +262,7 @@ def _children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-WRITERS: dict[str, Callable[[Path, int, int, int], None]] = {
+WRITERS: dict[str, Callable[[Path, int, int, int, int], None]] = {
     "jsonl": write_jsonl,
     "telegram": write_telegram,
     "whatsapp": write_whatsapp,
@@ -256,6 +275,7 @@ def _parse() -> Any:
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--stickers", type=int, default=200)
     parser.add_argument("--senders", type=int, default=20, help="people in each chat")
+    parser.add_argument("--side", type=int, default=SIDE, help="pixels of a sticker")
     parser.add_argument("--formats", default=",".join(WRITERS), help="separated by commas")
     parser.add_argument("--out", default="", help="JSON file")
     return parser.parse_args()

@@ -140,4 +140,8 @@ _READINGS: dict[str, dict[str, Any]] = {
     "infonce": {"loss.retrieval": "infonce"},
     "literal_eq14": {"loss.retrieval": "literal_eq14"},
     "negatives_in_batch": {"loss.negatives": "in_batch"},
+    # what is added to the paper's model; the second reads the gallery's train annotations
+    "newest_turn": {"model.newest_turn": True, "model.dropout": 0.5},
+    "intention_match": {"model.intention_match": 3.0},
+    "best": {"model.newest_turn": True, "model.intention_match": 3.0, "model.dropout": 0.5},
 }

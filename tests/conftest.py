@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 # Programs of several devices that overlap can starve each other's threads for good.
@@ -25,3 +26,13 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 install_import_hook("int_ra_jax", "beartype.beartype")
 
 pytest_plugins = ["fixtures.prepared", "fixtures.trained"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_dropped():
+    """Frees a module's compiled programs: a process may map 65,530 pieces of memory, no more.
+
+    The whole suite compiles more than that, and XLA then crashes.
+    """
+    yield
+    jax.clear_caches()

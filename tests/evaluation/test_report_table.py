@@ -1,12 +1,12 @@
 """The lines that the command prints of an evaluation."""
 
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from int_ra_jax.evaluation.report import table
-from int_ra_jax.evaluation.report_data import Interval, System
+from int_ra_jax.evaluation.report_data import Interval, ReportData, System
 
 SHOWN = ("hit@1", "hit@3", "hit@5", "mAP")
 
@@ -18,11 +18,13 @@ def test_each_system_has_a_line_with_its_figures_in_percent_and_in_the_papers_or
         name: System(row | {one: Interval(value / (i + 1)) for i, one in enumerate(SHOWN)})
         for name, value in values.items()
     }
-    lines = table(SimpleNamespace(systems=systems))
+    data = Mock(spec=ReportData)
+    data.systems = systems
+    lines = table(data)
     assert [line.split()[0] for line in lines] == list(values)
     for line, value in zip(lines, values.values(), strict=True):
         words = line.split()[1:]
         assert tuple(words[::2]) == SHOWN
         assert [float(word) for word in words[1::2]] == [
-            round(float(f"{100 * value / (i + 1):.1f}"), 1) for i in range(len(SHOWN))
+            float(f"{100 * (value / (i + 1)):.1f}") for i in range(len(SHOWN))
         ]

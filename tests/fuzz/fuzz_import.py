@@ -3,9 +3,9 @@
     pip install atheris==3.0.0
     PYTHONPATH=.:tests python tests/fuzz/fuzz_import.py TARGET -max_total_time=300 CORPUS_DIR
 
-TARGET is record, document, pickle, picture or release; what follows goes to libFuzzer, with -help=1
-among it. An input that breaks anything is written as ``crash-...``: repair the fault, and keep the
-input in tests/data_prep/formats/test_hostile_input.py.
+TARGET is record, document, pickle, picture, release or chat; what follows goes to libFuzzer, with
+-help=1 among it. An input that breaks anything is written as ``crash-...``: repair the fault, and
+keep the input in tests/data_prep/formats/test_hostile_input.py.
 """
 
 import contextlib
@@ -18,7 +18,10 @@ import atheris
 
 os.environ["TQDM_DISABLE"] = "1"  # thousands of progress bars
 
-with atheris.instrument_imports(include=["data_prep.formats", "data_prep.problems"]):
+with atheris.instrument_imports(
+    include=["data_prep.formats", "data_prep.problems", "data_prep.chats"]
+):
+    from data_prep.chats import neutral, telegram, whatsapp
     from data_prep.formats.pictures import Pictures
     from data_prep.formats.reading import InputDirectory, decode_base64, parse_record
     from data_prep.formats.stickerint_lmdb import load_plain_pickle
@@ -84,7 +87,30 @@ def one_release(content: bytes) -> None:
     import_or_report(form, files | {name: spoilt}, WORK / "release")
 
 
+def one_chat(content: bytes) -> None:
+    """An export is messages and problems; its reader raises nothing else."""
+    data = atheris.FuzzedDataProvider(content)
+    reader, name = CHATS[data.ConsumeIntInRange(0, len(CHATS) - 1)]
+    source = WORK / "chat"
+    source.mkdir(exist_ok=True)
+    (source / name).write_bytes(data.ConsumeBytes(data.remaining_bytes()))
+    problems = Problems(source)
+    try:
+        for _ in reader.read(source, problems):
+            pass
+        problems.stop_if_any()
+    except ValueError as error:  # BadInputError is one
+        str(error).encode()
+    (source / name).unlink()
+
+
+CHATS = (
+    (neutral, "chat.jsonl"),
+    (telegram, "result.json"),
+    (whatsapp, "WhatsApp Chat with Ann.txt"),
+)
 TARGETS = {
+    "chat": one_chat,
     "record": one_record,
     "document": one_document,
     "pickle": one_pickle,

@@ -88,20 +88,15 @@ def test_what_a_query_is_scored_by_is_not_read_from_its_answer(name):
 
 
 def test_every_parameter_that_trains_gets_a_gradient_and_no_other_is_named(name):
-    reached: set[str] = set()
-    for seed in range(3):
-        toy = make_toy(system=name, seed=seed)
-        gradients = toy.gradients()
+    trained = set(flatten(toy_of(name).params))
+    trained -= matching(toy_of(name).params, toy_of(name).system.frozen_patterns())
+    for seed in range(3):  # a hinge that nothing violates, say, is silent for one batch
+        gradients = make_toy(system=name, seed=seed).gradients()
         assert all(np.isfinite(leaf).all() for leaf in gradients.values())
-        reached |= {path for path, leaf in gradients.items() if np.any(leaf)}
-    frozen = matching(toy.params, toy.system.frozen_patterns())
-    # A single word of the vocabulary, position or segment that no text uses has no gradient, but
-    # its table has.
-    assert sorted(set(gradients) - reached - frozen) == UNREACHED.get(name, [])
-
-
-# Parameters that no output depends on.
-UNREACHED: dict[str, list[str]] = {}
+        trained -= {path for path, leaf in gradients.items() if np.any(leaf)}
+        if not trained:
+            return
+    raise AssertionError(f"no gradient reaches {sorted(trained)}")
 
 
 def test_the_loss_is_a_scalar_and_names_its_total(name):
@@ -120,6 +115,7 @@ def test_the_loss_is_a_scalar_and_names_its_total(name):
     assert all(value.shape == () for value in parts.values())
 
 
+@pytest.mark.long
 def test_eight_conversations_are_learnt_by_heart(name):
     # Frozen towers: what is tested is whether the heads and the loss lead to the gold sticker.
     toy = make_toy(
@@ -129,7 +125,7 @@ def test_eight_conversations_are_learnt_by_heart(name):
         **LEARNS_BY.get(name, {}),
     )
     rng = np.random.default_rng(3)
-    toy.batch = toy.batch.replace(context=make_tokens(rng, (8,), 24))
+    toy.batch = toy.batch.replace(context=make_tokens(rng, (8,), 24, separators=True))
     toy.resident = toy.resident.replace(
         bank=make_bank(rng).replace(intentions=jnp.eye(GALLERY, 5) > 0)
     )

@@ -183,7 +183,7 @@ def test_a_sticker_alone_equals_the_sticker_in_a_gallery_of_any_order():
     np.testing.assert_allclose(permuted, together[order], atol=1e-5)
 
 
-@pytest.mark.parametrize("layers", [1, 2, -1])
+@pytest.mark.parametrize("layers", [1, *(pytest.param(n, marks=pytest.mark.long) for n in (2, -1))])
 def test_cached_frozen_layers_change_neither_scores_nor_gradients(layers):
     toy = make_toy(layers=2, model__text__frozen_layers=layers, model__image__frozen_layers=layers)
     before, gradients = toy.scores(), toy.gradients()
@@ -219,6 +219,8 @@ def test_attention_maps_are_a_distribution_over_the_patches():
 
 
 DEFAULT = make_toy()
+# The paper's ablations, and its losses; the other readings are compiled by make test-long.
+COMPARED = ("model__intention_fusion", "model__attributes", "loss__retrieval")
 READINGS = {
     "model__intention_fusion": ["hard_label", "soft_label", "straight_through", "off"],
     "model__attributes": ["off"],
@@ -240,7 +242,12 @@ READINGS = {
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [(k, v) for k, values in READINGS.items() for v in values]
+    ("key", "value"),
+    [
+        pytest.param(key, value, marks=[] if key in COMPARED else pytest.mark.long)
+        for key, values in READINGS.items()
+        for value in values
+    ],
 )
 def test_every_reading_changes_the_loss_and_has_a_finite_gradient(key, value):
     default, toy = DEFAULT, make_toy(**{key: value})
@@ -318,7 +325,10 @@ def test_stale_columns_are_used_only_while_a_tower_trains():
         make_toy(loss__negatives="bank")
 
 
-@pytest.mark.parametrize("retrieval", ["hinge", "infonce", "multi_positive"])
+@pytest.mark.parametrize(
+    "retrieval",
+    ["hinge", *(pytest.param(n, marks=pytest.mark.long) for n in ("infonce", "multi_positive"))],
+)
 def test_eight_examples_can_be_overfitted(retrieval):
     toy = make_toy(
         batch_size=8, loss__retrieval=retrieval, loss__negatives="in_batch",

@@ -86,7 +86,7 @@ def test_the_config_switches_it_on_in_both_towers():
             BertConfig.tiny(),
             ClipVisionConfig.tiny(),
             3,
-            GALLERY,
+            12,
             (1, 1, 1),
             interface.SpecialIds(0, 1, 2, 3),
         )

@@ -111,6 +111,7 @@ def assert_same_curves(one, other, steps):
             )
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_stops_the_other_and_one_alone_goes_on_from_what_both_saved(
     trained, config, cache, tmp_path
 ):

@@ -216,6 +216,7 @@ def test_a_checkpoint_of_one_device_continues_on_eight(trained, tmp_path):
         assert len(value.sharding.device_set) == 8
 
 
+@pytest.mark.long
 def test_training_on_eight_devices_gives_the_losses_of_one(trained, config, tmp_path):
     spread = config(mesh__data=2, mesh__fsdp=2, mesh__tensor=2, train__max_steps=6)
     train(spread, tmp_path / "spread")

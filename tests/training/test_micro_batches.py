@@ -14,8 +14,13 @@ from int_ra_jax.training.step import compute_loss, encode_in_parts
 WIDTH = 32  # config.model.joint_width of the toy
 READINGS = [
     {},  # towers train, hinge, live and stale sections
-    {"loss__negatives": "in_batch", "loss__retrieval": "infonce"},
-    {"loss__retrieval": "multi_positive", "model__attribute_tokens": "all"},
+    pytest.param(
+        {"loss__negatives": "in_batch", "loss__retrieval": "infonce"}, marks=pytest.mark.long
+    ),
+    pytest.param(
+        {"loss__retrieval": "multi_positive", "model__attribute_tokens": "all"},
+        marks=pytest.mark.long,
+    ),
     {"model__text__frozen_layers": -1, "model__image__frozen_layers": -1},  # the gallery is live
 ]
 
@@ -73,6 +78,7 @@ def test_rows_come_back_in_their_order_and_each_part_has_its_own_key():
     assert len({tuple(part) for part in parts}) == 5
 
 
+@pytest.mark.long
 def test_less_is_kept_for_the_backward_pass():
     toy = make_toy(batch_size=16, layers=2)
 
@@ -83,6 +89,7 @@ def test_less_is_kept_for_the_backward_pass():
     assert temporary(8) < 0.5 * temporary(1)
 
 
+@pytest.mark.long
 def test_parts_on_eight_devices_give_the_gradient_of_one():
     reading = {"loss__negatives": "in_batch", "loss__retrieval": "infonce"}
     toy = make_toy(batch_size=16, **reading)
