@@ -15,6 +15,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+import hypothesis
 import jax
 import pytest
 from jaxtyping import install_import_hook
@@ -24,6 +25,10 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 # The hook stays installed: every annotation of the package is checked when a function is traced.
 install_import_hook("int_ra_jax", "beartype.beartype")
+
+# What takes milliseconds takes half a second where it is compiled first, or the machine is busy.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 pytest_plugins = ["fixtures.prepared", "fixtures.trained"]
 

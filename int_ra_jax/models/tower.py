@@ -40,8 +40,15 @@ class TowerConfig:
         Raises:
           ValueError: names everything in the config that this tower does not do.
         """
-        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-        shape = cls(**{name: value for name, value in config.items() if name in known})
+        known = {field.name: field.type for field in fields(cls)}  # type: ignore[arg-type]
+        # JSON writes a whole number where a float is meant.
+        shape = cls(
+            **{
+                name: float(value) if known[name] is float and isinstance(value, int) else value
+                for name, value in config.items()
+                if name in known
+            }
+        )
         problems = cls.unsupported(config)
         if shape.hidden_act not in ACTIVATIONS:
             problems.append(f"hidden_act {shape.hidden_act!r}: known are {sorted(ACTIVATIONS)}")
