@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     if _MODE.value in CONFIGURED and _CONFIG.value is None:
         file = f"configs/{CONFIGURED[_MODE.value]}.py:PRESET"
         raise ValueError(f"--mode={_MODE.value} needs --config={file}.")
-    process_flags.connect()
+    process_flags.connect(alone=_MODE.value == "table")
     memory.keep_freed()
     ours = {"train": _train, "eval": _eval, "search": _search, "table": _table}
     (ours | modes.MODES)[_MODE.value](Path(_WORKDIR.value))

@@ -83,6 +83,10 @@ def test_a_mistyped_flag_is_one_line_with_the_nearest_choice(arguments, message,
         ),
         (["--mode=train", SMOKE, "--distributed"], ["Name them with --coordinator_address="]),
         (
+            ["--mode=table", "--config=configs/table.py:smoke", "--distributed"],
+            ["leave out the flags of processes"],
+        ),
+        (
             ["--mode=train", SMOKE, "--config.loss.retrieval=hing", "--config.model.heads=3"],
             ["did you mean 'hinge'?", "model.joint_width=32 is not divisible by model.heads=3"],
         ),

@@ -83,8 +83,15 @@ def keywords(reply: str) -> str:
     """Returns the keywords of a reply, joined by ", "; "" for a refusal or for "none".
 
     Labels ("Gesture:"), list marks and quotes go, repetitions too. A piece of more than
-    ``MAX_KEYWORD`` characters is an essay and no keyword.
+    ``MAX_KEYWORD`` characters is an essay and no keyword. Keywords given as a reply come back as
+    they are.
     """
+    # What one pass takes away can uncover more of it: a mark behind a blank, a label behind a mark.
+    kept = _keywords_once(reply)
+    return kept if kept == reply else keywords(kept)
+
+
+def _keywords_once(reply: str) -> str:
     reply = _LABEL.sub("", _without_fence(reply).strip())
     if _REFUSAL.search(reply):
         return ""

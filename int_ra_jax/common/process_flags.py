@@ -12,14 +12,19 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from
 _HEARTBEAT = flags.DEFINE_integer("heartbeat_seconds", 100, "Silence after which one is dead.")
 
 
-def connect() -> None:
+def connect(alone: bool = False) -> None:
     """Joins the other processes where a flag names any; a process alone is left as it is.
 
+    Args:
+      alone: whether the mode is one process's work.
+
     Raises:
-      ValueError: as ``hosts.connect``.
+      ValueError: as ``hosts.connect``, or if a flag names others where ``alone``.
     """
     given = (_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
     if _DISTRIBUTED.value or given != (None, None, None):
+        if alone:
+            raise ValueError("this mode starts its runs itself: leave out the flags of processes.")
         from int_ra_jax.common import hosts, log
 
         log.set_up_console(hosts.connect(*given, heartbeat_seconds=_HEARTBEAT.value))

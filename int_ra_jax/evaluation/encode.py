@@ -1,6 +1,7 @@
 """Encodes whole splits and galleries, in batches of one static shape each."""
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -109,6 +110,16 @@ class Encoder:
     def score_all(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
         """Returns the scores f32[Q, N] of many conversations, in blocks."""
         return self._score_blocks(params, self._everywhere(context), sticker)
+
+    def timed_scores(
+        self, params: Params, context: Context, sticker: Sticker
+    ) -> tuple[np.ndarray, float]:
+        """Returns ``score_all`` on the host, and the seconds it takes once it is compiled."""
+        arguments = (params, self._everywhere(context), sticker)
+        compiled = self._score_blocks.lower(*arguments).compile()
+        began = time.perf_counter()
+        scores = np.asarray(compiled(*arguments))
+        return scores, time.perf_counter() - began
 
     def hidden(self, params: Params, split: str) -> jax.Array | None:
         """Returns the frozen layers' output of a split, f[M, L, Dt], or None if none is frozen."""

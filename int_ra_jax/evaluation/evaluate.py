@@ -1,7 +1,6 @@
 """Evaluates a run: rankings, reference rows, intervals, and the files of WORKDIR/eval/."""
 
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,8 @@ def evaluate(run: Run, params: Params, step: int, placement: Placement | None = 
     with phases("evaluation: encode"):
         judged = judge(run, split, run.config.eval.protocol)
         contexts = encoder.contexts(params, split)
-        scores, ranking_ms = _timed_scores(encoder, params, contexts)
+        gallery = encoder.gallery(params)
+        scores, seconds = encoder.timed_scores(params, contexts, gallery)
         tables = {run.config.model.name: scores}
     with phases("evaluation: reference rows"):
         tables |= _reference_tables(run, judged)
@@ -86,23 +86,21 @@ def evaluate(run: Run, params: Params, step: int, placement: Placement | None = 
         drawn = examples.draw(run, encoder, params, judged, contexts, shown,
                               tables[run.config.model.name])  # fmt: skip
         data = _report_data(
-            run, judged, contexts, tables, systems, differences, drawn, step, phases, ranking_ms
+            run,
+            judged,
+            contexts,
+            tables,
+            systems,
+            differences,
+            drawn,
+            step,
+            phases,
+            1000 * seconds / len(scores),
         )
         if jax.process_index() == 0:
             _write(directory, run, judged, contexts, rows, data)
     logging.info("report: %s", directory / "report.html")
     return data
-
-
-def _timed_scores(
-    encoder: Encoder, params: Params, contexts: Context
-) -> tuple[Float[np.ndarray, "Q N"], float]:
-    """Returns all scores, and the milliseconds a query that a second, compiled pass takes."""
-    gallery = encoder.gallery(params)
-    scores = np.asarray(encoder.score_all(params, contexts, gallery))
-    began = time.perf_counter()
-    np.asarray(encoder.score_all(params, contexts, gallery))
-    return scores, 1000 * (time.perf_counter() - began) / len(scores)
 
 
 def text_of(conversation: Conversation) -> str:

@@ -65,10 +65,6 @@ class CLIP(TwoTowers):
         cls = dropout(self.image_tokens(bank)[:, 0], self.dropout, key)
         return Sticker(embedding=unit_norm(self.image_projection(cls)))
 
-    def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
-        """Returns cosines."""
-        return jnp.einsum("bd,nd->bn", context.query, sticker.embedding)
-
     def loss(
         self,
         context: Context,

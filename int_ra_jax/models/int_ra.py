@@ -205,10 +205,6 @@ class IntRA(TwoTowers):
 
     # ---- score and loss: Eq. 13 and 14 --------------------------------------------------------
 
-    def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
-        """Returns cosines (Eq. 13), and with ``model.intention_match`` its term added to them."""
-        return jnp.einsum("bd,nd->bn", context.query, sticker.embedding)
-
     def _cosine(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
         width = self.joint_width
         return jnp.einsum("bd,nd->bn", context.query[:, :width], sticker.embedding[:, :width])
@@ -237,7 +233,7 @@ class IntRA(TwoTowers):
             for section in sections
         ) / len(sections)
         weights = None if self.class_weights is None else jnp.asarray(self.class_weights)
-        intention = losses.intention_loss(
+        intention = losses.cross_entropy(
             context.intention_logits, batch.intention, weights, self.label_smoothing
         )
         total = self.lambda_ret * retrieval + self.lambda_int * intention

@@ -194,11 +194,7 @@ class IRRA(TwoTowers):
             embedding=unit_norm(v), feature=v, tokens=tokens if self.lambda_mlm else None
         )
 
-    # ---- score and loss -----------------------------------------------------------------------
-
-    def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
-        """Returns cosines; both sides are unit vectors already."""
-        return jnp.einsum("bd,nd->bn", context.query, sticker.embedding)
+    # ---- loss ---------------------------------------------------------------------------------
 
     def loss(
         self,
@@ -224,7 +220,7 @@ class IRRA(TwoTowers):
         if self.classifier is not None:
             by_text, by_image = self.classifier(context.feature), self.classifier(sticker.feature)
             identity = 0.5 * (
-                losses.intention_loss(by_text, label) + losses.intention_loss(by_image, label)
+                losses.cross_entropy(by_text, label) + losses.cross_entropy(by_image, label)
             )
             total += self.lambda_id * identity
             parts["loss/identity"] = identity

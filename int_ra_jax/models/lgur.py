@@ -23,7 +23,7 @@ from int_ra_jax.models import losses
 from int_ra_jax.models.bert import BertModel
 from int_ra_jax.models.clip_vision import ClipVisionModel
 from int_ra_jax.models.interface import Candidates, Facts
-from int_ra_jax.models.layers import HeadLinear, LayerNorm, Linear, attend, unit_norm
+from int_ra_jax.models.layers import HeadLinear, LayerNorm, Linear, attend, dropout, unit_norm
 from int_ra_jax.models.lgur_losses import different_pairs, ranking_loss
 from int_ra_jax.models.two_towers import TwoTowers
 
@@ -251,7 +251,9 @@ class LGUR(TwoTowers):
     def encode_context(self, batch: Batch, *, key: Array | None = None) -> LgurContext:
         """Returns unit queries, the parts of X_d; in training also what the losses read."""
         mask = batch.context.mask
-        tokens = self.text_tokens(batch.context, batch.context_hidden, key)
+        keys = (None, None) if key is None else tuple(jax.random.split(key))
+        tokens = self.text_tokens(batch.context, batch.context_hidden, keys[0])
+        tokens = dropout(tokens, self.dropout, keys[1])
         words = self.words(tokens, mask)
         rebuilt = self.from_dictionary(words)
         if key is None:
@@ -271,7 +273,7 @@ class LGUR(TwoTowers):
         self, bank: Bank, *, key: Array | None = None, attention: bool = False
     ) -> LgurSticker:
         """Returns unit sticker embeddings, the parts of I_d; in training also I and its mask."""
-        patches = self.patches(self.image_tokens(bank)[:, 1:])
+        patches = self.patches(dropout(self.image_tokens(bank)[:, 1:], self.dropout, key))
         foreground = jax.nn.sigmoid(self.foreground(patches))
         rebuilt = self.parts(foreground * self.from_dictionary(patches))
         embedding = as_vector(rebuilt)
@@ -283,10 +285,6 @@ class LGUR(TwoTowers):
             foreground=foreground,
             rebuilt_parts=rebuilt,
         )
-
-    def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
-        """Returns cosines of the concatenated parts."""
-        return jnp.einsum("bd,nd->bn", context.query, sticker.embedding)
 
     # ---- training -----------------------------------------------------------------------------
 
@@ -342,7 +340,7 @@ class LGUR(TwoTowers):
     ) -> Float[Array, ""]:
         # Mean over the parts, each with a classifier that both modalities and branches share.
         each = [
-            losses.intention_loss(classifier(parts[:, part]), intention)
+            losses.cross_entropy(classifier(parts[:, part]), intention)
             for part, classifier in enumerate(self.classifiers)
         ]
         return jnp.mean(jnp.stack(each))

@@ -121,28 +121,28 @@ def multi_positive(
     return -jnp.mean(per_row / jnp.maximum(jnp.sum(positive, axis=1), 1))
 
 
-def intention_loss(
+def cross_entropy(
     logits: Float[Array, "B K"],
-    intention: Int[Array, "B"],
+    label: Int[Array, "B"],
     class_weights: Float[Array, "K"] | None = None,
     label_smoothing: float = 0.0,
 ) -> Float[Array, ""]:
-    """Returns the cross-entropy of the intention, one log-softmax, mean over the batch.
+    """Returns the cross-entropy of a label, such as the intention: one log-softmax, mean over rows.
 
-    The released code applies softmax twice, which floors its loss at ln(e + K - 1) - 1.
+    The released Int-RA code applies softmax twice, which floors its loss at ln(e + K - 1) - 1.
     Source: Int-RA paper, Eq. (4) to (6).
 
     Args:
       logits: unscaled by softmax.
-      intention: class ids.
+      label: class ids.
       class_weights: weight of each class, or None; the mean is then weighted.
       label_smoothing: probability moved from the gold class to the uniform distribution.
     """
     num_classes = logits.shape[1]
-    target = jax.nn.one_hot(intention, num_classes)
+    target = jax.nn.one_hot(label, num_classes)
     target = target * (1.0 - label_smoothing) + label_smoothing / num_classes
     losses = -jnp.sum(target * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=1)
     if class_weights is None:
         return jnp.mean(losses)
-    weights = class_weights[intention]
+    weights = class_weights[label]
     return jnp.sum(weights * losses) / jnp.maximum(jnp.sum(weights), 1e-12)

@@ -109,10 +109,6 @@ class MOD(TwoTowers):
         f = unit_norm(jax.lax.stop_gradient(self.image_tokens(bank)[:, 0]))
         return Sticker(embedding=augmented_item(f))
 
-    def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
-        """Returns r f - ||f||^2 / 2, which orders as -||r - f||^2; under "id" the class's logit."""
-        return jnp.einsum("bd,nd->bn", context.query, sticker.embedding)
-
     def loss(
         self,
         context: Context,
@@ -126,10 +122,10 @@ class MOD(TwoTowers):
         predicted = context.query[:, :-1]
         if self.sticker_classifier is not None:  # one class for each sticker of the gallery
             logits = self.sticker_classifier(predicted)
-            retrieval = losses.intention_loss(logits, batch.sticker)
+            retrieval = losses.cross_entropy(logits, batch.sticker)
         else:
             retrieval = regression_loss(predicted, sticker.embedding[:, :-1], self.mse)
-        intention = losses.intention_loss(context.intention_logits, batch.intention)
+        intention = losses.cross_entropy(context.intention_logits, batch.intention)
         total = self.lambda_ret * retrieval + self.lambda_int * intention
         hits = jnp.argmax(context.intention_logits, axis=1) == batch.intention
         return total, {

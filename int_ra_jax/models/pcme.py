@@ -313,7 +313,7 @@ class PCME(TwoTowers):
     def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
         """Returns dot products of means or of summed samples, or match probabilities."""
         if self.scoring != "match_prob":
-            return jnp.einsum("bd,nd->bn", context.query, sticker.embedding)
+            return super().score(context, sticker)
         assert isinstance(context, SampledContext) and isinstance(sticker, SampledSticker)
         gallery, slope, shift = sticker.samples, self.slope[...], self.shift[...]
         # One conversation at a time: J x J distances to each sticker are held, not B of them.

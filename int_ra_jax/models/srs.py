@@ -257,11 +257,12 @@ class SRS(TwoTowers):
             intention_logits=None if key is None else self.sticker_intention(cls),
         )
 
-    def score(self, context: Utterances, sticker: Regions) -> Float[Array, "B N"]:
+    def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
         """Returns the scores of all pairs, one conversation after the other.
 
         They have no scale of their own: only those of one conversation can be compared.
         """
+        assert isinstance(context, Utterances) and isinstance(sticker, Regions)
         return jax.lax.map(
             lambda said: self._match(said[0], said[1], sticker.regions, sticker.summary),
             (context.words, context.word_mask),

@@ -1,8 +1,8 @@
 """What every system is built on: two towers, the cut between frozen and live layers, and roles.
 
-A system adds its heads, how it encodes both sides, its score and its loss. What it may rely on and
-need not repeat: texts and stickers become features here, from pixels and ids or from the cache of
-the frozen layers' output.
+A system adds its heads, how it encodes both sides, its loss, and its score where that is no dot
+product. What it need not repeat: texts and stickers become features here, from pixels and ids or
+from the cache of the frozen layers' output.
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Float32
 from ml_collections import ConfigDict
 
 from int_ra_jax.common.pixels import normalise
-from int_ra_jax.common.types import Bank, Tokens
+from int_ra_jax.common.types import Bank, Context, Sticker, Tokens
 from int_ra_jax.models import lora
 from int_ra_jax.models.bert import BertModel
 from int_ra_jax.models.clip_vision import ClipVisionModel
@@ -111,6 +111,12 @@ class TwoTowers(nnx.Module):
         hidden = bank.image_hidden
         hidden = self._image_prefix(bank.pixels) if hidden is None else hidden
         return self.image.suffix(hidden, self.image_frozen)
+
+    # ---- score --------------------------------------------------------------------------------
+
+    def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
+        """Returns dot products: cosines, where both sides are unit vectors."""
+        return jnp.einsum("bd,nd->bn", context.query, sticker.embedding)
 
     # ---- parameters ---------------------------------------------------------------------------
 

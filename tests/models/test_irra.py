@@ -21,7 +21,7 @@ from int_ra_jax.models.irra import (
     label_entropy,
     similarity_distribution_matching,
 )
-from int_ra_jax.models.losses import intention_loss
+from int_ra_jax.models.losses import cross_entropy
 from int_ra_jax.training.optim import make_optimizer
 from int_ra_jax.training.step import compute_loss
 
@@ -90,7 +90,7 @@ def test_label_entropy_is_zero_for_one_label_and_log_batch_for_all_different():
 def test_the_classifier_starts_at_log_classes():
     classifier = identity_classifier(64, 7, nnx.Rngs(0))
     feature = jax.random.normal(jax.random.key(0), (16, 64))
-    loss = intention_loss(classifier(feature), jnp.arange(16) % 7)
+    loss = cross_entropy(classifier(feature), jnp.arange(16) % 7)
     assert float(loss) == pytest.approx(np.log(7), abs=0.01)
 
 

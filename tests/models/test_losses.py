@@ -115,22 +115,22 @@ def test_multi_positive_is_least_when_positives_share_the_mass():
 def test_label_smoothing_golden_value():
     # baselines specification, golden value 8
     logits, label = jnp.array([[1.0, 0.0, 0.0, 0.0]]), jnp.array([0])
-    smoothed = losses.intention_loss(logits, label, label_smoothing=0.1)
+    smoothed = losses.cross_entropy(logits, label, label_smoothing=0.1)
     assert float(smoothed) == pytest.approx(0.8186686, abs=1e-6)
-    assert float(losses.intention_loss(logits, label)) == pytest.approx(0.7436684, abs=1e-6)
+    assert float(losses.cross_entropy(logits, label)) == pytest.approx(0.7436684, abs=1e-6)
 
 
 def test_intention_loss_goes_below_the_floor_of_a_double_softmax():
     for num_intentions in (5, 23):
         floor = np.log(np.e + num_intentions - 1) - 1
         logits = 20.0 * jnp.eye(num_intentions)
-        value = losses.intention_loss(logits, jnp.arange(num_intentions))
+        value = losses.cross_entropy(logits, jnp.arange(num_intentions))
         assert float(value) < floor / 100
 
 
 def test_class_weights_give_a_weighted_mean():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
     labels, weights = jnp.array([0, 1, 2, 2]), jnp.array([3.0, 1.0, 0.5])
-    rows = np.array([losses.intention_loss(logits[i : i + 1], labels[i : i + 1]) for i in range(4)])
+    rows = np.array([losses.cross_entropy(logits[i : i + 1], labels[i : i + 1]) for i in range(4)])
     expected = np.average(rows, weights=np.asarray(weights)[np.asarray(labels)])
-    np.testing.assert_allclose(losses.intention_loss(logits, labels, weights), expected, rtol=1e-6)
+    np.testing.assert_allclose(losses.cross_entropy(logits, labels, weights), expected, rtol=1e-6)

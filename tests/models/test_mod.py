@@ -115,7 +115,7 @@ def test_the_loss_is_made_of_its_parts(head, lambda_ret, lambda_int):
         rows = np.arange(8), np.asarray(toy.batch.sticker)
         expected = np.mean(np.log(np.exp(logits).sum(1)) - logits[rows])
     assert float(parts["loss/retrieval"]) == pytest.approx(expected, rel=1e-5)
-    intention = losses.intention_loss(context.intention_logits, toy.batch.intention)
+    intention = losses.cross_entropy(context.intention_logits, toy.batch.intention)
     assert float(parts["loss/intention"]) == pytest.approx(float(intention), rel=1e-6)
     weighted = lambda_ret * expected + lambda_int * float(intention)
     assert float(total) == float(parts["loss/total"]) == pytest.approx(weighted, rel=1e-5)

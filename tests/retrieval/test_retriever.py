@@ -5,9 +5,13 @@ import json
 
 import numpy as np
 import pytest
+from fixtures.trained import tiny_config
 
+from configs import clip
+from int_ra_jax.evaluation.evaluate import evaluate
 from int_ra_jax.evaluation.run import open_run
 from int_ra_jax.retrieval.retriever import Retriever, read_conversation
+from int_ra_jax.training.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,23 @@ def test_a_conversation_alone_is_the_conversation_in_a_batch(retriever, source):
         for one, other in zip(alone.stickers, expected.stickers, strict=True):
             assert one.score == pytest.approx(other.score, abs=1e-5)
         assert alone.intention == expected.intention
+
+
+def test_a_system_without_intentions_is_trained_evaluated_and_searched(trained, tmp_path):
+    workdir = tmp_path / "clip"
+    config = tiny_config(
+        trained.prepared, clip, train__max_steps=4, data__tfds_dir=str(trained.workdir / "tfds")
+    )
+    assert set(train(config, workdir)) == {"mAP", "hit@1"}
+    run = open_run(workdir)
+    data = evaluate(run, *run.restore_best())
+    assert data.intentions.confusion is None and data.run.ranking_ms > 0
+    assert data.run.trained == sum(data.run.parameters.values())
+    lines = (workdir / "eval" / "per_query.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["predicted_intention"] for line in lines} == {None}
+    found = Retriever.from_workdir(workdir).search(run.source.conversations("test")[0], top_k=2)
+    assert found.intention is None and found.intention_probabilities == {}
+    assert len(found.to_lines()) == 2
 
 
 def test_the_answer_of_a_conversation_is_never_read(retriever, source):

@@ -87,6 +87,8 @@ def test_real_comet_output_keeps_three_distinct_phrases_almost_always():
         ("```\nSitting, and relaxed\n```", "sitting, relaxed"),
         ("nose pinched, nonchalant", "nose pinched, nonchalant"),
         ("an essay " * 20, ""),
+        (",\x85*0", "0"),  # a mark behind a control character that counts as a blank
+        ("\"'and waving'\"", "waving"),
     ],
 )
 def test_a_reply_becomes_keywords(reply, kept):
