@@ -114,6 +114,9 @@ def get_config(arg: str = "") -> ConfigDict:
             # caches the frozen layers' output of every training conversation on the device
             "cache_frozen": True,
             "cache_limit_gib": 4.0,  # refuses a larger cache before computing it
+            # folder in which runs on the same data keep what all of them would compute alike: the
+            # frozen text layers' output and the evaluation's linear row; "" = nothing is kept
+            "shared_cache": "",
         }
     )
     config.eval = ConfigDict(

@@ -67,6 +67,22 @@ def demo(config: ConfigDict) -> None:
     config.eval.batch_size = 64
 
 
+def scratch(config: ConfigDict) -> None:
+    """The demo without any pretrained tower, for languages that no packaged encoder reads.
+
+    A thousand conversations are learnt by heart in a few passes, hence dropout and weight decay.
+    """
+    demo(config)
+    config.model.text.update(
+        {"source": "", "frozen_layers": 0, "width": 128, "layers": 2, "heads": 4,
+         "vocabulary": 4000}
+    )  # fmt: skip
+    config.model.dropout = 0.3
+    config.text.context_tokens = 48
+    config.optim.update({"lr": 3e-4, "weight_decay": 0.2})
+    config.train.update({"epochs": 8.0, "eval_steps": 42})
+
+
 def smoke(config: ConfigDict) -> None:
     """Random tiny towers; seconds."""
     config.model.text.update({"width": 32, "layers": 2, "heads": 2, "vocabulary": 512})

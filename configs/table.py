@@ -4,7 +4,8 @@
         --config.prepared_dir=DIR
 
 Presets: ``paper`` (the paper's towers, the common recipe), ``demo`` (the embedded data set, MiniLM
-frozen), ``smoke`` (random tiny towers; seconds a run).
+frozen), ``scratch`` (no pretrained tower at all; minutes on two cores), ``smoke`` (random tiny
+towers; seconds a run).
 """
 
 from collections.abc import Mapping
@@ -12,15 +13,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base, presets
+from configs import base, int_ra, presets
 
-SYSTEMS = ("int_ra", "clip", "irra", "pcme", "lgur", "srs", "mod")
+# ``best`` is Int-RA with what ranked best on validation; every other one has a file of its name
+SYSTEMS = ("int_ra", "best", "clip", "irra", "pcme", "lgur", "srs", "mod")
 # preset -> the preset of every system's own file
 PRESETS: dict[str, presets.Preset] = {
     "paper": presets.common,
     "demo": presets.demo,
+    "scratch": presets.scratch,
     "smoke": presets.smoke,
 }
+# of every system's own file, where it has another name
+_OWN_PRESETS = {"paper": "common", "scratch": "demo"}
 
 
 def nested(flat: Mapping[str, Any]) -> ConfigDict:
@@ -55,27 +60,15 @@ def get_config(arg: str = "demo") -> ConfigDict:
     config.prepared_dir = ""  # the prepared directory (docs/data.md); required
     config.seeds = (0, 1, 2)  # every system is trained once with each
     config.main = "int_ra"  # tested against every other system; what the readings change
+    config.also_tested = ("best",)  # further systems that are tested in the same way
     # Every key of a system's own config can be set for all systems (overrides) or for one
     # (systems.NAME.overrides), and searched over, by all (search.space) or by one (NAME.space).
-    own = "common" if arg == "paper" else arg
-    config.systems = ConfigDict(
-        {
-            name: {
-                "config": f"configs/{name}.py:{own}",
-                "overrides": ConfigDict(),
-                "space": ConfigDict(),
-            }
-            for name in SYSTEMS
-        },
-        sort_keys=False,
-    )
-    for name, space in _OWN_SPACES.items():
-        config.systems[name].space = nested(space)
+    config.systems = ConfigDict({name: _system(name, arg) for name in SYSTEMS}, sort_keys=False)
     # main with one thing changed each: name -> what is changed; no search of their own
     config.readings = ConfigDict(
         {name: nested(changed) for name, changed in _READINGS.items()}, sort_keys=False
     )
-    config.overrides = _budget(recipe)
+    config.overrides = _budget(recipe, _ALSO_SHARED.get(arg, ()))
     config.search = ConfigDict(
         {
             "trials": 4,  # per system, trained with seed 0, judged by validation mAP; 0 = no search
@@ -94,7 +87,19 @@ def get_config(arg: str = "demo") -> ConfigDict:
     return config.lock()
 
 
-def _budget(recipe: presets.Preset) -> ConfigDict:
+def _system(name: str, arg: str) -> dict[str, Any]:
+    """Returns the section of one system in a preset."""
+    own = _OWN_PRESETS.get(arg, arg)
+    config, overrides = f"configs/{name}.py:{own}", ConfigDict()
+    if name == "best":
+        # The preset ``best`` stands on the towers of the demo; elsewhere it is its file's preset
+        # with the same keys set.
+        config = f"configs/int_ra.py:{'best' if arg == 'demo' else own}"
+        overrides = ConfigDict() if arg == "demo" else nested(int_ra.BEST)
+    return {"config": config, "overrides": overrides, "space": nested(_OWN_SPACES[name])}
+
+
+def _budget(recipe: presets.Preset, also: tuple[str, ...]) -> ConfigDict:
     """Returns what all systems share: towers, tokens, pictures, batches, passes, evaluation.
 
     What a system reads of a conversation, and how it is optimised, is its own.
@@ -105,23 +110,31 @@ def _budget(recipe: presets.Preset) -> ConfigDict:
     shared.model = ConfigDict({"text": config.model.text, "image": config.model.image})
     shared.text = ConfigDict({k: v for k, v in config.text.items() if k.endswith("_tokens")})
     shared.train = ConfigDict({key: config.train[key] for key in _SHARED_OF_TRAIN})
+    for key in also:
+        section, name = key.split(".")
+        shared[section] = shared.get(section, ConfigDict())
+        shared[section][name] = config[section][name]
     return shared
 
 
 _SHARED_OF_TRAIN = ("batch_size", "epochs", "max_steps", "eval_steps", "ema_decay")
+# Without a pretrained tower nothing works unless it is regularised, so that the recipe sets it.
+_ALSO_SHARED = {"scratch": ("model.dropout", "optim.weight_decay")}
 # What each method leaves open, two choices each, so that all spaces are of one size.
-_OWN_SPACES = {
+_OWN_SPACES: dict[str, dict[str, Any]] = {
     "int_ra": {"loss.retrieval": ("hinge", "multi_positive")},
+    "best": {"model.intention_match": (1.0, 3.0)},
     "clip": {"loss.dup_policy": ("none", "mask_same_sticker")},
     "irra": {"loss.match_label": ("intent", "sticker")},
     "pcme": {"loss.match": ("diag", "label")},
     "lgur": {"loss.match_label": ("intent", "sticker")},
     "srs": {"loss.negatives_from": ("any_other_sticker", "other_intent")},
-    "mod": {"loss.mse": ("sum", "mean")},
+    "mod": {"model.head": ("id", "regress")},
 }
 _LEARNING_RATES = {
     "paper": (3e-5, 1e-4, 3e-4, 1e-3),
     "demo": (5e-4, 1e-3, 2e-3, 4e-3),
+    "scratch": (1.5e-4, 3e-4, 6e-4, 1.2e-3),
     "smoke": (1e-3, 3e-3),
 }
 _READINGS: dict[str, dict[str, Any]] = {
@@ -141,7 +154,6 @@ _READINGS: dict[str, dict[str, Any]] = {
     "literal_eq14": {"loss.retrieval": "literal_eq14"},
     "negatives_in_batch": {"loss.negatives": "in_batch"},
     # what is added to the paper's model; the second reads the gallery's train annotations
-    "newest_turn": {"model.newest_turn": True, "model.dropout": 0.5},
-    "intention_match": {"model.intention_match": 3.0},
-    "best": {"model.newest_turn": True, "model.intention_match": 3.0, "model.dropout": 0.5},
+    "newest_turn": {key: int_ra.BEST[key] for key in ("model.newest_turn", "model.dropout")},
+    "intention_match": {"model.intention_match": int_ra.BEST["model.intention_match"]},
 }

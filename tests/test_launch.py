@@ -64,7 +64,10 @@ def test_a_mistyped_flag_is_one_line_with_the_nearest_choice(arguments, message,
     [
         (["--mode=train"], ["--mode=train needs --config=configs/int_ra.py:PRESET"]),
         (["--mode=table"], ["--mode=table needs --config=configs/table.py:PRESET"]),
-        (["--mode=table", SMOKE], ["lacks main", "--mode=table reads --config=configs/table.py"]),
+        (
+            ["--mode=table", SMOKE],
+            ["lacks also_tested, main", "--mode=table reads --config=configs/table.py"],
+        ),
         (
             ["--mode=table", "--config=configs/table.py:smoke", "--config.main=int_rra"],
             ["main='int_rra' is no system; did you mean 'int_ra'?", "prepared_dir is empty"],

@@ -141,6 +141,7 @@ _FREE = (
     "train.max_steps",
     "train.cache_limit_gib",
     "train.compilation_cache",
+    "train.shared_cache",
     "data.prepared_dir",
     "data.tfds_dir",
 )

@@ -1,4 +1,4 @@
-"""Compares evaluated runs of several systems: means, spread, tests against the main one.
+"""Compares evaluated runs of several systems: means, spread, tests of some against the others.
 
 The unit of every test is the query: each query's values are averaged over a system's seeds first,
 then paired between systems. The spread between seeds stands beside it, as the standard deviation.
@@ -6,7 +6,7 @@ then paired between systems. The spread between seeds stands beside it, as the s
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -33,6 +33,7 @@ def compare(
     groups: Mapping[str, Sequence[RunResult]],
     *,
     main: str,
+    also_tested: Sequence[str] = (),
     readings: Sequence[str] = (),
     seeds: Sequence[int],
     tested: Sequence[str] = tuple(METRICS),
@@ -41,14 +42,16 @@ def compare(
     runs: Sequence[RunRow] = (),
     notes: Sequence[str] = (),
 ) -> Comparison:
-    """Puts systems side by side and tests the main one against the others.
+    """Puts systems side by side and tests the main one, and some more, against the others.
 
     Args:
       groups: system or reading -> its evaluated runs, one a seed; in the order of the table.
       main: the system that is tested against every other one and the linear row.
+      also_tested: further systems that are tested so; a pair of tested ones is tested once.
       readings: names among ``groups`` that are variants of ``main``; a family of their own.
       seeds: that every row should have; what is missing is said in the notes.
-      tested: metrics to test; systems times metrics are one family for Holm's correction.
+      tested: metrics to test; pairs of systems times metrics are one family for Holm's
+        correction.
       resamples: of the bootstraps.
       trials: of the search, to be written as they are.
       runs: that belong in the table, to be written as they are.
@@ -74,12 +77,16 @@ def compare(
         if group:
             kind = "reading" if name in readings else "system"
             rows.append(_row(name, kind, group, group[0], averaged, resamples))
-    tests: list[Test] = []
-    if main in averaged:
-        systems = [name for name in groups if name not in readings and name != main]
-        for family, others in (("systems", [*systems, "linear"]), ("readings", [*readings])):
-            known = [name for name in others if name in averaged]
-            tests += _family(family, main, known, averaged, tested, resamples)
+    systems = [name for name in groups if name not in readings]
+    families = {
+        "systems": _pairs((main, *also_tested), [*systems, "linear"], averaged),
+        "readings": _pairs((main,), readings, averaged),
+    }
+    tests = [
+        test
+        for family, pairs in families.items()
+        for test in _family(family, pairs, averaged, tested, resamples)
+    ]
     return Comparison(
         title="Comparison of systems" if first is None else f"Systems on {_data(first)}",
         main=main,
@@ -90,10 +97,11 @@ def compare(
         prevalence=0.0 if first is None else float(first.report["prevalence"]),
         facts={} if first is None else _facts(first),
         versions={} if first is None else first.report["run"]["versions"],
-        notes=[*_missing(groups, seeds, main), *_knowledge(first, groups), *notes],
+        notes=[*_missing(groups, seeds, main, also_tested), *_knowledge(first, groups), *notes],
         trials=trials,
         runs=runs,
         resamples=resamples,
+        also_tested=tuple(also_tested),
     )
 
 
@@ -169,18 +177,27 @@ def _row(
     return Row(name, kind, tuple(run.seed for run in group), metrics, facts, by_intention)
 
 
+def _pairs(
+    tested: Sequence[str], others: Sequence[str], complete: Collection[str]
+) -> list[tuple[str, str]]:
+    """Returns (system, other) for every pair to test: those that are complete, each pair once."""
+    return [
+        (system, other)
+        for number, system in enumerate(tested)
+        for other in others
+        if other not in (*tested[:number], system) and {system, other} <= set(complete)
+    ]
+
+
 def _family(
     family: str,
-    main: str,
-    others: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
     averaged: Mapping[str, Columns],
     tested: Sequence[str],
     resamples: int,
 ) -> list[Test]:
     tests = [
-        _test(family, other, metric, averaged[main][metric], averaged[other][metric], resamples)
-        for other in others
-        for metric in tested
+        _test(family, pair, metric, averaged, resamples) for pair in pairs for metric in tested
     ]
     if not tests:
         return []
@@ -198,8 +215,13 @@ def _family(
 
 
 def _test(
-    family: str, other: str, metric: str, a: np.ndarray, b: np.ndarray, resamples: int
+    family: str,
+    pair: tuple[str, str],
+    metric: str,
+    averaged: Mapping[str, Columns],
+    resamples: int,
 ) -> Test:
+    a, b = (averaged[name][metric] for name in pair)
     boot = significance.paired_bootstrap(a, b, resamples=resamples)
     t = p = None
     note = ""
@@ -210,7 +232,7 @@ def _test(
         note = str(error)
     below = float(np.nanmean(b))
     test = Test(
-        family, other, metric, boot["difference"],
+        family, *pair, metric, boot["difference"],
         float(np.nanmean(a)) / below if below else None,
         boot["low"], boot["high"], t, p, note=note,
     )  # fmt: skip
@@ -236,7 +258,10 @@ def _curves(groups: Mapping[str, Sequence[RunResult]], readings: Sequence[str]) 
 
 
 def _missing(
-    groups: Mapping[str, Sequence[RunResult]], seeds: Sequence[int], main: str
+    groups: Mapping[str, Sequence[RunResult]],
+    seeds: Sequence[int],
+    main: str,
+    also_tested: Sequence[str],
 ) -> list[str]:
     notes = []
     for name, group in groups.items():
@@ -249,7 +274,8 @@ def _missing(
         elif absent:
             notes.append(f"{name}: no run is complete, so it has no row")
     if not groups.get(main):
-        notes.append(f"{main}, the main system, has no complete run: nothing is tested")
+        missing = "nothing" if not any(map(groups.get, also_tested)) else "neither it nor a reading"
+        notes.append(f"{main}, the main system, has no complete run: {missing} is tested")
     return notes
 
 

@@ -8,7 +8,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,20 +114,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Test:
-    """The main system against another row, in one metric, paired over queries.
+    """A tested system against another row, in one metric, paired over queries.
 
     Attributes:
       family: ``systems`` or ``readings``; p values are corrected within it.
+      system: that is tested.
       other: the row compared with.
       metric: a name of METRICS.
-      difference: main minus other.
-      ratio: main divided by other; None where other is 0.
+      difference: system minus other.
+      ratio: system divided by other; None where other is 0.
       low: of the 95% paired bootstrap interval of the difference.
       high: its other end.
       t: of the paired t-test; None where it is undefined, and so are its p values.
       p: of the t-test, two-sided.
       p_holm: the same, corrected for all tests of the family.
-      wins: queries in which main is better; hits only, as the four below.
+      wins: queries in which the system is better; hits only, as the four below.
       losses: queries in which it is worse.
       ties: queries without difference.
       p_sign: of the exact sign test.
@@ -138,6 +139,7 @@ class Test:
     __test__ = False  # not one of pytest's
 
     family: str
+    system: str
     other: str
     metric: str
     difference: float
@@ -153,6 +155,17 @@ class Test:
     p_sign: float | None = None
     p_sign_holm: float | None = None
     note: str = ""
+
+    def mirrored(self) -> "Test":
+        """Returns the same test from the other row's side."""
+        ratio = 1 / self.ratio if self.ratio else None
+        if self.ratio is None and self.difference:
+            ratio = 0.0
+        return replace(
+            self, system=self.other, other=self.system, difference=-self.difference, ratio=ratio,
+            low=-self.high, high=-self.low, t=None if self.t is None else -self.t,
+            wins=self.losses, losses=self.wins,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -184,9 +197,9 @@ class Comparison:
 
     Attributes:
       title: heading of the page.
-      main: the system that the others are tested against.
+      main: the system that is tested against the others and that the readings vary.
       rows: references, systems, readings.
-      tests: both families.
+      tests: both families; a pair of tested systems stands once, on the side of the earlier one.
       queries: intention -> how many queries it has.
       curves: row -> precision over recall, averaged over seeds.
       prevalence: share of relevant pairs.
@@ -196,6 +209,7 @@ class Comparison:
       trials: of the search.
       runs: that belong in the table.
       resamples: of the bootstrap.
+      also_tested: further systems that are tested against the others.
     """
 
     title: str
@@ -211,15 +225,31 @@ class Comparison:
     trials: Sequence[TrialRow] = field(default=())
     runs: Sequence[RunRow] = field(default=())
     resamples: int = 0
+    also_tested: Sequence[str] = ()
+
+    @property
+    def tested_systems(self) -> tuple[str, ...]:
+        """Every system that is tested against the others, the main one first."""
+        return (self.main, *self.also_tested)
 
     def row(self, name: str) -> Row | None:
         """Returns a row by its name, or None where it is not complete."""
         return next((row for row in self.rows if row.name == name), None)
 
-    def test(self, other: str, metric: str) -> Test | None:
-        """Returns the test against one row in one metric, or None where there is none."""
-        found = (t for t in self.tests if t.other == other and t.metric == metric)
-        return next(found, None)
+    def tests_of(self, system: str, family: str) -> list[Test]:
+        """Returns the tests of one system in a family, each from its side."""
+        return [
+            test if test.system == system else test.mirrored()
+            for test in self.tests
+            if test.family == family and system in (test.system, test.other)
+        ]
+
+    def test(self, system: str, other: str, metric: str) -> Test | None:
+        """Returns the test of a system against one row, from its side; None where there is none."""
+        for test in self.tests:
+            if test.metric == metric and {test.system, test.other} == {system, other}:
+                return test if test.system == system else test.mirrored()
+        return None
 
 
 def read_run(workdir: Path, seed: int) -> RunResult:

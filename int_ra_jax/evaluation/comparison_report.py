@@ -70,29 +70,42 @@ def lines(compared: Comparison) -> list[str]:
 
 
 def verdict(compared: Comparison) -> list[str]:
-    """States the main system's mAP, and how it stands to the best other system and to linear.
+    """States each tested system's mAP, and how it stands to the best other system and to linear.
 
     Args:
       compared: the comparison; only corrected tests are read, nothing is assumed about who wins.
 
     Returns:
-      One sentence each; one alone where the main system has no complete run.
+      One sentence each, the main system's first; one alone for a tested system without a complete
+      run. No tested system counts as the best other one.
     """
-    main = compared.row(compared.main)
-    if main is None:
-        return [f"{compared.main} has no complete run, so nothing is compared."]
-    said = [f"{main.name} reaches {_cell(main.metrics['mAP'])} mAP ({_seeds(main)})."]
-    others = [r for r in compared.rows if r.kind == "system" and r.name != compared.main]
+    return [
+        sentence
+        for name in compared.tested_systems
+        for sentence in _verdict_of(name, compared)
+        if sentence
+    ]
+
+
+def _verdict_of(name: str, compared: Comparison) -> list[str]:
+    system = compared.row(name)
+    if system is None:
+        return [f"{name} has no complete run, so it is not compared."]
+    said = [f"{name} reaches {_cell(system.metrics['mAP'])} mAP ({_seeds(system)})."]
+    others = [
+        row for row in compared.rows
+        if row.kind == "system" and row.name not in compared.tested_systems
+    ]  # fmt: skip
     if others:
         best = max(others, key=lambda row: row.metrics["mAP"].mean)
-        said.append(_stands(compared, best, "the best other system"))
+        said.append(_stands(compared, name, best, "the best other system"))
     if linear := compared.row("linear"):
-        said.append(_stands(compared, linear, "TF-IDF and logistic regression"))
-    return [sentence for sentence in said if sentence]
+        said.append(_stands(compared, name, linear, "TF-IDF and logistic regression"))
+    return said
 
 
-def _stands(compared: Comparison, other: Row, what: str) -> str:
-    test = compared.test(other.name, "mAP")
+def _stands(compared: Comparison, system: str, other: Row, what: str) -> str:
+    test = compared.test(system, other.name, "mAP")
     if test is None:
         return ""
     ratio = "" if test.ratio is None else f"{test.ratio:.2f} times its mAP, "
@@ -216,7 +229,8 @@ def _page(compared: Comparison) -> str:
                 "header": header,
                 "body": list(zip(rows, body, strict=True)),
                 "intervals": [(m, _intervals(rows, m)) for m in ("mAP", "hit@1")],
-                "tests": _forest([t for t in compared.tests if t.family == label]),
+                "forests": _forests(compared, label),
+                "family": sum(test.family == label for test in compared.tests),
             }
         )
     deepest = max(
@@ -257,7 +271,7 @@ def _columns(compared: Comparison, rows: Sequence[Row]) -> tuple[list[str], list
         cells = []
         for metric in METRICS:
             spread = row.metrics[metric]
-            test = compared.test(row.name, metric)
+            test = compared.test(compared.main, row.name, metric)
             star = "*" if test and test.p_holm is not None and test.p_holm < LEVEL else ""
             text = _cell(spread) + star
             cells.append(f"**{text}**" if _percent(spread.mean) == best[metric] else text)
@@ -266,11 +280,13 @@ def _columns(compared: Comparison, rows: Sequence[Row]) -> tuple[list[str], list
 
 
 def _caption(compared: Comparison) -> str:
+    also = " and ".join(compared.also_tested)
     return (
         "In %; mean ± standard deviation over seeds. Bold: the best of a column. "
         f"*: {compared.main} differs significantly (paired t-test over queries averaged over "
         f"seeds, Holm's correction over the table, p < {LEVEL:g}). "
-        "hit@n is what the paper calls P@n."
+        + (f"The tests of {also} are in significance.csv. " if also else "")
+        + "hit@n is what the paper calls P@n."
     )
 
 
@@ -289,6 +305,12 @@ def _intervals(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
         placed.append({"row": row, "seeds": list(map(place, spread.seeds)), **ends,
                        "text": _cell(spread)})  # fmt: skip
     return placed
+
+
+def _forests(compared: Comparison, family: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Returns each tested system with its tests placed; readings are tested by main alone."""
+    names = compared.tested_systems if family == "systems" else (compared.main,)
+    return [(name, _forest(compared.tests_of(name, family))) for name in names]
 
 
 def _forest(tests: Sequence[Test]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from flax import nnx
 
 from int_ra_jax.common.hosts import Placement
 from int_ra_jax.common.log import Progress
+from int_ra_jax.common.params import flatten
 from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker
 from int_ra_jax.data import pipeline
 from int_ra_jax.evaluation.ranking import score_in_chunks
@@ -122,7 +123,32 @@ class Encoder:
         return scores, time.perf_counter() - began
 
     def hidden(self, params: Params, split: str) -> jax.Array | None:
-        """Returns the frozen layers' output of a split, f[M, L, Dt], or None if none is frozen."""
+        """Returns the frozen layers' output of a split, f[M, L, Dt], or None if none is frozen.
+
+        It is taken from ``train.shared_cache`` where another run has left it there.
+        """
+        if jax.process_count() > 1:  # they share the work already
+            return self._compute_hidden(params, split)
+        run = self._run
+        trained = run.trainable
+
+        def sources() -> Iterator[str | bytes | np.ndarray]:
+            yield f"{run.source.content_hash} {split} {run.config.model.text.frozen_layers}"
+            yield f"{run.config.model.dtype} {run.config.text.to_json(sort_keys=True)}"
+            for file in sorted((run.workdir / "towers" / "text").iterdir()):
+                yield file.name
+                yield file.read_bytes()
+            for path, leaf in sorted(flatten(params).items()):
+                if path.startswith("text/") and path not in trained:
+                    yield path
+                    yield np.asarray(leaf)
+
+        kept = run.shared.get(
+            f"hidden-{split}", sources, lambda: self._compute_hidden(params, split)
+        )
+        return None if kept is None else self._everywhere(kept)
+
+    def _compute_hidden(self, params: Params, split: str) -> jax.Array | None:
         parts = []
         for batch in self._batches(split, f"cache {split}"):
             part = self._hidden(params, batch)

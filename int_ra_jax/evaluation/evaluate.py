@@ -71,7 +71,10 @@ def evaluate(run: Run, params: Params, step: int, placement: Placement | None = 
     encoder = Encoder(run, placement=placement)
     with phases("evaluation: encode"):
         judged = judge(run, split, run.config.eval.protocol)
-        contexts = encoder.contexts(params, split)
+        # Computed once, so that it is worth a pass of its own only where other runs need it, too.
+        kept = run.config.train.cache_frozen and run.config.train.shared_cache
+        hidden = encoder.hidden(params, split) if kept else None
+        contexts = encoder.contexts(params, split, hidden)
         gallery = encoder.gallery(params)
         scores, seconds = encoder.timed_scores(params, contexts, gallery)
         tables = {run.config.model.name: scores}
@@ -111,12 +114,14 @@ def text_of(conversation: Conversation) -> str:
 def _reference_tables(run: Run, judged: Judged) -> dict[str, Float[np.ndarray, "Q N"]]:
     train = run.source.conversations("train")
     _, intentions = run.source.targets(train)
-    linear, _ = reference.linear_scores(
-        [text_of(conversation) for conversation in train],
-        intentions,
-        [text_of(conversation) for conversation in judged.conversations],
-        judged.annotations,
+    texts = [text_of(conversation) for conversation in train]
+    queries = [text_of(conversation) for conversation in judged.conversations]
+    linear = run.shared.get(
+        "linear",
+        lambda: [reference.SETTINGS, *texts, "queries", *queries, intentions, judged.annotations],
+        lambda: reference.linear_scores(texts, intentions, queries, judged.annotations)[0],
     )
+    assert isinstance(linear, np.ndarray)
     return {
         "linear": linear,
         "prior": reference.prior_scores(intentions, judged.annotations, len(judged.gold)),

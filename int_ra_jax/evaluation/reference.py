@@ -10,6 +10,7 @@ by answering them always. Only what lies above the prior row was learnt from con
 from collections.abc import Sequence
 
 import numpy as np
+import sklearn
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -23,6 +24,10 @@ from int_ra_jax.evaluation.checks import check_ids
 _INVERSE_PENALTY = 0.3
 # Of each kind. Three times as many cost twice the time and predicted no better.
 _MAX_FEATURES = 10_000
+# What a kept linear row depends on besides texts and annotations.
+SETTINGS = (
+    f"linear: C={_INVERSE_PENALTY}, {_MAX_FEATURES} features, scikit-learn {sklearn.__version__}"
+)
 
 
 def majority_scores(

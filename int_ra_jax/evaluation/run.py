@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 
 from int_ra_jax.common import config as configuration
 from int_ra_jax.common import hosts
+from int_ra_jax.common.array_store import ArrayStore
 from int_ra_jax.common.checkpoint import Checkpoints
 from int_ra_jax.common.checkpoint_record import check_fingerprint
 from int_ra_jax.common.files import replace_text
@@ -80,6 +81,11 @@ class Run:
         """The intention names on the host."""
         names = [name.replace("_", " ") for name in self.source.intentions]
         return Labels(text.encode_names(self.tokenizer, names, self.config.text.name_tokens))
+
+    @cached_property
+    def shared(self) -> ArrayStore:
+        """What runs on the same data share."""
+        return ArrayStore(self.config.train.shared_cache)
 
     @property
     def grid(self) -> int:
@@ -211,6 +217,8 @@ def _write(config: ConfigDict, workdir: Path) -> Source:
     if path.is_file():
         _check_same_data(source, config.data.prepared_dir, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    if config.train.shared_cache:
+        Path(config.train.shared_cache).mkdir(parents=True, exist_ok=True)
     # Records inside the workdir are not named: it may move.
     place = str(records.absolute()) if config.data.tfds_dir else ""
     description = {"content_hash": source.content_hash, "tfds_dir": place}

@@ -3,6 +3,7 @@
 DIR/runs/SYSTEM/trial-000   one trial of the search, judged by validation mAP alone
 DIR/runs/SYSTEM/seed-0      the chosen config under one seed, evaluated
 DIR/records, DIR/compiled   the data set's records and the programs, shared by all runs
+DIR/shared                  frozen layers' output and the linear row, likewise
 DIR/table                   what is written
 """
 
@@ -173,6 +174,7 @@ class _Runs:
                 "data.prepared_dir": str(Path(self.table.settings.prepared_dir).absolute()),
                 "data.tfds_dir": str(self.workdir / "records"),
                 "train.compilation_cache": str(self.workdir / "compiled"),
+                "train.shared_cache": str(self.workdir / "shared"),
             }
             config = entry.resolved(**values, **places, seed=seed)
             workdir = self.workdir / "runs" / entry.name / folder
@@ -241,6 +243,7 @@ def _write(runs: _Runs, table: Table, directory: Path, launcher: Path) -> list[s
     compared = comparison.compare(
         groups,
         main=settings.main,
+        also_tested=tuple(settings.also_tested),
         readings=tuple(table.readings),
         seeds=tuple(settings.seeds),
         tested=tuple(settings.tested),

@@ -29,8 +29,8 @@ _BUDGET = re.compile(
 )
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _KEYS = {
-    "prepared_dir", "seeds", "main", "systems", "readings", "overrides", "search", "tested",
-    "resamples", "only", "write_only",
+    "prepared_dir", "seeds", "main", "also_tested", "systems", "readings", "overrides", "search",
+    "tested", "resamples", "only", "write_only",
 }  # fmt: skip
 
 
@@ -171,6 +171,7 @@ def _shape_problems(settings: ConfigDict) -> Iterator[str]:
         yield f"{name!r} is among systems and readings: one name is one row"
     if settings.main not in settings.systems:
         yield f"main={settings.main!r} is no system; {_nearest(settings.main, [*settings.systems])}"
+    yield from _also_tested_problems(settings)
     for name in settings.only:
         if name not in names:
             yield f"only={name!r} is no row of this table; {_nearest(str(name), names)}"
@@ -191,6 +192,18 @@ def _shape_problems(settings: ConfigDict) -> Iterator[str]:
         yield f"resamples={settings.resamples} must be above 0"
     if not settings.prepared_dir and not settings.write_only:
         yield "prepared_dir is empty; name a prepared directory with --config.prepared_dir=DIR"
+
+
+def _also_tested_problems(settings: ConfigDict) -> Iterator[str]:
+    also = list(settings.also_tested)
+    others = [name for name in settings.systems if name != settings.main]
+    for name in also:
+        if name == settings.main:
+            yield f"also_tested={name!r} is main, which is tested anyway"
+        elif name not in others:
+            yield f"also_tested={name!r} is no system; {_nearest(str(name), others)}"
+        elif also.count(name) > 1:
+            yield f"also_tested holds {name!r} twice"
 
 
 def _system(

@@ -29,7 +29,13 @@ RECORD = "table_run.json"  # in a run's folder, written last: the run is done
 LOG = "table_run.log"
 _VALIDATION = f"valid/retrieval/{PRIMARY_METRIC}"
 # Where a run lies and what it prints change nothing of its result.
-_PLACES = ("data.prepared_dir", "data.tfds_dir", "train.compilation_cache", "log.")
+_PLACES = (
+    "data.prepared_dir",
+    "data.tfds_dir",
+    "train.compilation_cache",
+    "train.shared_cache",
+    "log.",
+)
 _TAIL_BYTES = 8192
 
 

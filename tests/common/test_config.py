@@ -89,7 +89,12 @@ def test_a_choice_that_does_not_exist_is_refused_by_its_key(key):
 
 def test_every_string_key_that_is_no_free_text_has_its_choices():
     free = {"data.prepared_dir", "data.tfds_dir", "checkpoint.resume_from", "model.name"}
-    free |= {"model.text.source", "model.image.source", "train.compilation_cache"}
+    free |= {
+        "model.text.source",
+        "model.image.source",
+        "train.compilation_cache",
+        "train.shared_cache",
+    }
     strings = {key for key, value in FLAT.items() if isinstance(value, str)}
     assert strings - free == set(configuration.CHOICES)
 

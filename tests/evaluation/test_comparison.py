@@ -86,7 +86,7 @@ def test_means_and_deviations_are_over_seeds_and_tests_over_queries(runs):
     assert (spread.mean, spread.sd) == pytest.approx((np.mean(means), np.std(means, ddof=1)))
     ours = np.mean([run.values["int_ra"]["mAP"] for run in runs["int_ra"]], axis=0)
     expected = significance.paired_t(ours, np.mean(values, axis=0))
-    test = result.test("clip", "mAP")
+    test = result.test("int_ra", "clip", "mAP")
     assert (test.t, test.p) == pytest.approx((expected["t"], expected["p"]))
     assert test.ratio == pytest.approx(ours.mean() / np.mean(means))
 
@@ -113,10 +113,55 @@ def test_each_family_is_corrected_as_a_whole_and_on_its_own(runs):
         assert [test.p_sign_holm for test in signs] == pytest.approx(list(corrected))
 
 
+def test_every_tested_system_meets_every_other_once_and_all_are_one_family(runs):
+    result = compared(runs, also_tested=("clip",), tested=("hit@1", "mAP"))
+    members = [test for test in result.tests if test.family == "systems"]
+    pairs = [(test.system, test.other) for test in members if test.metric == "mAP"]
+    assert pairs == [
+        ("int_ra", "clip"), ("int_ra", "srs"), ("int_ra", "linear"),
+        ("clip", "srs"), ("clip", "linear"),
+    ]  # fmt: skip
+    assert len(members) == 2 * len(pairs)
+    corrected = significance.holm([test.p for test in members])
+    assert [test.p_holm for test in members] == pytest.approx(list(corrected))
+    readings = [test for test in result.tests if test.family == "readings"]
+    assert {(test.system, test.other) for test in readings} == {("int_ra", "without_attribute")}
+    both = compared(runs, also_tested=("clip", "srs"), tested=("mAP",)).tests
+    pairs = [(test.system, test.other) for test in both if test.family == "systems"]
+    assert len(pairs) == 6 and pairs[-1] == ("srs", "linear")
+
+
+def test_what_a_further_tested_system_differs_in_is_its_own_difference(runs):
+    test = compared(runs, also_tested=("clip",)).test("clip", "srs", "mAP")
+    alone = compared(runs, main="clip").test("clip", "srs", "mAP")
+    assert (test.difference, test.t, test.p) == (alone.difference, alone.t, alone.p)
+
+
+def test_a_pair_of_tested_systems_is_looked_up_from_either_side(runs):
+    result = compared(runs, also_tested=("clip",))
+    other_way = compared(runs, main="clip")
+    for metric in METRICS:
+        # the same pair, calculated from the other side
+        expected, back = (r.test("clip", "int_ra", metric) for r in (other_way, result))
+        assert (back.system, back.other) == ("clip", "int_ra")
+        assert (back.difference, back.t, back.p, back.ratio) == pytest.approx(
+            (expected.difference, expected.t, expected.p, expected.ratio)
+        )
+        assert (back.low, back.high) == pytest.approx((expected.low, expected.high))
+        assert (back.wins, back.losses, back.ties) == (
+            expected.wins, expected.losses, expected.ties,
+        )  # fmt: skip
+    assert [test.other for test in result.tests_of("clip", "systems") if test.metric == "mAP"] == [
+        "int_ra", "srs", "linear",
+    ]  # fmt: skip
+    assert result.test("srs", "linear", "mAP") is None
+    assert result.test("int_ra", "int_ra", "mAP") is None
+
+
 def test_a_better_system_is_found_better_and_the_random_one_like_chance(runs):
     result = compared(runs)
-    assert result.test("srs", "mAP").p_holm < 0.01
-    assert result.test("srs", "mAP").difference > 0
+    assert result.test("int_ra", "srs", "mAP").p_holm < 0.01
+    assert result.test("int_ra", "srs", "mAP").difference > 0
     chance, random = (result.row(name).metrics["mAP"].mean for name in ("chance", "srs"))
     assert random == pytest.approx(chance, abs=0.06)
 
@@ -181,6 +226,30 @@ def test_missing_seeds_systems_and_a_missing_main_system_are_said(runs):
         "int_ra, the main system, has no complete run: nothing is tested",
     ]
     assert compared({"int_ra": []}).rows == []
+
+
+def test_a_further_system_is_tested_without_the_main_one_too_and_needs_runs_of_its_own(runs):
+    result = compared({"int_ra": [], "clip": runs["clip"], "srs": runs["srs"]},
+                      also_tested=("clip",), readings=())  # fmt: skip
+    assert {(t.system, t.other) for t in result.tests} == {("clip", "srs"), ("clip", "linear")}
+    assert result.notes[-1] == (
+        "int_ra, the main system, has no complete run: neither it nor a reading is tested"
+    )
+    result = compared({**runs, "clip": []}, also_tested=("clip",))
+    assert {test.system for test in result.tests} == {"int_ra"}
+    assert not any("clip" in (test.system, test.other) for test in result.tests)
+
+
+@pytest.mark.parametrize(
+    ("difference", "ratio", "seen_from_the_other"),
+    [(0.2, 2.0, 0.5), (-0.2, 0.0, None), (0.2, None, 0.0), (0.0, None, None)],
+)
+def test_a_ratio_is_undefined_where_it_would_be_one_over_zero(
+    runs, difference, ratio, seen_from_the_other
+):
+    test = dataclasses.replace(compared(runs).tests[0], difference=difference, ratio=ratio, t=None)
+    assert test.mirrored().ratio == seen_from_the_other
+    assert test.mirrored().mirrored() == test
 
 
 def test_a_difference_without_spread_is_undefined_and_still_counts_in_its_family(runs):

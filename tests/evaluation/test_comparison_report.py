@@ -15,9 +15,9 @@ HOSTILE = "a_b & 50% #1 {x} ^ ~ \\ | <script>alert(1)</script>"
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """Two seeds of three systems and a reading."""
+    """Two seeds of four systems, two of them tested, and a reading."""
     directory = tmp_path_factory.mktemp("runs")
-    skills = {"int_ra": 2.5, "clip": 1.0, "srs": 0.0, "no_residual": 2.4}
+    skills = {"int_ra": 2.5, "best": 3.0, "clip": 1.0, "srs": 0.0, "no_residual": 2.4}
     groups = {
         name: [
             read_run(
@@ -31,6 +31,7 @@ def compared(tmp_path_factory):
     return compare(
         groups,
         main="int_ra",
+        also_tested=("best",),
         readings=("no_residual",),
         seeds=(0, 1, 2),
         resamples=200,
@@ -67,9 +68,11 @@ def test_the_csv_table_holds_every_figure_in_full(written, compared):
 
 def test_significance_csv_holds_every_test_once(written, compared):
     lines = read_csv(written / "significance.csv")
-    pairs = [(line["other"], line["metric"]) for line in lines]
-    assert len(set(pairs)) == len(pairs) == len(compared.tests) == 4 * len(METRICS)
+    pairs = [(*sorted((line["system"], line["other"])), line["metric"]) for line in lines]
+    # int_ra against best, clip, srs, linear and no_residual; best against clip, srs and linear
+    assert len(set(pairs)) == len(pairs) == len(compared.tests) == 8 * len(METRICS)
     for line, test in zip(lines, compared.tests, strict=True):
+        assert (line["system"], line["other"]) == (test.system, test.other)
         assert float(line["p_holm"]) == test.p_holm
         assert line["p_sign"] == ("" if test.p_sign is None else repr(test.p_sign))
 
@@ -118,20 +121,35 @@ def test_bold_marks_the_best_of_each_column_and_a_star_what_the_corrected_test_a
         bold = [float(re.match(r"\*\*([\d.]+)", c)[1]) for c in cells if c.startswith("**")]
         assert bold and set(bold) == {best}
         for row, cell in zip(systems, cells, strict=True):
-            test = compared.test(row.name, metric)
+            test = compared.test("int_ra", row.name, metric)
             starred = cell.removeprefix("**").removesuffix("**").endswith("*")
             assert starred == bool(test and test.p_holm < 0.05)
     assert header[0] == "" and any("*" in line[1] for line in body)
+    caption = comparison_report._caption(compared)
+    assert "*: int_ra differs significantly" in caption
+    assert "The tests of best are in significance.csv." in caption
+    alone = dataclasses.replace(compared, also_tested=())
+    assert "significance.csv" not in comparison_report._caption(alone)
 
 
 def test_the_verdict_names_the_best_other_system_with_ratio_and_corrected_p(compared):
-    main, best, linear = comparison_report.verdict(compared)
-    assert main.startswith("int_ra reaches ") and main.endswith("mAP (seeds 0, 1).")
-    test = compared.test("clip", "mAP")
-    assert best.startswith("Against clip, the best other system (")
-    assert f"{test.ratio:.2f} times its mAP" in best
-    assert best.endswith(f"{comparison_report.outcome(test)}.")
-    assert "Against linear" in linear
+    said = comparison_report.verdict(compared)
+    assert len(said) == 6
+    for name, (reaches, best, linear) in (("int_ra", said[:3]), ("best", said[3:])):
+        assert reaches.startswith(f"{name} reaches ") and reaches.endswith("mAP (seeds 0, 1).")
+        test = compared.test(name, "clip", "mAP")
+        # the two that are tested rank better than clip, and neither is the other's "best other"
+        assert best.startswith("Against clip, the best other system (")
+        assert f"{test.ratio:.2f} times its mAP" in best
+        assert best.endswith(f"{comparison_report.outcome(test)}.")
+        assert "Against linear" in linear
+
+
+def test_the_verdict_says_which_tested_system_has_no_run(compared):
+    rows = [row for row in compared.rows if row.name != "best"]
+    said = comparison_report.verdict(dataclasses.replace(compared, rows=rows))
+    assert said[0].startswith("int_ra reaches ") and len(said) == 4
+    assert said[3] == "best has no complete run, so it is not compared."
 
 
 @pytest.mark.parametrize(
@@ -192,7 +210,14 @@ def test_the_page_has_both_tables_the_curves_the_heat_map_and_every_test(written
     targets = {a["href"][1:] for tag, a in page.tags if tag == "a"}
     assert targets == sections
     whiskers = [a for _, a in page.tags if a.get("class") == "whisker"]
-    assert len(whiskers) == len(compared.tests)
+    # the pair of tested systems is shown from both sides
+    assert len(whiskers) == len(compared.tests) + len(METRICS)
+    headings = [text for text in page.texts if text.endswith("against each of the others")]
+    assert [text.split()[0] for text in headings] == ["int_ra", "best", "int_ra"]
+    notes = [text for text in page.texts if "are one family for Holm's correction" in text]
+    counts = [int(re.search(r"The (\d+) t-tests", note)[1]) for note in notes]
+    assert counts == [7 * len(METRICS), len(METRICS)]
+    assert ["shown from both sides" in note for note in notes] == [True, False]
     bars = [a for _, a in page.tags if a.get("class") == "bar"]
     assert len(bars) == 2 * (len(compared.rows) + 1)
     for tag in (*bars, *whiskers):
@@ -207,7 +232,7 @@ def test_a_comparison_of_nothing_is_written_and_says_so(tmp_path):
     page = comparison_report.write(tmp_path, empty)
     assert "No run is complete" in page.read_text(encoding="utf-8")
     assert comparison_report.lines(empty)[0] == (
-        "int_ra has no complete run, so nothing is compared."
+        "int_ra has no complete run, so it is not compared."
     )
     assert (tmp_path / "table.csv").read_text(encoding="utf-8") == ""
 

@@ -91,3 +91,37 @@ def test_a_run_that_trains_its_towers_caches_nothing(trained):
     assert kept.context_hidden is kept.labels.hidden is kept.bank.attribute_hidden is None
     assert kept.bank.image_hidden is None
     assert kept.bank.pixels.dtype == jnp.uint8
+
+
+def test_runs_that_share_a_folder_take_the_frozen_layers_output_from_each_other(
+    trained, tmp_path, monkeypatch
+):
+    def opened(name, **changes):
+        config = tiny_config(
+            trained.prepared,
+            data__tfds_dir=str(trained.workdir / "tfds"),
+            model__text__frozen_layers=-1,
+            train__shared_cache=str(tmp_path / "shared"),
+            **changes,
+        )
+        run = runs.create(config, tmp_path / name)
+        return run, jax.jit(lambda: registry.initialise(config, run.facts))()
+
+    run, params = opened("first")
+    first = resident.build(run, params, HERE).context_hidden
+    (file,) = (tmp_path / "shared").iterdir()
+    assert file.name.startswith("hidden-train-")
+    # Another rate and another device count: the same frozen layers.
+    other, _ = opened("other", optim__lr=0.5)
+    monkeypatch.setattr(Encoder, "_compute_hidden", lambda self, params, split: None)
+    again = resident.build(other, MESH.everywhere(params), MESH).context_hidden
+    np.testing.assert_array_equal(first, again)
+    assert again.sharding.is_fully_replicated and len(again.sharding.device_set) == 8
+    # Whatever changes the output is not taken for it: weights, tokens, split, precision.
+    changed = jax.tree.map(lambda leaf: leaf + 1, params)
+    assert resident.hidden(Encoder(other), changed, other.config, "train") is None
+    assert resident.hidden(Encoder(other), params, other.config, "valid") is None
+    for name, key in (("tokens", {"text__context_tokens": 40}),
+                      ("precision", {"model__dtype": "bfloat16"})):  # fmt: skip
+        differs, _ = opened(name, **key)
+        assert resident.hidden(Encoder(differs), params, differs.config, "train") is None

@@ -48,7 +48,7 @@ def settings(prepared_dir):
             del config.systems[name]
         for name in set(config.readings) - {"without_attribute"}:
             del config.readings[name]
-        config.prepared_dir, config.resamples = str(prepared_dir), 50
+        config.prepared_dir, config.resamples, config.also_tested = str(prepared_dir), 50, ()
         for section in config.systems.values():
             section.space = presets.nested({})
     return config
@@ -81,6 +81,15 @@ def test_trials_come_first_then_seeds_and_the_winner_s_own_seed_is_not_trained_t
     ]  # fmt: skip
     rows = {row["row"]: row["seeds"] for row in read_csv(tmp_path / "table" / "table.csv")}
     assert rows["int_ra"] == rows["clip"] == rows["without_attribute"] == "0 1"
+
+
+def test_what_is_also_tested_is_tested_as_the_main_system_is(settings, tmp_path):
+    settings.also_tested, settings.search.trials = ("clip",), 0
+    lines = table.make(settings, tmp_path, LAUNCHER, Fake())
+    tests = read_csv(tmp_path / "table" / "significance.csv")
+    pairs = {(test["system"], test["other"]) for test in tests if test["family"] == "systems"}
+    assert pairs == {("int_ra", "clip"), ("int_ra", "linear"), ("clip", "linear")}
+    assert any(line.startswith("clip reaches ") for line in lines)
 
 
 def test_a_reading_inherits_what_was_chosen_for_the_main_system(settings, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs import int_ra
 from configs import table as presets
 from int_ra_jax.common import config as configuration
 from int_ra_jax.training import table_config
@@ -36,10 +37,26 @@ def test_every_preset_gives_every_system_the_same_budget_and_as_many_trials(pres
     table = read(settings)
     assert tuple(table.systems) == presets.SYSTEMS
     assert {"without_attribute", "without_knowledge", "without_intention"} <= set(table.readings)
+    assert settings.main in table.systems and tuple(settings.also_tested) == ("best",)
     assert table.unequal() == {}
     assert {(len(e.trials), e.points) for e in table.systems.values()} == {
         (settings.search.trials, 2 * len(settings.search.space.optim.lr))
     }
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_best_is_int_ra_of_the_same_preset_with_what_ranked_best_set(preset):
+    settings = presets.get_config(preset)
+    with settings.unlocked():
+        settings.prepared_dir = "somewhere"
+    systems = read(settings).systems
+    plain, best = (configuration.flatten(systems[name].config) for name in ("int_ra", "best"))
+    # the values that the preset ``best`` of its own file has
+    chosen = configuration.flatten(int_ra.get_config("best"))
+    assert best == {**plain, **{key: chosen[key] for key in int_ra.BEST}}
+    assert (chosen["model.newest_turn"], chosen["model.intention_match"]) == (True, 3.0)
+    assert (chosen["model.dropout"], chosen["loss.retrieval"]) == (0.5, "multi_positive")
+    assert "best" not in settings.readings
 
 
 def test_what_a_system_reads_of_a_conversation_stays_its_own():
@@ -83,7 +100,14 @@ def test_a_budget_that_differs_between_systems_is_found():
 
 
 def test_all_problems_are_reported_at_once_with_the_nearest_choice():
-    settings = smoke(seeds=(), main="int_rra", only=("clipp",), tested=("hit@2",), prepared_dir="")
+    settings = smoke(
+        seeds=(),
+        main="int_rra",
+        also_tested=("bset", "clip", "clip"),
+        only=("clipp",),
+        tested=("hit@2",),
+        prepared_dir="",
+    )
     with settings.unlocked():
         settings.systems.clip.config = "configs/clipp.py:smoke"
         settings.systems.irra.config = "configs/irra.py:smoky"
@@ -99,6 +123,8 @@ def test_all_problems_are_reported_at_once_with_the_nearest_choice():
     for part in (
         "seeds is empty",
         "main='int_rra' is no system; did you mean 'int_ra'?",
+        "also_tested='bset' is no system; did you mean 'best'?",
+        "also_tested holds 'clip' twice",
         "tested='hit@2' is no metric; did you mean 'hit@",
         "prepared_dir is empty",
         "configs/clipp.py:smoke: no such file; did you mean 'configs/clip.py'?",
@@ -119,6 +145,9 @@ def test_all_problems_are_reported_at_once_with_the_nearest_choice():
         ({"seeds": (0, 0)}, "seeds holds 0 twice"),
         ({"seeds": (0, -1)}, "seeds holds -1; a seed is a whole number from 0"),
         ({"only": ("clpi",)}, "only='clpi' is no row of this table; did you mean 'clip'?"),
+        ({"also_tested": ("int_ra",)}, "also_tested='int_ra' is main, which is tested anyway"),
+        ({"also_tested": ("no_residual",)}, "also_tested='no_residual' is no system; did you mean"),
+        ({"also_tested": ("chance",)}, "also_tested='chance' is no system; did you mean"),
         ({"resamples": 0}, "resamples=0 must be above 0"),
     ],
 )
