@@ -27,8 +27,10 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 install_import_hook("int_ra_jax", "beartype.beartype")
 
 # What takes milliseconds takes half a second where it is compiled first, or the machine is busy.
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
+hypothesis.settings.register_profile("explore", deadline=None)
+# What must pass before a change lands is the same examples each time; every other run draws new ones.
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "explore")
 
 pytest_plugins = ["fixtures.prepared", "fixtures.trained"]
 

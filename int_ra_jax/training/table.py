@@ -283,6 +283,10 @@ def _notes(table: Table) -> list[str]:
         if len(entry.trials) < budget:
             tried = f"{len(entry.trials)} trials of the budget of {budget}"
             notes.append(f"{name}: its space has no more than {entry.points} points, {tried}")
+    for name, section in table.settings.systems.items():
+        if own := configuration.flatten(section.overrides):
+            shown = ", ".join(f"{key}={value}" for key, value in own.items())
+            notes.append(f"{name}: set for it alone: {shown}")
     for key, values in table.unequal().items():
         shown = ", ".join(f"{name} {value}" for name, value in values.items())
         notes.append(f"not the same for all systems: {key} ({shown})")

@@ -211,6 +211,12 @@ def job(settings, tmp_path, **changes):
     return jobs[0]
 
 
+def test_what_is_set_for_one_system_alone_is_said(settings, tmp_path):
+    settings.systems.clip.overrides = presets.nested({"loss.dup_policy": "mask_same_sticker"})
+    lines = table.make(settings, tmp_path, LAUNCHER, Fake())
+    assert "note: clip: set for it alone: loss.dup_policy=mask_same_sticker" in lines
+
+
 def test_a_run_s_commands_say_all_that_differs_from_the_preset(settings, tmp_path):
     settings.overrides.train.max_steps = 11
     train, evaluate = job(settings, tmp_path).commands(LAUNCHER)
@@ -218,6 +224,7 @@ def test_a_run_s_commands_say_all_that_differs_from_the_preset(settings, tmp_pat
     assert "--config.train.max_steps=11" in train
     assert f"--config.data.tfds_dir={tmp_path / 'records'}" in train
     assert f"--config.train.compilation_cache={tmp_path / 'compiled'}" in train
+    assert f"--config.train.shared_cache={tmp_path / 'shared'}" in train
     assert not any(flag.startswith("--config.optim") for flag in train)
     assert evaluate[2:] == ["--mode=eval", f"--workdir={tmp_path / 'runs' / 'clip' / 'seed-0'}"]
 
