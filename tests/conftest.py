@@ -28,7 +28,7 @@ install_import_hook("int_ra_jax", "beartype.beartype")
 
 # What takes milliseconds takes half a second where it is compiled first, or the machine is busy.
 hypothesis.settings.register_profile("explore", deadline=None)
-# What must pass before a change lands is the same examples each time; every other run draws new ones.
+# What must pass before a change lands is the same each time; every other run draws new examples.
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "explore")
 
