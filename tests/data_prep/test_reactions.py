@@ -38,6 +38,18 @@ def test_at_least_nine_of_ten_reactions_drawn_at_random_were_judged_correct(case
     assert sum(row["correct"] for row in drawn) >= 90
 
 
+def test_the_misses_that_were_read_carry_the_lexicon_s_label():
+    path = GOLDEN.with_name("miss_judgements.jsonl")
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert len({row["id"] for row in rows}) == len(rows) == 50
+    for row in rows:
+        found = read_reaction(row["reaction"])
+        assert found is not None and found.intention == row["intention"]
+    # the figures of docs/results.md
+    assert sum(not row["label_correct"] for row in rows) == 5
+    assert sum(row["answer_fits"] for row in rows) == 30
+
+
 @given(
     st.sampled_from(CORRECT),
     st.sampled_from([str.upper, str.lower, str.title, lambda text: f"  {text} !! "]),
