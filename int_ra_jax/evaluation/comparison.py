@@ -271,8 +271,8 @@ def _missing(
                 f"{name}: seed {' and '.join(absent)} missing, so its row is the mean over "
                 f"{len(group)} of {len(seeds)} seeds"
             )
-        elif absent:
-            notes.append(f"{name}: no run is complete, so it has no row")
+    if empty := [name for name, group in groups.items() if not group]:
+        notes.append(f"without a complete run, and so without a row: {', '.join(empty)}")
     if not groups.get(main):
         missing = "nothing" if not any(map(groups.get, also_tested)) else "neither it nor a reading"
         notes.append(f"{main}, the main system, has no complete run: {missing} is tested")
