@@ -55,6 +55,12 @@ def write(directory: Path, compared: Comparison) -> Path:
         "table.tex": _latex(compared),
         "table.html": _page(compared),
     }
+    if compared.curves:
+        # A page by itself has a white ground and no ink of its own.
+        svg = plots.pr_svg(compared.curves, compared.prevalence, "pr")
+        texts["pr_curve.svg"] = svg.replace(
+            "<svg", '<svg style="background: white; color: #222"', 1
+        )
     for name, text in texts.items():
         replace_text(directory / name, text)
     return directory / "table.html"

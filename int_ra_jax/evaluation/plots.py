@@ -21,7 +21,12 @@ from PIL import Image, ImageOps
 
 _INK = "#010203"  # drawn instead of black, so that it alone can be replaced by currentColor
 _COLOURS = ("#2f7fc1", "#d97a22", "#2e9e6b", "#a06bd0", "#c9527a", "#8c8a2e", "#5f9ea0", "#8a8f98")
-_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
+_DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
+    "-",
+    (0, (5.0, 1.5)),
+    (0, (1.5, 1.5)),
+    (0, (6.0, 1.5, 1.5, 1.5)),
+)
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "int_ra_jax",
@@ -181,16 +186,24 @@ def _relative(attention: Float[np.ndarray, "g g"]) -> Float[np.ndarray, "g g"]:
     return attention / mean if mean > 0 else np.ones_like(attention)
 
 
+def line_style(number: int) -> tuple[str, str | tuple[int, tuple[float, ...]]]:
+    """Returns colour and dashes of the n-th line; the first 32 differ from each other."""
+    # Where the colours begin again, the dashes are one further on.
+    dash = (number + number // len(_COLOURS)) % len(_DASHES)
+    return _COLOURS[number % len(_COLOURS)], _DASHES[dash]
+
+
 def _lines(axes: Axes, curves: Mapping[str, Curve]) -> None:
-    for i, (name, curve) in enumerate(curves.items()):
+    for number, (name, curve) in enumerate(curves.items()):
+        colour, dashes = line_style(number)
         # A line of one point would be invisible: validation may have run only once.
         marker = "o" if curve.x.size == 1 else ""
         axes.plot(
             curve.x,
             curve.y,
             label=name,
-            color=_COLOURS[i % len(_COLOURS)],
-            linestyle=_DASHES[i % len(_DASHES)],
+            color=colour,
+            linestyle=dashes,
             marker=marker,
             markersize=4,
         )

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 from fixtures.compared import write_evaluation
@@ -83,6 +84,8 @@ def test_the_other_csv_files_hold_what_they_are_named_after(written, compared):
     row = compared.row(lines[0]["row"])
     assert float(lines[0]["mAP"]) == row.by_intention[lines[0]["intention"]]["mAP"]
     assert len(read_csv(written / "pr_curve.csv")) == 101 * len(compared.curves)
+    drawn = ElementTree.parse(written / "pr_curve.svg").getroot()
+    assert set(compared.curves) <= {text.strip() for text in drawn.itertext()}
     trials = read_csv(written / "trials.csv")
     assert [t["optim.lr"] for t in trials] == ["0.001", "0.003"]
     assert [t["chosen"] for t in trials] == ["True", "False"]

@@ -42,3 +42,7 @@ def test_thumbnails_are_square_on_white_and_never_stretched(tmp_path, suffix):
     red, right, above = (image.getpixel(at) for at in [(44, 88), (132, 88), (88, 10)])
     assert red[0] > 180 and red[1] < 40
     assert min(right) > 245 and min(above) > 245
+
+
+def test_no_two_of_the_lines_of_a_table_look_alike():
+    assert len({plots.line_style(number) for number in range(32)}) == 32
