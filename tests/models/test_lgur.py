@@ -242,10 +242,12 @@ def test_parts_sum_to_the_total_and_a_frozen_text_tower_is_still_and_unmoved():
     def loss(params):
         system = interface.merge(toy.graphdef, params)
         total, parts = compute_loss(system, toy.batch, toy.resident, None, KEY)
+        text, hidden = toy.attached.context, toy.attached.context_hidden
+        tokens = [system.text_tokens(text, hidden, key) for key in (KEY, None)]
         queries = [system.encode_context(toy.attached, key=key).query for key in (KEY, None)]
-        return total, (parts, queries)
+        return total, (parts, tokens, queries)
 
-    (total, (parts, queries)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+    (total, (parts, tokens, queries)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(
         toy.params
     )
     names = ("guided", "dictionary", "text", "image")
@@ -255,7 +257,8 @@ def test_parts_sum_to_the_total_and_a_frozen_text_tower_is_still_and_unmoved():
     assert float(parts["loss/intention"]) == pytest.approx(float(intention), rel=1e-5)
     assert float(total) == pytest.approx(float(2.0 * ranking + 0.5 * intention), rel=1e-5)
     assert 0 < float(parts["ranking/active"]) <= 1
-    np.testing.assert_allclose(queries[0], queries[1], atol=1e-6)  # no dropout in what is frozen
+    np.testing.assert_allclose(tokens[0], tokens[1], atol=1e-6)  # no dropout in what is frozen
+    assert np.abs(queries[0] - queries[1]).max() > 0.01  # but before the heads
     for path, leaf in flatten(gradients).items():
         if path.startswith("text/"):
             assert not np.any(leaf), path
