@@ -134,8 +134,8 @@ _OWN_SPACES: dict[str, dict[str, Any]] = {
     "mod": {"model.head": ("id", "regress")},
 }
 _OWN_OVERRIDES = {
-    # Hidden words go through the whole text tower, frozen or not, in every step: 15 minutes a run
-    # where every other system takes two or three.
+    # Hidden words go through the whole text tower, frozen or not, in every step: some 15 minutes
+    # a run where every other system takes two to four (docs/comparison.md).
     ("irra", "demo"): {"loss.lambda_mlm": 0.0},
 }
 _LEARNING_RATES = {

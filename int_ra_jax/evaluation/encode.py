@@ -130,9 +130,9 @@ class Encoder:
         if jax.process_count() > 1:  # they share the work already
             return self._compute_hidden(params, split)
         run = self._run
-        trained = run.trainable
 
         def sources() -> Iterator[str | bytes | np.ndarray]:
+            trained = run.trainable
             yield f"{run.source.content_hash} {split} {run.config.model.text.frozen_layers}"
             yield f"{run.config.model.dtype} {run.config.text.to_json(sort_keys=True)}"
             for file in sorted((run.workdir / "towers" / "text").iterdir()):
