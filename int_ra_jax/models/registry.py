@@ -60,6 +60,12 @@ def abstract(config: ConfigDict, facts: Facts) -> tuple[nnx.GraphDef, Params]:
     return graphdef[0], shapes
 
 
-def initialise(config: ConfigDict, facts: Facts) -> Params:
-    """Returns random parameters that depend on ``config.seed`` alone; may be jitted."""
-    return split(build(config, facts, nnx.Rngs(config.seed)))[1]  # type: ignore[arg-type]
+def initialise(config: ConfigDict, facts: Facts, key: jax.Array) -> Params:
+    """Returns random parameters; may be jitted, and is one program whatever the key.
+
+    Args:
+      config: of the system.
+      facts: of the data set and the towers.
+      key: a scalar ``jax.random.key``, of ``config.seed`` in a training.
+    """
+    return split(build(config, facts, nnx.Rngs(key)))[1]  # type: ignore[arg-type]

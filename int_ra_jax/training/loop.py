@@ -255,7 +255,12 @@ def initial_params(trainer: Trainer) -> tuple[Params, str]:
     """
     run, config = trainer.run, trainer.run.config
     shardings = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract_state.params)
-    params = sharding.create_sharded(lambda: registry.initialise(config, run.facts), shardings)
+    # The key is an argument, so that another seed finds the program compiled.
+    params = sharding.create_sharded(
+        lambda key: registry.initialise(config, run.facts, key),
+        shardings,
+        jax.random.key(config.seed),
+    )
     where, loaded, origins = flatten(shardings), dict[str, jax.Array](), list[str]()
     text, image, size = config.model.text.source, config.model.image.source, config.data.image_size
     for name, source, load in (

@@ -208,14 +208,15 @@ def check_batch_size(batch_size: int, mesh: Mesh, key: str = "config.train.batch
         )
 
 
-def create_sharded(init_fn: Callable[[], Any], shardings: Any) -> Any:
-    """Returns ``init_fn()`` with every array created where it belongs, never whole on one device.
+def create_sharded(init_fn: Callable[..., Any], shardings: Any, *args: Any) -> Any:
+    """Returns ``init_fn(*args)``, every array created where it belongs, never whole on one device.
 
     Args:
-      init_fn: pure function without arguments.
+      init_fn: pure function.
       shardings: pytree of shardings with the structure of its result.
+      *args: its arguments, such as a key: what is not baked into the program needs no new one.
     """
-    return jax.jit(init_fn, out_shardings=shardings)()
+    return jax.jit(init_fn, out_shardings=shardings)(*args)
 
 
 def _fitting(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:

@@ -132,9 +132,9 @@ def test_a_tower_with_lora_is_one_that_trains():
 def test_lora_changes_no_other_initial_parameter():
     config = int_ra.get_config("smoke")
     facts = interface.Facts(TEXT, IMAGE, 3, 12, (1, 1, 1), interface.SpecialIds(0, 1, 2, 3))
-    plain = flatten(registry.initialise(config, facts))
+    plain = flatten(registry.initialise(config, facts, jax.random.key(config.seed)))
     config.update_from_flattened_dict({"model.text.lora_rank": 2, "model.image.lora_rank": 4})
-    ours = flatten(registry.initialise(config, facts))
+    ours = flatten(registry.initialise(config, facts, jax.random.key(config.seed)))
     for name, leaf in plain.items():
         np.testing.assert_array_equal(ours[name], leaf, err_msg=name)
     assert ours["text/encoder/layer/0/output/dense/lora_a"].shape == (64, 2)

@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from int_ra_jax.common.log import MetricLog, read_metrics
 from int_ra_jax.common.params import flatten
 from int_ra_jax.data import pipeline
 from int_ra_jax.evaluation.run import open_run
-from int_ra_jax.training import loop
+from int_ra_jax.training import loop, sharding
 from int_ra_jax.training.loop import NotFiniteError, prepare, start, train
 
 KEYS = ("train/loss/total", "train/loss/retrieval", "train/loss/intention", "train/gradient_norm")
@@ -41,6 +42,24 @@ def state_of(workdir: Path, step: int):
 
 def steps_in(workdir: Path) -> list[int]:
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+def test_another_seed_draws_other_parameters_by_the_same_program(config, tmp_path, monkeypatch):
+    programs, create = [], sharding.create_sharded
+
+    def watched(function, shardings, *arguments):
+        lowered = jax.jit(function, out_shardings=shardings).lower(*arguments)
+        programs.append(lowered.as_text())
+        return create(function, shardings, *arguments)
+
+    monkeypatch.setattr(sharding, "create_sharded", watched)
+    drawn = [
+        flatten(loop.initial_params(prepare(config(seed=seed), tmp_path / str(seed)))[0])
+        for seed in (5, 6)
+    ]
+    assert programs[0] == programs[1]
+    path = "text/embeddings/word_embeddings/embedding"
+    assert not np.array_equal(drawn[0][path], drawn[1][path])
 
 
 def test_a_run_that_is_stopped_by_a_signal_and_resumed_is_the_run_that_was_not(

@@ -17,6 +17,11 @@ HERE = sharding.placement(sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}
 MESH = sharding.placement(sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2}))
 
 
+def first_params(config, run):
+    key = jax.random.key(config.seed)
+    return jax.jit(lambda key: registry.initialise(config, run.facts, key))(key)
+
+
 @pytest.fixture(scope="module")
 def opened(trained, tmp_path_factory):
     """A run with both towers frozen, its first parameters, and what stays on the device."""
@@ -27,7 +32,7 @@ def opened(trained, tmp_path_factory):
         model__image__frozen_layers=-1,
     )
     run = runs.create(config, tmp_path_factory.mktemp("frozen") / "run")
-    params = jax.jit(lambda: registry.initialise(config, run.facts))()
+    params = first_params(config, run)
     return run, params, resident.build(run, params, HERE)
 
 
@@ -105,7 +110,7 @@ def test_runs_that_share_a_folder_take_the_frozen_layers_output_from_each_other(
             **changes,
         )
         run = runs.create(config, tmp_path / name)
-        return run, jax.jit(lambda: registry.initialise(config, run.facts))()
+        return run, first_params(config, run)
 
     run, params = opened("first")
     first = resident.build(run, params, HERE).context_hidden
