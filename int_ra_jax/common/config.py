@@ -147,6 +147,10 @@ _FREE = (
 )
 
 
+# Keys that came after the first workdirs, with the value that those were made under.
+_LATER = {"train": {"shared_cache": ""}}
+
+
 def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns {"section.key": value}; tuples become lists, as they do in JSON."""
     flat: dict[str, Any] = {}
@@ -255,6 +259,8 @@ def load(workdir: Path) -> ConfigDict:
             f"--workdir={workdir} holds no config.json: no run was started there.{hint}"
         )
     record = json.loads(path.read_text())
+    for section, keys in _LATER.items():
+        record[section] = keys | record[section]
     # Before it is a ConfigDict, which turns a tuple back into the list that a field was before.
     for section, key in (("optim", "frozen"), ("log", "profile_steps")):
         record[section][key] = tuple(record[section][key])

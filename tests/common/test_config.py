@@ -120,6 +120,15 @@ def test_every_key_is_read_somewhere():
     assert unread == []
 
 
+def test_a_workdir_from_before_a_key_existed_is_read(tmp_path):
+    config = tiny_config("somewhere")
+    configuration.save(config, tmp_path / "config.json")
+    record = json.loads((tmp_path / "config.json").read_text())
+    del record["train"]["shared_cache"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    assert configuration.load(tmp_path).to_dict() == config.to_dict()
+
+
 def test_a_saved_config_is_the_same_when_loaded(tmp_path):
     config = tiny_config("somewhere", optim__frozen=(r"image/.*", r"text/embeddings/.*"))
     configuration.save(config, tmp_path / "config.json")
