@@ -180,7 +180,8 @@ def text_table(ceiling: Ceiling) -> str:
 
 
 def _entropy(probabilities: Float[np.ndarray, "Q K"], gold: Int[np.ndarray, " Q"]) -> float:
-    return float(-np.mean(np.log(np.maximum(probabilities[np.arange(len(gold)), gold], _FLOOR))))
+    picked = probabilities[np.arange(len(gold)), gold]
+    return float(np.mean(-np.log(np.maximum(picked, _FLOOR)))) + 0.0  # never -0.0
 
 
 if __name__ == "__main__":
