@@ -98,7 +98,8 @@ def _system(name: str, arg: str) -> dict[str, Any]:
         overrides = ConfigDict() if arg == "demo" else nested(int_ra.BEST)
     elif (name, arg) in _OWN_OVERRIDES:
         overrides = nested(_OWN_OVERRIDES[name, arg])
-    return {"config": config, "overrides": overrides, "space": nested(_OWN_SPACES[name])}
+    space = _OWN_SPACES_OF_PRESETS.get((name, arg), _OWN_SPACES[name])
+    return {"config": config, "overrides": overrides, "space": nested(space)}
 
 
 def _budget(recipe: presets.Preset, also: tuple[str, ...]) -> ConfigDict:
@@ -121,7 +122,7 @@ def _budget(recipe: presets.Preset, also: tuple[str, ...]) -> ConfigDict:
 
 _SHARED_OF_TRAIN = ("batch_size", "epochs", "max_steps", "eval_steps", "ema_decay")
 # Without a pretrained tower nothing works unless it is regularised, so that the recipe sets it.
-_ALSO_SHARED = {"scratch": ("model.dropout", "optim.weight_decay")}
+_ALSO_SHARED = {"scratch": ("model.dropout", "optim.lr", "optim.weight_decay")}
 # What each method leaves open, two choices each, so that all spaces are of one size.
 _OWN_SPACES: dict[str, dict[str, Any]] = {
     "int_ra": {"loss.retrieval": ("hinge", "multi_positive")},
@@ -132,6 +133,12 @@ _OWN_SPACES: dict[str, dict[str, Any]] = {
     "lgur": {"loss.match_label": ("intent", "sticker")},
     "srs": {"loss.negatives_from": ("any_other_sticker", "other_intent")},
     "mod": {"model.head": ("id", "regress")},
+}
+_OWN_SPACES_OF_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
+    # The features of an image tower that nobody trained are all alike, so that regressing them
+    # ranks by chance (docs/baselines/mod.md): the id head alone, and the choice is what it reads.
+    ("mod", "demo"): {"model.text_pool": ("last", "mean")},
+    ("mod", "scratch"): {"model.text_pool": ("last", "mean")},
 }
 _OWN_OVERRIDES = {
     # Hidden words go through the whole text tower, frozen or not, in every step: some 15 minutes

@@ -6,7 +6,7 @@ then paired between systems. The spread between seeds stands beside it, as the s
 
 import dataclasses
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -79,8 +79,8 @@ def compare(
             rows.append(_row(name, kind, group, group[0], averaged, resamples))
     systems = [name for name in groups if name not in readings]
     families = {
-        "systems": _pairs((main, *also_tested), [*systems, "linear"], averaged),
-        "readings": _pairs((main,), readings, averaged),
+        "systems": _pairs((main, *also_tested), [*systems, "linear"]),
+        "readings": _pairs((main,), readings),
     }
     tests = [
         test
@@ -102,6 +102,7 @@ def compare(
         runs=runs,
         resamples=resamples,
         also_tested=tuple(also_tested),
+        families={family: len(pairs) * len(tested) for family, pairs in families.items()},
     )
 
 
@@ -177,15 +178,13 @@ def _row(
     return Row(name, kind, tuple(run.seed for run in group), metrics, facts, by_intention)
 
 
-def _pairs(
-    tested: Sequence[str], others: Sequence[str], complete: Collection[str]
-) -> list[tuple[str, str]]:
-    """Returns (system, other) for every pair to test: those that are complete, each pair once."""
+def _pairs(tested: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns (system, other) for every pair to test, each once, whether or not it is complete."""
     return [
         (system, other)
         for number, system in enumerate(tested)
         for other in others
-        if other not in (*tested[:number], system) and {system, other} <= set(complete)
+        if other not in (*tested[:number], system)
     ]
 
 
@@ -197,13 +196,17 @@ def _family(
     resamples: int,
 ) -> list[Test]:
     tests = [
-        _test(family, pair, metric, averaged, resamples) for pair in pairs for metric in tested
+        _test(family, pair, metric, averaged, resamples)
+        for pair in pairs
+        if set(pair) <= averaged.keys()
+        for metric in tested
     ]
-    if not tests:
-        return []
-    # An undefined test still counts in the size of its family.
-    corrected = significance.holm([1.0 if test.p is None else test.p for test in tests])
-    signs = iter(significance.holm([t.p_sign for t in tests if t.p_sign is not None]))
+    # A test that is undefined, or whose runs are not there yet, still counts in the size of its
+    # family: what is significant must not depend on what has been trained so far.
+    planned = len(pairs) * len(tested)
+    corrected = _holm([1.0 if test.p is None else test.p for test in tests], planned)
+    hits = len(pairs) * sum(metric in HITS for metric in tested)
+    signs = iter(_holm([t.p_sign for t in tests if t.p_sign is not None], hits))
     return [
         dataclasses.replace(
             test,
@@ -212,6 +215,13 @@ def _family(
         )
         for test, p in zip(tests, corrected, strict=True)
     ]
+
+
+def _holm(p_values: Sequence[float], size: int) -> Sequence[float]:
+    """Corrects for ``size`` tests, of which these are the ones there are."""
+    absent = [1.0] * (size - len(p_values))
+    corrected: Sequence[float] = significance.holm([*p_values, *absent])[: len(p_values)].tolist()
+    return corrected
 
 
 def _test(

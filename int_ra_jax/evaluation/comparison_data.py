@@ -210,6 +210,8 @@ class Comparison:
       runs: that belong in the table.
       resamples: of the bootstrap.
       also_tested: further systems that are tested against the others.
+      families: family -> how many tests its p values are corrected for, those of runs that are not
+        there yet included.
     """
 
     title: str
@@ -226,6 +228,7 @@ class Comparison:
     runs: Sequence[RunRow] = field(default=())
     resamples: int = 0
     also_tested: Sequence[str] = ()
+    families: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tested_systems(self) -> tuple[str, ...]:

@@ -236,7 +236,7 @@ def _page(compared: Comparison) -> str:
                 "body": list(zip(rows, body, strict=True)),
                 "intervals": [(m, _intervals(rows, m)) for m in ("mAP", "hit@1")],
                 "forests": _forests(compared, label),
-                "family": sum(test.family == label for test in compared.tests),
+                "family": compared.families[label],
             }
         )
     deepest = max(
@@ -287,10 +287,11 @@ def _columns(compared: Comparison, rows: Sequence[Row]) -> tuple[list[str], list
 
 def _caption(compared: Comparison) -> str:
     also = " and ".join(compared.also_tested)
+    sizes = [f"{size} tests of {family}" for family, size in compared.families.items() if size]
     return (
         "In %; mean ± standard deviation over seeds. Bold: the best of a column. "
         f"*: {compared.main} differs significantly (paired t-test over queries averaged over "
-        f"seeds, Holm's correction over the table, p < {LEVEL:g}). "
+        f"seeds, Holm's correction over {' and over '.join(sizes)}, p < {LEVEL:g}). "
         + (f"The tests of {also} are in significance.csv. " if also else "")
         + "hit@n is what the paper calls P@n."
     )

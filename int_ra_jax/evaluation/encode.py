@@ -118,6 +118,7 @@ class Encoder:
         """Returns ``score_all`` on the host, and the seconds it takes once it is compiled."""
         arguments = (params, self._everywhere(context), sticker)
         compiled = self._score_blocks.lower(*arguments).compile()
+        jax.block_until_ready(arguments)  # the gallery is encoded asynchronously
         began = time.perf_counter()
         scores = np.asarray(compiled(*arguments))
         return scores, time.perf_counter() - began

@@ -17,7 +17,7 @@ from int_ra_jax.common.types import Context
 from int_ra_jax.data.schema import Conversation
 from int_ra_jax.evaluation import examples, metrics, reference, report, significance
 from int_ra_jax.evaluation.encode import Encoder
-from int_ra_jax.evaluation.judge import Judged, judge
+from int_ra_jax.evaluation.judge import Judged, judge, known_splits
 from int_ra_jax.evaluation.plots import Curve
 from int_ra_jax.evaluation.report_data import (
     Credit,
@@ -43,8 +43,8 @@ NOTES = {
     "their intentions",
 }
 EXPLANATIONS = {
-    "multi": "A sticker is relevant if it is annotated with the query's intention in train or "
-    "valid, or if it is the one that was sent.",
+    "multi": "A sticker is relevant if it is annotated with the query's intention in {known}, or "
+    "if it is the one that was sent.",
     "paper": "A sticker is relevant if the single intention written last for it (train, then "
     "test, then valid, as in the released code) is the query's.",
     "exact": "Only the sticker that was sent is relevant.",
@@ -257,7 +257,9 @@ def _protocol(run: Run, judged: Judged) -> Protocol:
     name = run.config.eval.protocol
     return Protocol(
         name=name,
-        explanation=EXPLANATIONS[name],
+        explanation=EXPLANATIONS[name].format(
+            known=" or ".join(known_splits(run.config.eval.split))
+        ),
         counts={
             "queries": len(judged.gold),
             "gallery": len(run.source.stickers),

@@ -49,8 +49,7 @@ def judge(run: Run, split: str, protocol: str) -> Judged:
     source = run.source
     conversations = source.conversations(split)
     gold, intention = source.targets(conversations)
-    # Model selection must not see test labels, nor may valid be judged by its own annotations.
-    known = ("train", "valid") if split == "test" else ("train",)
+    known = known_splits(split)
     written = {name: source.targets(source.conversations(name)) for name in source.splits}
     relevant = metrics.relevance(
         protocol,
@@ -60,6 +59,14 @@ def judge(run: Run, split: str, protocol: str) -> Judged:
         last_written=metrics.last_written_intention(written, len(source.stickers)),
     )
     return Judged(conversations, gold, intention, relevant, run.bank.intentions)
+
+
+def known_splits(split: str) -> tuple[str, ...]:
+    """Returns the splits whose annotations say what is right for another one under ``multi``.
+
+    Model selection must not see test labels, nor may valid be judged by its own annotations.
+    """
+    return ("train", "valid") if split == "test" else ("train",)
 
 
 def validate(

@@ -1,10 +1,11 @@
 """Trains and evaluates every run of a table that is not done yet, then writes the table.
 
-DIR/runs/SYSTEM/trial-000   one trial of the search, judged by validation mAP alone
-DIR/runs/SYSTEM/seed-0      the chosen config under one seed, evaluated
-DIR/records, DIR/compiled   the data set's records and the programs, shared by all runs
-DIR/shared                  frozen layers' output and the linear row, likewise
-DIR/table                   what is written
+DIR/runs/SYSTEM/trial-000          one trial of the search, judged by validation mAP alone
+DIR/runs/SYSTEM/trial-000-seed-1   its config under another seed, evaluated, where it was chosen
+DIR/runs/SYSTEM/seed-1             the same where nothing is searched
+DIR/records, DIR/compiled          the data set's records and the programs, shared by all runs
+DIR/shared                         frozen layers' output and the linear row, likewise
+DIR/table                          what is written
 """
 
 import itertools
@@ -23,7 +24,7 @@ from int_ra_jax.evaluation import comparison, comparison_data, comparison_report
 from int_ra_jax.evaluation.comparison_data import RunRow, TrialRow
 from int_ra_jax.evaluation.run import PRIMARY_METRIC
 from int_ra_jax.training import table_config
-from int_ra_jax.training.table_config import SEARCH_SEED, Entry, Table
+from int_ra_jax.training.table_config import BUDGET, RECIPE, SEARCH_SEED, Entry, Table
 from int_ra_jax.training.table_run import (
     Execute,
     Job,
@@ -134,6 +135,7 @@ class _Runs:
         """Returns the run of the chosen config under one seed, or None before a choice."""
         searched = entry if entry.changes is None else self.table.systems[self.table.settings.main]
         values: Mapping[str, Any] = {}
+        folder = f"seed-{seed}"
         if searched.trials:
             number = self.chosen(searched)
             if number is None:
@@ -141,8 +143,11 @@ class _Runs:
             if searched is entry and seed == SEARCH_SEED:  # it has been trained already
                 return self.trial(entry, number, evaluates=True)
             values = searched.trials[number]
+            # Named by the choice: a search that is widened, or a trial that failed before, may
+            # end in another one, and a workdir belongs to one config.
+            folder = f"trial-{number:03d}-{folder}"
         values = {**values, **(entry.changes or {})}
-        return self._job(entry, f"seed {seed}", f"seed-{seed}", values, seed, True)
+        return self._job(entry, f"seed {seed}", folder, values, seed, True)
 
     def do(self, jobs: Sequence[Job]) -> None:
         """Does what is not done; a run that fails is noted and the next one starts."""
@@ -250,7 +255,7 @@ def _write(runs: _Runs, table: Table, directory: Path, launcher: Path) -> list[s
         resamples=settings.resamples,
         trials=_trial_rows(runs, table),
         runs=rows,
-        notes=_notes(table),
+        notes=[*_unfinished(runs, table), *_notes(table)],
     )
     page = comparison_report.write(directory, compared)
     return [*comparison_report.lines(compared), f"table: {page}"]
@@ -267,6 +272,17 @@ def _trial_rows(runs: _Runs, table: Table) -> list[TrialRow]:
             best = job.validation()[1] if done else None
             rows.append(TrialRow(name, number, values, best, number == chosen, error))
     return rows
+
+
+def _unfinished(runs: _Runs, table: Table) -> list[str]:
+    """Says where a choice was made among some of the trials."""
+    notes = []
+    for name, entry in table.systems.items():
+        lacking = [n for n in range(len(entry.trials)) if runs.trial(entry, n).record() is None]
+        if lacking and runs.chosen(entry) is not None:
+            numbers = ", ".join(map(str, lacking))
+            notes.append(f"{name}: chosen without trial {numbers}, which is not complete")
+    return notes
 
 
 def _notes(table: Table) -> list[str]:
@@ -287,7 +303,8 @@ def _notes(table: Table) -> list[str]:
         if own := configuration.flatten(section.overrides):
             shown = ", ".join(f"{key}={value}" for key, value in own.items())
             notes.append(f"{name}: set for it alone: {shown}")
-    for key, values in table.unequal().items():
-        shown = ", ".join(f"{name} {value}" for name, value in values.items())
-        notes.append(f"not the same for all systems: {key} ({shown})")
+    for keys, what in ((BUDGET, "not the same for all systems"), (RECIPE, "each system its own")):
+        for key, values in table.unequal(keys).items():
+            shown = ", ".join(f"{name} {value}" for name, value in values.items())
+            notes.append(f"{what}: {key} ({shown})")
     return [*notes, *(f"left out: {problem}" for problem in table.left_out)]

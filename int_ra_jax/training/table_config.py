@@ -23,10 +23,12 @@ from int_ra_jax.models.registry import SYSTEMS
 
 SEARCH_SEED = 0  # every trial is trained with it
 # Sections and keys that must agree for two systems to have had the same budget.
-_BUDGET = re.compile(
+BUDGET = re.compile(
     r"model\.(text|image)\.|data\.(image_size|resize|frame)|text\.(context|knowledge|attribute)_"
     r"|train\.(batch_size|epochs|max_steps|eval_steps|ema_decay)|eval\.(protocol|split)"
 )
+# What a system may choose by itself, and the reader must know.
+RECIPE = re.compile(r"model\.(dropout|text_pool)$|optim\.|text\.(speakers|knowledge)$")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _KEYS = {
     "prepared_dir", "seeds", "main", "also_tested", "systems", "readings", "overrides", "search",
@@ -84,11 +86,22 @@ class Table:
         """Names of the entries to train."""
         return frozenset(self.settings.only or (*self.systems, *self.readings))
 
-    def unequal(self) -> dict[str, dict[str, Any]]:
-        """Returns the keys of the budget whose values differ between systems, system by system."""
+    def unequal(self, keys: re.Pattern[str] = BUDGET) -> dict[str, dict[str, Any]]:
+        """Returns the keys whose values differ between systems, system by system.
+
+        What is searched over is not among them: the table of trials has it.
+
+        Args:
+          keys: which to look at, BUDGET or RECIPE.
+        """
         flat = {name: configuration.flatten(entry.config) for name, entry in self.systems.items()}
-        keys = sorted({key for values in flat.values() for key in values if _BUDGET.match(key)})
-        found = {key: {name: values.get(key) for name, values in flat.items()} for key in keys}
+        searched = {
+            key for entry in self.systems.values() for point in entry.trials for key in point
+        }
+        looked_at = sorted(
+            {key for values in flat.values() for key in values.keys() - searched if keys.match(key)}
+        )
+        found = {key: {name: values.get(key) for name, values in flat.items()} for key in looked_at}
         return {key: row for key, row in found.items() if len(set(map(repr, row.values()))) > 1}
 
 
@@ -225,6 +238,11 @@ def _system(
     problems += [
         f"systems.{name}.space.{key} is in search.space already; one of them must go"
         for key in sorted(common.keys() & own.keys())
+    ]
+    problems += [
+        f"systems.{name}.space.{key}: the budget is the same for all; search it in search.space"
+        for key in own
+        if BUDGET.match(key)
     ]
     for where, space in (("search.space", common), (f"systems.{name}.space", own)):
         for key, choices in space.items():

@@ -113,6 +113,10 @@ class Job:
             raise RunFailedError(
                 f"stopped at step {step} of {self.stop}; the same command goes on from there"
             )
+        # Where a trial was trained before and is evaluated now, both count.
+        before = dataclasses.replace(self, evaluates=False).record() if self.evaluates else None
+        if before and not before["evaluated"]:
+            seconds += before["seconds"]
         record = {**self.wanted, "evaluated": self.evaluates, "seconds": seconds}
         replace_text(self.workdir / RECORD, json.dumps(record, indent=2) + "\n")
 

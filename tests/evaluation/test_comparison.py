@@ -261,6 +261,21 @@ def test_a_difference_without_spread_is_undefined_and_still_counts_in_its_family
     assert linear.p_holm == pytest.approx(min(1, 2 * linear.p))
 
 
+def test_what_is_significant_does_not_depend_on_what_has_been_trained_so_far(runs):
+    """A pair whose runs are not there yet counts in its family as if nothing were to be found."""
+    full = compared(runs, tested=("hit@1", "mAP"))
+    part = compared({**runs, "srs": []}, tested=("hit@1", "mAP"))
+    assert part.families == full.families == {"systems": 6, "readings": 2}
+    for metric in ("hit@1", "mAP"):
+        assert part.test("int_ra", "srs", metric) is None
+    members = [test for test in part.tests if test.family == "systems"]
+    corrected = significance.holm([*(test.p for test in members), 1.0, 1.0])[:4]
+    assert [test.p_holm for test in members] == pytest.approx(list(corrected))
+    signs = [test.p_sign for test in members if test.metric == "hit@1"]
+    corrected = significance.holm([*signs, 1.0])[:2]
+    assert [t.p_sign_holm for t in members if t.metric == "hit@1"] == pytest.approx(corrected)
+
+
 def test_queries_that_the_evaluation_left_out_enter_no_mean(runs):
     def without(run):
         values = {

@@ -1,7 +1,9 @@
 """What an evaluation writes agrees with itself, with validation, and with the split."""
 
 import json
+import time
 
+import jax
 import numpy as np
 import pytest
 from fixtures.trained import read_jsonl
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from int_ra_jax.evaluation import examples
 from int_ra_jax.evaluation.encode import Encoder
 from int_ra_jax.evaluation.evaluate import MEANS
-from int_ra_jax.evaluation.judge import judge, validate
+from int_ra_jax.evaluation.judge import judge, known_splits, validate
 from int_ra_jax.evaluation.run import open_run
 
 SYSTEMS = {"int_ra", "linear", "prior", "majority_intention", "chance"}
@@ -118,6 +120,33 @@ def test_some_stickers_equal_their_rows_of_the_gallery(run):
     rows = np.array([7, 0, 11])
     whole = np.asarray(encoder.gallery(params).embedding)
     np.testing.assert_allclose(encoder.stickers(params, rows).embedding, whole[rows], atol=1e-6)
+
+
+def test_the_time_to_rank_is_not_the_time_to_encode(run, monkeypatch):
+    """Both are dispatched at once, and only the first is waited for before the clock starts."""
+    params, _ = run.restore_best()
+    encoder = Encoder(run)
+    contexts, gallery = encoder.contexts(params, "test"), encoder.gallery(params)
+    happened, wait, now = [], jax.block_until_ready, time.perf_counter
+
+    def waited(arguments):
+        happened.append(jax.tree.structure(arguments))
+        return wait(arguments)
+
+    monkeypatch.setattr(jax, "block_until_ready", waited)
+    monkeypatch.setattr(time, "perf_counter", lambda: happened.append("clock") or now())
+    scores, seconds = encoder.timed_scores(params, contexts, gallery)
+    monkeypatch.undo()
+    assert "clock" not in happened[:1] and happened.count("clock") >= 2
+    assert happened[0].num_leaves >= len(jax.tree.leaves((params, gallery)))
+    assert seconds > 0
+    np.testing.assert_array_equal(scores, encoder.score_all(params, contexts, gallery))
+
+
+def test_the_page_says_whose_annotations_count(report, run):
+    explained = report["protocol"]["explanation"]
+    assert "intention in train or valid, or if" in explained
+    assert known_splits("valid") == known_splits("train") == ("train",)
 
 
 def test_the_best_checkpoint_gives_the_numbers_that_validation_printed(run):

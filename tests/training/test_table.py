@@ -72,8 +72,8 @@ def test_trials_come_first_then_seeds_and_the_winner_s_own_seed_is_not_trained_t
     assert lines[-1] == f"table: {tmp_path / 'table' / 'table.html'}"
     folders = {path.parent.relative_to(tmp_path / "runs") for path in tmp_path.rglob("eval")}
     assert sorted(map(str, folders)) == [
-        "clip/seed-1", "clip/trial-001", "int_ra/seed-1", "int_ra/trial-001",
-        "without_attribute/seed-0", "without_attribute/seed-1",
+        "clip/trial-001", "clip/trial-001-seed-1", "int_ra/trial-001", "int_ra/trial-001-seed-1",
+        "without_attribute/trial-001-seed-0", "without_attribute/trial-001-seed-1",
     ]  # fmt: skip
     trials = read_csv(tmp_path / "table" / "trials.csv")
     assert [(t["optim.lr"], t["chosen"]) for t in trials] == 2 * [
@@ -104,8 +104,8 @@ def test_what_is_done_is_not_done_again_and_what_was_lost_is(settings, tmp_path)
     again = Fake()
     table.make(settings, tmp_path, LAUNCHER, again)
     assert again.done == []
-    (tmp_path / "runs" / "clip" / "seed-1" / table_run.RECORD).unlink()
-    (tmp_path / "runs" / "int_ra" / "seed-1" / table_run.RECORD).write_text("{")
+    (tmp_path / "runs" / "clip" / "trial-001-seed-1" / table_run.RECORD).unlink()
+    (tmp_path / "runs" / "int_ra" / "trial-001-seed-1" / table_run.RECORD).write_text("{")
     table.make(settings, tmp_path, LAUNCHER, again)
     assert again.done == ["int_ra, seed 1", "clip, seed 1"]
 
@@ -138,6 +138,58 @@ def test_a_run_that_fails_is_reported_and_the_others_make_the_table(settings, tm
     )
     chosen = [t for t in read_csv(tmp_path / "table" / "trials.csv") if t["chosen"] == "True"]
     assert [(t["system"], t["trial"]) for t in chosen] == [("int_ra", "1"), ("clip", "0")]
+    notes = (tmp_path / "table" / "table.md").read_text()
+    assert "clip: chosen without trial 1, which is not complete" in notes
+
+
+def test_another_choice_has_folders_of_its_own(settings, tmp_path):
+    """A trial that failed may win the next time, and a workdir belongs to one config."""
+
+    class Strict(Fake):
+        def __call__(self, job):
+            config = job.workdir / "config.json"
+            job.workdir.mkdir(parents=True, exist_ok=True)
+            flat = json.dumps(job.wanted["config"])
+            if config.exists() and config.read_text() != flat:
+                raise RunFailedError("the workdir belongs to another config")
+            config.write_text(flat)
+            super().__call__(job)
+
+    with pytest.raises(ValueError, match="clip, trial 1"):
+        table.make(settings, tmp_path, LAUNCHER, Strict(fails=["clip, trial 1"]))
+    mended = Strict()
+    table.make(settings, tmp_path, LAUNCHER, mended)
+    assert mended.done == ["clip, trial 1", "clip, seed 0", "clip, seed 1"]
+    runs = {path.name for path in (tmp_path / "runs" / "clip").iterdir()}
+    assert {"trial-000-seed-1", "trial-001-seed-1"} <= runs
+
+
+def test_the_winner_s_time_is_that_of_its_training_and_its_evaluation(settings, tmp_path):
+    jobs = []
+
+    def execute(job):
+        Fake()(job)
+        jobs.append(job)
+
+    table.make(settings, tmp_path, LAUNCHER, execute)
+    trial, winner = (
+        job for job in jobs if job.workdir.name == "trial-001" and job.entry.name == "clip"
+    )
+    assert not trial.evaluates and winner.evaluates
+    (winner.workdir / table_run.RECORD).unlink()
+    trial.finish(100.0)
+    winner.finish(7.0)
+    assert winner.record()["seconds"] == 107.0
+    winner.finish(7.0)
+    assert winner.record()["seconds"] == 7.0
+
+
+def test_a_recipe_of_one_s_own_is_said(settings, tmp_path):
+    settings.systems.clip.overrides = presets.nested({"model.dropout": 0.5})
+    lines = table.make(settings, tmp_path, LAUNCHER, Fake())
+    [note] = [line for line in lines if "model.dropout (" in line]
+    assert note == "note: each system its own: model.dropout (int_ra 0.0, clip 0.5)"
+    assert not any("optim.lr (" in line for line in lines)
 
 
 def test_the_same_command_tries_a_failed_run_again(settings, tmp_path):

@@ -99,6 +99,30 @@ def test_a_budget_that_differs_between_systems_is_found():
     assert read(settings).unequal()["train.max_steps"]["clip"] == 90
 
 
+def test_no_system_searches_its_own_budget():
+    settings = smoke()
+    with settings.unlocked():
+        settings.systems.clip.space = presets.nested({"train.max_steps": (60, 600)})
+    with pytest.raises(ValueError, match=r"systems.clip.space.train.max_steps: the budget is"):
+        read(settings)
+
+
+def test_without_a_search_a_preset_s_own_rate_is_everybody_s():
+    settings = presets.get_config("scratch")
+    with settings.unlocked():
+        settings.prepared_dir, settings.search.trials = "somewhere", 0
+    assert {entry.config.optim.lr for entry in read(settings).systems.values()} == {3e-4}
+
+
+def test_what_a_system_sets_of_the_recipe_is_found():
+    settings = presets.get_config("demo")
+    with settings.unlocked():
+        settings.prepared_dir = "somewhere"
+    table = read(settings)
+    assert table.unequal(table_config.RECIPE)["model.dropout"]["best"] == 0.5
+    assert table.unequal() == {}
+
+
 def test_all_problems_are_reported_at_once_with_the_nearest_choice():
     settings = smoke(
         seeds=(),

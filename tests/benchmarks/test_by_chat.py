@@ -1,0 +1,58 @@
+"""Intervals over chats: what they must be where the answer is known."""
+
+import csv
+
+import numpy as np
+import pytest
+from fixtures.compared import write_evaluation
+
+from benchmarks import by_chat
+
+
+def test_chats_of_one_query_each_change_nothing():
+    differences = np.random.default_rng(0).normal(0.1, 1, 400)
+    found = by_chat.clustered(differences, np.arange(400), 2_000)
+    assert found.by_chat == pytest.approx(found.by_query)
+    assert found.design_effect == pytest.approx(1)
+    assert found.difference == pytest.approx(differences.mean())
+    assert found.by_query[0] < found.difference < found.by_query[1]
+
+
+def test_copies_within_a_chat_add_nothing_to_what_is_known():
+    """Five equal queries a chat: five times the variance of as many independent ones."""
+    differences = np.repeat(np.random.default_rng(1).normal(0, 1, 300), 5)
+    found = by_chat.clustered(differences, np.repeat(np.arange(300), 5), 4_000)
+    assert found.design_effect == pytest.approx(5, rel=0.15)
+
+
+def test_chats_of_unequal_size_count_by_their_queries():
+    differences = np.array([1.0, 1.0, 1.0, 0.0])
+    found = by_chat.clustered(differences, np.array([0, 0, 0, 1]), 2_000)
+    assert found.difference == pytest.approx(0.75)
+    assert found.by_chat == pytest.approx((0.0, 1.0))
+
+
+def test_runs_are_averaged_over_seeds_and_linear_is_added(tmp_path):
+    rows = [("int_ra", 0), ("int_ra", 1), ("clip", 0), ("clip", 1)]
+    with (tmp_path / "runs.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["system", "seed", "workdir", "error", "command"])
+        for name, seed in rows:
+            workdir = write_evaluation(tmp_path / f"{name}-{seed}", name, seed, 1.0, 12)
+            writer.writerow([name, seed, workdir, "", ""])
+        writer.writerow(["srs", 0, "", "not done yet", ""])
+    ids, values = by_chat.read(tmp_path)
+    assert len(ids) == 12 and list(values) == ["int_ra", "clip", "linear"]
+    each = [
+        by_chat.comparison_data.read_run(tmp_path / f"clip-{seed}", seed).values["clip"]["mAP"]
+        for seed in (0, 1)
+    ]
+    np.testing.assert_allclose(values["clip"]["mAP"], np.mean(each, axis=0))
+
+
+def test_a_table_without_runs_and_queries_of_other_data_are_refused(tmp_path):
+    (tmp_path / "runs.csv").write_text("system,seed,workdir,error,command\nclip,0,,killed,\n")
+    with pytest.raises(ValueError, match="no run is complete"):
+        by_chat.read(tmp_path)
+    with pytest.raises(ValueError, match="1 of 1 queries, such as 'elsewhere', are of no chat"):
+        by_chat.chats_of(["elsewhere"])
