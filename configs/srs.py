@@ -82,7 +82,7 @@ def _original_stage1(config: ConfigDict) -> None:
 def _demo(config: ConfigDict) -> None:
     presets.demo(config)
     # Every pair runs through the network, so its width is what validation costs
-    # (docs/baselines/srs.md has the figures). Three turns are all that 32 tokens hold.
+    # (docs/baselines/srs.md has the figures). The others' 32 tokens hold two turns on average.
     config.model.update(
         {"joint_width": 64, "utterances": 3, "utterance_tokens": 24, "fusion_width": 32,
          "fusion_inner": 64, "fusion_layers": 1}
