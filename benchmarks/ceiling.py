@@ -28,10 +28,6 @@ from scipy.special import expit, softmax
 
 from benchmarks import side_by_side
 from int_ra_jax.evaluation import metrics, reference
-from int_ra_jax.evaluation.encode import Encoder
-from int_ra_jax.evaluation.evaluate import text_of
-from int_ra_jax.evaluation.judge import judge
-from int_ra_jax.evaluation.run import open_run
 
 SPLITS = ("valid", "test")
 SHOWN = ("hit@1", "hit@3", "hit@5", "mAP")
@@ -86,6 +82,11 @@ def measure(workdir: Path) -> Ceiling:
       FileNotFoundError: if there is no run.
       ValueError: if its system predicts no intention.
     """
+    from int_ra_jax.evaluation.encode import Encoder
+    from int_ra_jax.evaluation.evaluate import text_of
+    from int_ra_jax.evaluation.judge import judge
+    from int_ra_jax.evaluation.run import open_run
+
     run = open_run(workdir)
     params, _ = run.restore_best()
     encoder = Encoder(run)
