@@ -305,6 +305,6 @@ def _notes(table: Table) -> list[str]:
             notes.append(f"{name}: set for it alone: {shown}")
     for keys, what in ((BUDGET, "not the same for all systems"), (RECIPE, "each system its own")):
         for key, values in table.unequal(keys).items():
-            shown = [f"{name} {value}" for name, value in values.items() if value is not None]
-            notes.append(f"{what}: {key} ({', '.join(shown)})")
+            each = [f"{name} {value}" for name, value in values.items() if value is not None]
+            notes.append(f"{what}: {key} ({', '.join(each)})")
     return [*notes, *(f"left out: {problem}" for problem in table.left_out)]
