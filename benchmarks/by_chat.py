@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 
 from benchmarks import side_by_side
 from data_prep import chitchat
-from int_ra_jax.evaluation import comparison_data
+from int_ra_jax.evaluation import comparison, comparison_data
 
 METRICS = ("hit@1", "mAP")
 _SEED = 0
@@ -79,7 +79,7 @@ def read(table: Path) -> tuple[Sequence[str], Mapping[str, comparison_data.Colum
 
     Raises:
       FileNotFoundError: if there is no ``runs.csv``.
-      ValueError: if no run is complete, or they are of different queries.
+      ValueError: if no run is complete, or they were judged on different queries.
     """
     groups = defaultdict(list)
     with (table / "runs.csv").open(encoding="utf-8", newline="") as file:
@@ -90,8 +90,7 @@ def read(table: Path) -> tuple[Sequence[str], Mapping[str, comparison_data.Colum
     runs = [run for group in groups.values() for run in group]
     if not runs:
         raise ValueError(f"{table}: no run is complete.")
-    if different := [run.workdir for run in runs if run.ids != runs[0].ids]:
-        raise ValueError(f"{runs[0].workdir} and {different[0]} are of different queries.")
+    comparison.check_same_queries(runs)
     values = {
         name: {
             metric: np.mean([run.values[run.main][metric] for run in group], axis=0)

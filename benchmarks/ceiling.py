@@ -3,7 +3,7 @@
     python -m benchmarks.ceiling WORKDIR [WORKDIR ...]
 
 Ranks the test split by the intentions' probabilities alone, a sticker's score being the summed
-probability of the intentions that train annotates it with, under four ways to get them:
+probability of the intentions that train annotates it with, under five ways to get them:
 
   frequency   how often an intention is train's: nothing of the conversation is read
   linear      the logistic regression of the row ``linear``

@@ -50,6 +50,16 @@ def test_runs_are_averaged_over_seeds_and_linear_is_added(tmp_path):
     np.testing.assert_allclose(values["clip"]["mAP"], np.mean(each, axis=0))
 
 
+def test_runs_of_other_queries_are_refused(tmp_path):
+    lines = ["system,seed,workdir,error,command"]
+    for name, queries in (("int_ra", 12), ("clip", 11)):
+        workdir = write_evaluation(tmp_path / name, name, 0, 1.0, queries)
+        lines.append(f"{name},0,{workdir},,")
+    (tmp_path / "runs.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match="runs over different queries cannot be compared"):
+        by_chat.read(tmp_path)
+
+
 def test_a_table_without_runs_and_queries_of_other_data_are_refused(tmp_path):
     (tmp_path / "runs.csv").write_text("system,seed,workdir,error,command\nclip,0,,killed,\n")
     with pytest.raises(ValueError, match="no run is complete"):
