@@ -107,11 +107,12 @@ def test_no_system_searches_its_own_budget():
         read(settings)
 
 
-def test_without_a_search_a_preset_s_own_rate_is_everybody_s():
-    settings = presets.get_config("scratch")
+@pytest.mark.parametrize(("preset", "rate"), [("scratch", 3e-4), ("multilingual", 2e-3)])
+def test_without_a_search_a_preset_s_own_rate_is_everybody_s(preset, rate):
+    settings = presets.get_config(preset)
     with settings.unlocked():
         settings.prepared_dir, settings.search.trials = "somewhere", 0
-    assert {entry.config.optim.lr for entry in read(settings).systems.values()} == {3e-4}
+    assert {entry.config.optim.lr for entry in read(settings).systems.values()} == {rate}
 
 
 def test_what_a_system_sets_of_the_recipe_is_found():
