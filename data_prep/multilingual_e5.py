@@ -245,10 +245,9 @@ def _script(letter: str) -> str:
 
 def tokenizer(pieces: Sequence[str], scores: Sequence[float]) -> tokenizers.Tokenizer:
     """Returns XLM-R's tokenizer over a vocabulary whose first ids are <s>, <pad>, </s>, <unk>."""
-    vocabulary = [(piece, float(score)) for piece, score in zip(pieces, scores, strict=True)]
-    made = tokenizers.Tokenizer(
-        tokenizers.models.Unigram(vocabulary, unk_id=_SPECIAL.index("<unk>"), byte_fallback=False)
-    )
+    from transformers import XLMRobertaTokenizer
+
+    made = XLMRobertaTokenizer(vocab=list(zip(pieces, scores, strict=True))).backend_tokenizer
     made.normalizer = normalizers.Sequence(
         [
             normalizers.Replace(tokenizers.Regex(_VANISHING), ""),
@@ -256,16 +255,7 @@ def tokenizer(pieces: Sequence[str], scores: Sequence[float]) -> tokenizers.Toke
             normalizers.Replace(_WIDE_TILDE, _STAND_IN),
             normalizers.NFKC(),
             normalizers.Replace(_STAND_IN, _WIDE_TILDE),
-            normalizers.Replace(tokenizers.Regex(" {2,}"), " "),
-            normalizers.Strip(),
         ]
-    )
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace("▁", prepend_scheme="always")
-    made.decoder = tokenizers.decoders.Metaspace("▁", prepend_scheme="always")
-    made.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A </s> </s> $B </s>",
-        special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     return made
 
@@ -293,6 +283,7 @@ def write(packed: Packed, directory: Path, scripts: Collection[str] = ()) -> int
     word = "embeddings.word_embeddings.weight"
     tensors = packed.tensors | {word: packed.tensors[word][ids]}
     directory.mkdir(parents=True, exist_ok=True)
+    # Not saved as XLM-R's own class, which would be read back without the normalisation.
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer([packed.pieces[i] for i in ids], packed.scores[ids].tolist()),
         bos_token="<s>",
