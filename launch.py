@@ -81,7 +81,7 @@ def _eval(workdir: Path) -> None:
 
     config.validate(config.load(workdir), tuple(SYSTEMS))
     from int_ra_jax.evaluation.evaluate import evaluate
-    from int_ra_jax.evaluation.run import open_run
+    from int_ra_jax.run.workdir import open_run
     from int_ra_jax.training import sharding
 
     run = open_run(workdir)
@@ -96,7 +96,7 @@ def _eval(workdir: Path) -> None:
 
 
 def _table(workdir: Path) -> None:
-    from int_ra_jax.training import table
+    from int_ra_jax.comparison import table
 
     print(*table.make(_CONFIG.value, workdir, Path(__file__).absolute()), sep="\n")
 

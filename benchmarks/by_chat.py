@@ -20,7 +20,8 @@ from jaxtyping import Float, Int
 
 from benchmarks import side_by_side
 from data_prep import chitchat
-from int_ra_jax.evaluation import comparison, comparison_data
+from int_ra_jax.comparison import compare as comparison
+from int_ra_jax.comparison import results as comparison_data
 
 METRICS = ("hit@1", "mAP")
 _SEED = 0

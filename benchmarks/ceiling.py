@@ -82,19 +82,19 @@ def measure(workdir: Path) -> Ceiling:
       FileNotFoundError: if there is no run.
       ValueError: if its system predicts no intention.
     """
-    from int_ra_jax.evaluation.encode import Encoder
     from int_ra_jax.evaluation.evaluate import text_of
     from int_ra_jax.evaluation.judge import judge
-    from int_ra_jax.evaluation.run import open_run
+    from int_ra_jax.run.encode import Encoder
+    from int_ra_jax.run.workdir import open_run
 
     run = open_run(workdir)
     params, _ = run.restore_best()
     encoder = Encoder(run)
-    train = run.source.conversations("train")
-    _, intentions = run.source.targets(train)
+    train = run.dataset.conversations("train")
+    _, intentions = run.dataset.targets(train)
     judged = {split: judge(run, split, "multi") for split in SPLITS}
     gold = {split: judged[split].intention for split in SPLITS}
-    classes = len(run.source.intentions)
+    classes = len(run.dataset.intentions)
     frequency = np.bincount(intentions, minlength=classes) / len(intentions)
     annotations = judged["test"].annotations
 

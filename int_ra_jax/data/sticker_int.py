@@ -20,9 +20,9 @@ from absl import logging
 from array_record.python.array_record_module import ArrayRecordReader
 
 from int_ra_jax.data import schema
+from int_ra_jax.data.chunks import Stretch, conversations, stretches
+from int_ra_jax.data.dataset import Dataset, UnreadableRecordsError
 from int_ra_jax.data.schema import StickerEntry
-from int_ra_jax.data.source import Source, UnreadableRecordsError
-from int_ra_jax.data.stretches import Stretch, conversations, stretches
 from int_ra_jax.data.tensorflow_runtime import tf, tfds
 from int_ra_jax.data.validation import Inspection, read_outline
 
@@ -140,7 +140,7 @@ def _sticker_examples(
 
 def prepare(
     prepared_dir: str | Path, data_dir: str | Path, beam: Sequence[str] | None = None
-) -> Source:
+) -> Dataset:
     """Builds the records of a prepared directory, unless they are there, and opens them.
 
     Args:
@@ -167,12 +167,12 @@ def prepare(
     return _opened(_built(prepared_dir, data_dir) or _build(prepared_dir, data_dir, beam))
 
 
-def open_records(data_dir: str | Path, content_hash: str) -> Source:
+def open_records(data_dir: str | Path, content_hash: str) -> Dataset:
     """Opens records that ``prepare`` has built, without their prepared directory.
 
     Args:
       data_dir: where TFDS keeps its records.
-      content_hash: ``Source.content_hash`` of the data set.
+      content_hash: ``Dataset.content_hash`` of the data set.
 
     Raises:
       FileNotFoundError: if these records are not there.
@@ -235,7 +235,7 @@ class _Shards:
         return _unreadable([f"{file.filename}: record {row} of {self._split}: {reason}"])
 
 
-def _opened(builders: Mapping[str, Any]) -> Source:
+def _opened(builders: Mapping[str, Any]) -> Dataset:
     problems: list[str] = []
     shards: dict[str, _Shards] = {}
     for kind, splits in ((CONVERSATIONS, schema.SPLITS), (GALLERY, (GALLERY,))):
@@ -251,7 +251,7 @@ def _opened(builders: Mapping[str, Any]) -> Source:
     if problems:
         raise _unreadable(problems)
     gallery = shards.pop(GALLERY)
-    return Source(splits=shards, gallery=gallery, metadata=builders[CONVERSATIONS].info.metadata)
+    return Dataset(splits=shards, gallery=gallery, metadata=builders[CONVERSATIONS].info.metadata)
 
 
 def _about_description(folder: Path, error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import tokenizers
 
-from int_ra_jax.common.sources import DESCRIPTION_FILES, is_lfs_pointer, resolve_directory
+from int_ra_jax.common.model_directory import DESCRIPTION_FILES, is_lfs_pointer, resolve_directory
 
 _MIN_VOCABULARY = 200
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")

@@ -16,7 +16,6 @@ from int_ra_jax.common.log import METRICS_FILE, Phases, read_metrics, versions
 from int_ra_jax.common.types import Context
 from int_ra_jax.data.schema import Conversation
 from int_ra_jax.evaluation import examples, metrics, reference, report, significance
-from int_ra_jax.evaluation.encode import Encoder
 from int_ra_jax.evaluation.judge import Judged, judge, known_splits
 from int_ra_jax.evaluation.plots import Curve
 from int_ra_jax.evaluation.report_data import (
@@ -30,8 +29,9 @@ from int_ra_jax.evaluation.report_data import (
     RunFacts,
     System,
 )
-from int_ra_jax.evaluation.run import Run
 from int_ra_jax.models.interface import Params, merge
+from int_ra_jax.run.encode import Encoder
+from int_ra_jax.run.workdir import Run
 
 # per-query name -> name of its mean
 MEANS = {"ap": "mAP", "reciprocal_rank": "mrr"}
@@ -112,8 +112,8 @@ def text_of(conversation: Conversation) -> str:
 
 
 def _reference_tables(run: Run, judged: Judged) -> dict[str, Float[np.ndarray, "Q N"]]:
-    train = run.source.conversations("train")
-    _, intentions = run.source.targets(train)
+    train = run.dataset.conversations("train")
+    _, intentions = run.dataset.targets(train)
     texts = [text_of(conversation) for conversation in train]
     queries = [text_of(conversation) for conversation in judged.conversations]
     linear = run.shared.get(
@@ -201,7 +201,7 @@ def _report_data(
         for name, scores in tables.items()
     }
     return ReportData(
-        title=f"{run.config.model.name} on {run.source.name}, {run.config.eval.split} split",
+        title=f"{run.config.model.name} on {run.dataset.name}, {run.config.eval.split} split",
         dataset=_card(run),
         protocol=_protocol(run, judged),
         systems=systems,
@@ -239,16 +239,16 @@ def _flat(run: Run) -> dict[str, Any]:
 
 
 def _card(run: Run) -> DatasetCard:
-    info = run.source.info
-    counts = {f"{split} conversations": run.source.size(split) for split in run.source.splits}
-    counts |= {"stickers": len(run.source.stickers), "intentions": len(run.source.intentions)}
+    info = run.dataset.info
+    counts = {f"{split} conversations": run.dataset.size(split) for split in run.dataset.splits}
+    counts |= {"stickers": len(run.dataset.stickers), "intentions": len(run.dataset.intentions)}
     texts = [str(info[key]) for key in ("attribution", "licence") if info.get(key)]
     return DatasetCard(
-        name=f"{run.source.name} {info.get('version', '')}".strip(),
+        name=f"{run.dataset.name} {info.get('version', '')}".strip(),
         description=str(info.get("derived", info.get("description", ""))),
         counts=counts,
         credits=[Credit(text) for text in texts],
-        has_knowledge=run.source.has_knowledge,
+        has_knowledge=run.dataset.has_knowledge,
         language=str(info.get("language", "en")),
     )
 
@@ -262,7 +262,7 @@ def _protocol(run: Run, judged: Judged) -> Protocol:
         ),
         counts={
             "queries": len(judged.gold),
-            "gallery": len(run.source.stickers),
+            "gallery": len(run.dataset.stickers),
             "queries without a relevant sticker": int((~judged.relevant.any(axis=1)).sum()),
             "stickers never annotated in train": len(
                 metrics.unannotated_stickers(judged.annotations)
@@ -272,10 +272,10 @@ def _protocol(run: Run, judged: Judged) -> Protocol:
 
 
 def _intentions(run: Run, judged: Judged, contexts: Context) -> Intentions:
-    names = run.source.intentions
+    names = run.dataset.intentions
     counts = {}
-    for split in run.source.splits:
-        _, intention = run.source.targets(run.source.conversations(split))
+    for split in run.dataset.splits:
+        _, intention = run.dataset.targets(run.dataset.conversations(split))
         counts[split] = np.bincount(intention, minlength=len(names)).tolist()
     confusion = None
     if contexts.intention_logits is not None:
@@ -322,7 +322,7 @@ def _write(
     rows: Mapping[str, Mapping[str, np.ndarray]],
     data: ReportData,
 ) -> None:
-    names, predicted = run.source.intentions, None
+    names, predicted = run.dataset.intentions, None
     if contexts.intention_logits is not None:
         predicted = np.argmax(contexts.intention_logits, axis=1)
 
@@ -332,7 +332,7 @@ def _write(
             "seed": run.config.seed,
             "intention": names[judged.intention[query]],
             "predicted_intention": None if predicted is None else names[predicted[query]],
-            "sticker": run.source.stickers[judged.gold[query]].id,
+            "sticker": run.dataset.stickers[judged.gold[query]].id,
             # A query without any relevant sticker is left out of every mean: null here.
             "systems": {
                 system: {

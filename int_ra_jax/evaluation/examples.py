@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 
 from int_ra_jax.common.types import Context
 from int_ra_jax.data.schema import Conversation
-from int_ra_jax.evaluation.encode import Encoder
 from int_ra_jax.evaluation.judge import Judged
-from int_ra_jax.evaluation.ranking import top_k
 from int_ra_jax.evaluation.report_data import Example, Picture, RankedPicture, Turn
-from int_ra_jax.evaluation.run import Run
 from int_ra_jax.models.interface import Params
+from int_ra_jax.run.encode import Encoder
+from int_ra_jax.run.ranking import top_k
+from int_ra_jax.run.workdir import Run
 
 _TOP = 5
 _SHOWN_INTENTIONS = 3
@@ -61,7 +61,7 @@ def draw(
                 case=_case(judged.conversations[query]),
                 gold=pictures[gold],
                 gold_rank=int(ahead.sum()) + 1,
-                gold_intention=run.source.intentions[judged.intention[query]],
+                gold_intention=run.dataset.intentions[judged.intention[query]],
                 probabilities=_probabilities(run, contexts, int(query)),
                 # what the embedded data set's rule took out; no model reads it
                 replaced=str(judged.conversations[query].extra.get("reaction", "")),
@@ -98,14 +98,14 @@ def _probabilities(run: Run, contexts: Context, query: int) -> dict[str, float]:
     shifted = np.exp(logits - logits.max())
     probabilities = shifted / shifted.sum()
     best = np.argsort(-probabilities)[:_SHOWN_INTENTIONS]
-    return {run.source.intentions[row]: float(probabilities[row]) for row in best}
+    return {run.dataset.intentions[row]: float(probabilities[row]) for row in best}
 
 
 def _picture(run: Run, row: int, attention: Float[np.ndarray, "J P"] | None) -> Picture:
-    sticker = run.source.stickers[row]
+    sticker = run.dataset.stickers[row]
     return Picture(
         sticker=sticker.id,
-        image=run.source.image(row),
+        image=run.dataset.image(row),
         attributes=sticker.attributes,
         attention=None
         if attention is None

@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from int_ra_jax.common.types import Context
-from int_ra_jax.data import pipeline
+from int_ra_jax.data.gallery import relevance_annotations
 from int_ra_jax.data.schema import Conversation
 from int_ra_jax.evaluation import metrics
-from int_ra_jax.evaluation.encode import Encoder
-from int_ra_jax.evaluation.run import Run
 from int_ra_jax.models.interface import Params
+from int_ra_jax.run.encode import Encoder
+from int_ra_jax.run.workdir import Run
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ def judge(run: Run, split: str, protocol: str) -> Judged:
       protocol: see ``metrics.relevance``. ``paper`` reads test labels, so model selection on valid
         must not use it.
     """
-    source = run.source
-    conversations = source.conversations(split)
-    gold, intention = source.targets(conversations)
+    dataset = run.dataset
+    conversations = dataset.conversations(split)
+    gold, intention = dataset.targets(conversations)
     known = known_splits(split)
-    written = {name: source.targets(source.conversations(name)) for name in source.splits}
+    written = {name: dataset.targets(dataset.conversations(name)) for name in dataset.splits}
     relevant = metrics.relevance(
         protocol,
         query_intention=intention,
         gold=gold,
-        annotations=pipeline.relevance_annotations(source, known),
-        last_written=metrics.last_written_intention(written, len(source.stickers)),
+        annotations=relevance_annotations(dataset, known),
+        last_written=metrics.last_written_intention(written, len(dataset.stickers)),
     )
     return Judged(conversations, gold, intention, relevant, run.bank.intentions)
 

@@ -13,8 +13,8 @@ from flax import nnx, struct
 from jaxtyping import Array, Float
 
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
-from int_ra_jax.models.bert import BertConfig
-from int_ra_jax.models.clip_vision import ClipVisionConfig
+from int_ra_jax.models.towers.bert import BertConfig
+from int_ra_jax.models.towers.clip_vision import ClipVisionConfig
 
 Params = dict[str, Any]
 

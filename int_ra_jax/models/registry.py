@@ -9,20 +9,20 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from int_ra_jax.models.bert import BertModel
-from int_ra_jax.models.clip_vision import ClipVisionModel
 from int_ra_jax.models.interface import Facts, Params, System, split
-from int_ra_jax.models.lora import add_lora
+from int_ra_jax.models.towers.bert import BertModel
+from int_ra_jax.models.towers.clip_vision import ClipVisionModel
+from int_ra_jax.models.towers.lora import add_lora
 
 # Imported when asked for, so that one system never loads another's code.
 SYSTEMS: dict[str, str] = {
-    "int_ra": "int_ra_jax.models.int_ra:IntRA",
-    "srs": "int_ra_jax.models.srs:SRS",
-    "irra": "int_ra_jax.models.irra:IRRA",
-    "pcme": "int_ra_jax.models.pcme:PCME",
-    "clip": "int_ra_jax.models.clip:CLIP",
-    "lgur": "int_ra_jax.models.lgur:LGUR",
-    "mod": "int_ra_jax.models.mod:MOD",
+    "int_ra": "int_ra_jax.models.systems.int_ra:IntRA",
+    "srs": "int_ra_jax.models.systems.srs:SRS",
+    "irra": "int_ra_jax.models.systems.irra:IRRA",
+    "pcme": "int_ra_jax.models.systems.pcme:PCME",
+    "clip": "int_ra_jax.models.systems.clip:CLIP",
+    "lgur": "int_ra_jax.models.systems.lgur:LGUR",
+    "mod": "int_ra_jax.models.systems.mod:MOD",
 }
 
 

@@ -16,11 +16,11 @@ from ml_collections import ConfigDict
 
 from int_ra_jax.common.pixels import normalise
 from int_ra_jax.common.types import Bank, Context, Sticker, Tokens
-from int_ra_jax.models import lora
-from int_ra_jax.models.bert import BertModel
-from int_ra_jax.models.clip_vision import ClipVisionModel
 from int_ra_jax.models.interface import Negatives, Params
 from int_ra_jax.models.layers import last_token, masked_mean
+from int_ra_jax.models.towers import lora
+from int_ra_jax.models.towers.bert import BertModel
+from int_ra_jax.models.towers.clip_vision import ClipVisionModel
 
 MAX_LOGIT_SCALE = float(np.log(100.0))  # CLIP's cap on the inverse temperature
 

@@ -19,10 +19,10 @@ from absl import logging
 from int_ra_jax.common.types import RELATIONS, Batch, RankedList, RankedSticker, Tokens
 from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.data.text import compose_context
-from int_ra_jax.evaluation.encode import Encoder
-from int_ra_jax.evaluation.ranking import top_k as best_of
-from int_ra_jax.evaluation.run import Run, open_run
 from int_ra_jax.models.interface import Params
+from int_ra_jax.run.encode import Encoder
+from int_ra_jax.run.ranking import top_k as best_of
+from int_ra_jax.run.workdir import Run, open_run
 
 
 class Retriever:
@@ -65,13 +65,13 @@ class Retriever:
     def search_many(self, conversations: list[Conversation], number: int = 5) -> list[RankedList]:
         """Returns one ranked list per conversation, encoded as one batch."""
         run = self._run
-        stickers = run.source.stickers
+        stickers = run.dataset.stickers
         if not 1 <= number <= len(stickers):
             raise ValueError(
                 f"top_k={number} of a gallery of {len(stickers)} stickers; "
                 f"use 1 to {len(stickers)}."
             )
-        knows = run.source.has_knowledge
+        knows = run.dataset.has_knowledge
         tokens, _ = compose_context(run.tokenizer, conversations, run.config.text, knows)
         context = self._encoder.encode_context(
             self._params, _batch(tokens, len(conversations)), self._encoder.labels
@@ -90,8 +90,8 @@ class Retriever:
     def _ranked(
         self, scores: np.ndarray, rows: np.ndarray, probabilities: np.ndarray
     ) -> RankedList:
-        entries = [self._run.source.stickers[row] for row in rows]
-        names = self._run.source.intentions
+        entries = [self._run.dataset.stickers[row] for row in rows]
+        names = self._run.dataset.intentions
         order = np.argsort(-probabilities, kind="stable")
         return RankedList(
             stickers=[

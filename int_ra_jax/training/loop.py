@@ -20,23 +20,24 @@ from ml_collections import ConfigDict
 
 from int_ra_jax.common import config as configuration
 from int_ra_jax.common import hosts
-from int_ra_jax.common.checkpoint import Checkpoints
 from int_ra_jax.common.log import MetricLog, Phases, log_start
 from int_ra_jax.common.params import flatten, replace_leaves
 from int_ra_jax.common.types import Batch, Resident
-from int_ra_jax.data import pipeline
+from int_ra_jax.data.batches import make_batches, measure
 from int_ra_jax.data.order import Buckets
 from int_ra_jax.data.text import Truncation, context_length
-from int_ra_jax.evaluation import run as runs
-from int_ra_jax.evaluation.encode import Encoder
 from int_ra_jax.evaluation.judge import judge, validate
-from int_ra_jax.evaluation.run import PRIMARY_METRIC, Run
 from int_ra_jax.models import registry
 from int_ra_jax.models.interface import Params, merge, split
-from int_ra_jax.models.pretrained import load_image_tower, load_text_tower
+from int_ra_jax.models.towers.pretrained import load_image_tower, load_text_tower
+from int_ra_jax.run import workdir as runs
+from int_ra_jax.run.checkpoint import Checkpoints
+from int_ra_jax.run.compiled_programs import kept_programs
+from int_ra_jax.run.encode import Encoder
+from int_ra_jax.run.workdir import PRIMARY_METRIC, Run
 from int_ra_jax.training import optim, resident, sharding
-from int_ra_jax.training.execution import PROFILE, ProfileWindow, kept_programs
 from int_ra_jax.training.preemption import PreemptionGuard
+from int_ra_jax.training.profiler import PROFILE, ProfileWindow
 from int_ra_jax.training.state import TrainState, create
 from int_ra_jax.training.step import TrainStep, make_train_step
 
@@ -112,8 +113,8 @@ def _train(config: ConfigDict, workdir: Path, began: float) -> dict[str, float]:
             hidden = resident.hidden(trainer.encoder, state.params, config, "valid")
         first = int(state.step)
         stop = min(trainer.total_steps, config.train.max_steps or trainer.total_steps)
-        batches = pipeline.make_batches(
-            run.source, run.tokenizer, config.text, "train", config.train.batch_size,
+        batches = make_batches(
+            run.dataset, run.tokenizer, config.text, "train", config.train.batch_size,
             config.seed, first, placement.share, placement.shares, trainer.buckets,
         )  # fmt: skip
         eval_steps = config.train.eval_steps or stop
@@ -178,7 +179,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
     sharding.check_batch_size(config.train.batch_size, mesh)
     run = runs.create(config, workdir)
     system = merge(run.graphdef, run.abstract_params)
-    total_steps = configuration.total_steps(config, run.source.size("train"))
+    total_steps = configuration.total_steps(config, run.dataset.size("train"))
     optimizer, info = optim.make_optimizer(
         config.optim, run.abstract_params, system.param_groups(),
         total_steps=total_steps, frozen=system.frozen_patterns(),
@@ -187,7 +188,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
         logging.info("%s", line)
     negatives = system.negatives
     stale = negatives.bank and not negatives.live
-    bank_shape = (len(run.source.stickers), system.embedding_width) if stale else None
+    bank_shape = (len(run.dataset.stickers), system.embedding_width) if stale else None
     averaged = info.trainable if config.train.ema_decay else frozenset()
     abstract = jax.eval_shape(
         lambda params: create(params, optimizer, config.seed, bank_shape, averaged),
@@ -208,10 +209,10 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )  # fmt: skip
-    lengths, truncation = pipeline.measure(run.source, run.tokenizer, config.text, "train")
+    lengths, truncation = measure(run.dataset, run.tokenizer, config.text, "train")
     buckets = None
     if config.train.bucket_tokens:
-        widest = context_length(config.text, run.source.has_knowledge)
+        widest = context_length(config.text, run.dataset.has_knowledge)
         multiple, window = config.train.bucket_tokens, config.train.bucket_batches
         buckets = Buckets(lengths, multiple=multiple, window=window, widest=widest)
     encoder = Encoder(run, placement=sharding.placement(mesh))
@@ -345,10 +346,10 @@ def _in_host_memory() -> Any:
 
 
 def _data_notes(run: Run, cut: Truncation) -> dict[str, Any]:
-    knowledge = "present" if run.source.has_knowledge else "none in this data set"
+    knowledge = "present" if run.dataset.has_knowledge else "none in this data set"
     return {
-        "data": f"{run.source.name}: {run.source.size('train')} training conversations, "
-        f"{len(run.source.stickers)} stickers, {len(run.source.intentions)} intentions",
+        "data": f"{run.dataset.name}: {run.dataset.size('train')} training conversations, "
+        f"{len(run.dataset.stickers)} stickers, {len(run.dataset.intentions)} intentions",
         "knowledge": knowledge if run.config.text.knowledge == "append" else "switched off",
         "truncation": f"{cut.turns_dropped} old turns dropped, {cut.newest_cut} newest turns cut, "
         f"{cut.knowledge_cut} knowledge texts cut",

@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from int_ra_jax.common.hosts import Placement
 from int_ra_jax.common.types import Resident, Tokens
 from int_ra_jax.data.text import context_length
-from int_ra_jax.evaluation.encode import Encoder
-from int_ra_jax.evaluation.run import Run
 from int_ra_jax.models.interface import Params, merge
+from int_ra_jax.run.encode import Encoder
+from int_ra_jax.run.workdir import Run
 
 _CHUNK = 64  # rows encoded at once
 
@@ -87,7 +87,7 @@ def _in_chunks(
 
 def _check_size(run: Run) -> int:
     """Returns the bytes of the conversations' cache, 0 where no text layer is frozen."""
-    length = context_length(run.config.text, run.source.has_knowledge)
+    length = context_length(run.config.text, run.dataset.has_knowledge)
     whole = jax.ShapeDtypeStruct((1, length), np.int32)
     row = jax.eval_shape(
         lambda params, tokens: merge(run.graphdef, params).hidden_text(tokens),
@@ -96,7 +96,7 @@ def _check_size(run: Run) -> int:
     )
     if row is None:
         return 0
-    number = run.source.size("train")
+    number = run.dataset.size("train")
     size = number * math.prod(row.shape) * row.dtype.itemsize
     gib, limit = size / 2**30, run.config.train.cache_limit_gib
     if gib > limit:

@@ -6,7 +6,8 @@ pytest.importorskip("apache_beam", reason="Beam has an environment of its own: m
 
 from fixtures.prepared import make_prepared_directory
 
-from int_ra_jax.data import schema, stretches
+from int_ra_jax.data import chunks as stretches
+from int_ra_jax.data import schema
 from int_ra_jax.data.sticker_int import prepare
 from int_ra_jax.data.validation import PreparedDataError
 

@@ -6,9 +6,9 @@ from scipy.special import softmax
 
 from benchmarks import ceiling
 from int_ra_jax.evaluation import metrics, reference
-from int_ra_jax.evaluation.encode import Encoder
 from int_ra_jax.evaluation.judge import judge
-from int_ra_jax.evaluation.run import open_run
+from int_ra_jax.run.encode import Encoder
+from int_ra_jax.run.workdir import open_run
 
 
 def drawn(queries, classes, seed, strength):
@@ -61,7 +61,7 @@ def test_the_frequencies_rank_as_the_reference_row_prior_does(trained):
     found = ceiling.measure(trained.workdir).sources[0]
     run = open_run(trained.workdir)
     judged = judge(run, "test", "multi")
-    _, intentions = run.source.targets(run.source.conversations("train"))
+    _, intentions = run.dataset.targets(run.dataset.conversations("train"))
     scores = reference.prior_scores(intentions, judged.annotations, len(judged.gold))
     expected = metrics.evaluate_rankings(scores, judged.relevant, on_empty="exclude")
     assert found.name == "frequency"

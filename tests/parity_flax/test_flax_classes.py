@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fixtures.parity import check_image, check_text, sentence_batch
 
-from int_ra_jax.models.pretrained import load_image_tower, load_text_tower
+from int_ra_jax.models.towers.pretrained import load_image_tower, load_text_tower
 
 transformers = pytest.importorskip("transformers")
 if not transformers.__version__.startswith("4."):

@@ -9,8 +9,8 @@ from fixtures.trained import tiny_config
 
 from configs import clip
 from int_ra_jax.evaluation.evaluate import evaluate
-from int_ra_jax.evaluation.run import open_run
 from int_ra_jax.retrieval.retriever import Retriever, read_conversation
+from int_ra_jax.run.workdir import open_run
 from int_ra_jax.training.loop import train
 
 
@@ -59,7 +59,7 @@ def test_a_system_without_intentions_is_trained_evaluated_and_searched(trained, 
     assert data.run.trained == sum(data.run.parameters.values())
     lines = (workdir / "eval" / "per_query.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["predicted_intention"] for line in lines} == {None}
-    found = Retriever.from_workdir(workdir).search(run.source.conversations("test")[0], top_k=2)
+    found = Retriever.from_workdir(workdir).search(run.dataset.conversations("test")[0], top_k=2)
     assert found.intention is None and found.intention_probabilities == {}
     assert len(found.to_lines()) == 2
 

@@ -14,8 +14,8 @@ from fixtures.trained import STEPS, read_jsonl, tiny_config
 from int_ra_jax.common import config as configuration
 from int_ra_jax.common.log import MetricLog, read_metrics
 from int_ra_jax.common.params import flatten
-from int_ra_jax.data import pipeline
-from int_ra_jax.evaluation.run import open_run
+from int_ra_jax.data.batches import make_batches
+from int_ra_jax.run.workdir import open_run
 from int_ra_jax.training import loop, sharding
 from int_ra_jax.training.loop import NotFiniteError, prepare, start, train
 
@@ -90,7 +90,7 @@ def test_a_run_that_is_stopped_by_a_signal_and_resumed_is_the_run_that_was_not(
 
     run = open_run(trained.workdir)
     text = run.config.text
-    stream = pipeline.make_batches(run.source, run.tokenizer, text, "train", 8, run.config.seed)
+    stream = make_batches(run.dataset, run.tokenizer, text, "train", 8, run.config.seed)
     expected = [next(stream).example.tolist() for _ in range(STEPS)]
     assert seen == expected
     assert len({tuple(rows) for rows in expected}) == STEPS

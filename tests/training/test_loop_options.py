@@ -5,7 +5,7 @@ from fixtures.trained import tiny_config
 
 from int_ra_jax.common import config as configuration
 from int_ra_jax.common.params import flatten
-from int_ra_jax.evaluation.run import open_run
+from int_ra_jax.run.workdir import open_run
 from int_ra_jax.training.loop import prepare, train
 
 

@@ -13,9 +13,9 @@ from configs import int_ra
 from int_ra_jax.common.params import flatten
 from int_ra_jax.common.types import Batch, Labels, Resident
 from int_ra_jax.models import interface, registry
-from int_ra_jax.models.bert import BertConfig
-from int_ra_jax.models.clip_vision import ClipVisionConfig
 from int_ra_jax.models.interface import merge
+from int_ra_jax.models.towers.bert import BertConfig
+from int_ra_jax.models.towers.clip_vision import ClipVisionConfig
 from int_ra_jax.training import optim, sharding
 from int_ra_jax.training.state import create
 from int_ra_jax.training.step import make_train_step

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from fixtures.trained import tiny_config
 
-from int_ra_jax.data import pipeline
-from int_ra_jax.evaluation import run as runs
-from int_ra_jax.evaluation.encode import Encoder
+from int_ra_jax.data.batches import make_batches
 from int_ra_jax.models import registry
 from int_ra_jax.models.interface import merge
+from int_ra_jax.run import workdir as runs
+from int_ra_jax.run.encode import Encoder
 from int_ra_jax.training import resident, sharding
 
 HERE = sharding.placement(sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}))
@@ -39,7 +39,7 @@ def opened(trained, tmp_path_factory):
 def test_a_cached_conversation_is_the_one_that_a_batch_addresses(opened):
     run, params, kept = opened
     direct = jax.jit(lambda params, tokens: merge(run.graphdef, params).hidden_text(tokens))
-    stream = pipeline.make_batches(run.source, run.tokenizer, run.config.text, "train", 8, 5)
+    stream = make_batches(run.dataset, run.tokenizer, run.config.text, "train", 8, 5)
     for _ in range(3):
         batch = next(stream)
         attached = kept.attach(batch)
@@ -48,13 +48,13 @@ def test_a_cached_conversation_is_the_one_that_a_batch_addresses(opened):
         np.testing.assert_allclose(
             np.asarray(attached.context_hidden)[real], np.asarray(expected)[real], atol=1e-5
         )
-    assert kept.context_hidden.shape[0] == run.source.size("train")
+    assert kept.context_hidden.shape[0] == run.dataset.size("train")
 
 
 def test_the_cached_gallery_needs_no_pixels_and_encodes_the_same_stickers(opened):
     run, params, kept = opened
     assert kept.bank.pixels is None
-    assert kept.bank.image_hidden.shape[0] == len(run.source.stickers)
+    assert kept.bank.image_hidden.shape[0] == len(run.dataset.stickers)
     plain = Encoder(run).gallery(params).embedding
     cached = Encoder(run, kept.bank, kept.labels).gallery(params).embedding
     np.testing.assert_allclose(cached, plain, atol=1e-5)
@@ -81,7 +81,7 @@ def test_without_the_cache_everything_is_left_to_the_step(opened):
     changed = run.config.copy_and_resolve_references()
     changed.train.cache_frozen = False
     plain = resident.build(
-        runs.Run(run.workdir, changed, run.source, run.tokenizer, run.facts, run.graphdef,
+        runs.Run(run.workdir, changed, run.dataset, run.tokenizer, run.facts, run.graphdef,
                  run.abstract_params),
         params, HERE,
     )  # fmt: skip

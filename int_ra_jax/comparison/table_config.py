@@ -1,0 +1,333 @@
+"""What a table is made of: systems and readings resolved, trials drawn, every problem at once.
+
+A table's config names systems by config file and preset and says what is set for all of them, so
+that none gets another budget. Nothing is trained here.
+"""
+
+import copy
+import difflib
+import math
+import random
+import re
+import runpy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from int_ra_jax.common import config as configuration
+from int_ra_jax.comparison.results import METRICS, REFERENCES
+from int_ra_jax.models.registry import SYSTEMS
+
+SEARCH_SEED = 0  # every trial is trained with it
+# Sections and keys that must agree for two systems to have had the same budget.
+BUDGET = re.compile(
+    r"model\.(text|image)\.|data\.(image_size|resize|frame)|text\.(context|knowledge|attribute)_"
+    r"|train\.(batch_size|epochs|max_steps|eval_steps|ema_decay)|eval\.(protocol|split)"
+)
+# What a system may choose by itself, and the reader must know.
+RECIPE = re.compile(r"model\.(dropout|text_pool)$|optim\.|text\.(speakers|knowledge)$")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_KEYS = {
+    "prepared_dir", "seeds", "main", "also_tested", "systems", "readings", "overrides", "search",
+    "tested", "resamples", "only", "write_only",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One system, or one reading of the main system.
+
+    Attributes:
+      name: its row in the table and its folder.
+      reference: config file and preset, as ``--config`` takes them.
+      preset: the preset's own keys and values.
+      config: the resolved config, before anything is searched.
+      trials: keys and values of each trial; empty where nothing is searched.
+      points: how many combinations its space has.
+      changes: of a reading, what it changes of the main system.
+    """
+
+    name: str
+    reference: str
+    preset: Mapping[str, Any]
+    config: ConfigDict
+    trials: tuple[Mapping[str, Any], ...] = ()
+    points: int = 1
+    changes: Mapping[str, Any] | None = None
+
+    def resolved(self, **values: Any) -> ConfigDict:
+        """Returns the config with further keys set; ``values`` are dotted keys."""
+        config = copy.deepcopy(self.config)
+        config.update_from_flattened_dict(values)
+        return config
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A checked table.
+
+    Attributes:
+      settings: the config as it was given.
+      systems: name -> entry, in the order of the table.
+      readings: the same for the readings of the main system.
+      left_out: what is wrong with entries that ``only`` does not ask for.
+    """
+
+    settings: ConfigDict
+    systems: Mapping[str, Entry]
+    readings: Mapping[str, Entry]
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def selected(self) -> frozenset[str]:
+        """Names of the entries to train."""
+        return frozenset(self.settings.only or (*self.systems, *self.readings))
+
+    def unequal(self, keys: re.Pattern[str] = BUDGET) -> dict[str, dict[str, Any]]:
+        """Returns the keys whose values differ between systems, system by system.
+
+        What is searched over is not among them: the table of trials has it.
+
+        Args:
+          keys: which to look at, BUDGET or RECIPE.
+        """
+        flat = {name: configuration.flatten(entry.config) for name, entry in self.systems.items()}
+        searched = {
+            key for entry in self.systems.values() for point in entry.trials for key in point
+        }
+        looked_at = sorted(
+            {key for values in flat.values() for key in values.keys() - searched if keys.match(key)}
+        )
+        found = {key: {name: values.get(key) for name, values in flat.items()} for key in looked_at}
+        return {key: row for key, row in found.items() if len(set(map(repr, row.values()))) > 1}
+
+
+def read(settings: ConfigDict, root: Path) -> Table:
+    """Resolves and checks a table's config.
+
+    Where ``only`` names some entries, the others are kept if they are sound, and left out with
+    their problems if not: one broken system must not keep the others from being trained.
+
+    Args:
+      settings: as configs/table.py makes it.
+      root: folder that the systems' config files are named from.
+
+    Raises:
+      ValueError: one error that lists every problem.
+    """
+    if missing := sorted(_KEYS - set(settings)):
+        raise ValueError(
+            f"the config of a table lacks {', '.join(missing)}; --mode=table reads "
+            "--config=configs/table.py:PRESET."
+        )
+    problems, left_out = list(_shape_problems(settings)), list[str]()
+    systems: dict[str, Entry] = {}
+    wanted = {*settings.only} if settings.only else {*settings.systems, *settings.readings}
+    if wanted & {*settings.readings}:
+        wanted.add(settings.main)
+    for name, section in settings.systems.items():
+        entry, found = _system(name, section, settings, root)
+        (problems if name in wanted else left_out).extend(found)
+        if entry is not None and not found:
+            systems[name] = entry
+    readings: dict[str, Entry] = {}
+    for name, changes in settings.readings.items():
+        if settings.main not in systems:
+            break
+        reading, found = _reading(name, changes, systems[settings.main])
+        (problems if name in wanted else left_out).extend(found)
+        if not found:
+            readings[name] = reading
+    problems += _repeated({**systems, **readings})
+    if problems:
+        raise ValueError("the table's config:\n  " + "\n  ".join(dict.fromkeys(problems)))
+    return Table(settings, systems, readings, tuple(left_out))
+
+
+def draw(space: Mapping[str, list[Any]], trials: int, seed: int) -> tuple[dict[str, Any], ...]:
+    """Draws combinations of a space without repetition; all of them where there are no more.
+
+    Args:
+      space: dotted key -> choices.
+      trials: how many to draw.
+      seed: of the draw; the same seed and space give the same trials.
+
+    Returns:
+      One dict of dotted keys for each trial.
+    """
+    points = math.prod(map(len, space.values()))
+    chosen: Any = range(points)
+    if points > trials:
+        chosen = random.Random(seed).sample(range(points), trials)
+    drawn = []
+    for point in chosen:
+        values = {}
+        for key, choices in reversed(list(space.items())):
+            point, digit = divmod(point, len(choices))
+            values[key] = choices[digit]
+        drawn.append({key: values[key] for key in space})
+    return tuple(drawn)
+
+
+def _shape_problems(settings: ConfigDict) -> Iterator[str]:
+    names = [*settings.systems, *settings.readings]
+    for name in names:
+        if not _NAME.fullmatch(name) or name in REFERENCES:
+            yield (
+                f"{name!r} cannot name a system: lower-case letters, digits and _, and none of "
+                f"{REFERENCES}"
+            )
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{name!r} is among systems and readings: one name is one row"
+    if settings.main not in settings.systems:
+        yield f"main={settings.main!r} is no system; {_nearest(settings.main, [*settings.systems])}"
+    yield from _also_tested_problems(settings)
+    for name in settings.only:
+        if name not in names:
+            yield f"only={name!r} is no row of this table; {_nearest(str(name), names)}"
+    seeds = list(settings.seeds)
+    if not seeds:
+        yield "seeds is empty; give at least one, as --config.seeds='(0, 1, 2)'"
+    for seed in seeds:
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            yield f"seeds holds {seed!r}; a seed is a whole number from 0"
+        elif seeds.count(seed) > 1:
+            yield f"seeds holds {seed} twice"
+    for name in settings.tested:
+        if name not in METRICS:
+            yield f"tested={name!r} is no metric; {_nearest(str(name), list(METRICS))}"
+    if settings.search.trials < 0:
+        yield f"search.trials={settings.search.trials} must not be negative"
+    if settings.resamples < 1:
+        yield f"resamples={settings.resamples} must be above 0"
+    if not settings.prepared_dir and not settings.write_only:
+        yield "prepared_dir is empty; name a prepared directory with --config.prepared_dir=DIR"
+
+
+def _also_tested_problems(settings: ConfigDict) -> Iterator[str]:
+    also = list(settings.also_tested)
+    others = [name for name in settings.systems if name != settings.main]
+    for name in also:
+        if name == settings.main:
+            yield f"also_tested={name!r} is main, which is tested anyway"
+        elif name not in others:
+            yield f"also_tested={name!r} is no system; {_nearest(str(name), others)}"
+        elif also.count(name) > 1:
+            yield f"also_tested holds {name!r} twice"
+
+
+def _system(
+    name: str, section: ConfigDict, settings: ConfigDict, root: Path
+) -> tuple[Entry | None, list[str]]:
+    """Returns the entry, or None where its file cannot be read, and what is wrong with it."""
+    if set(section) != {"config", "overrides", "space"}:
+        return None, [f"systems.{name} has the keys {sorted(section)}: config, overrides, space"]
+    try:
+        config = _load(section.config, root)
+    except Exception as error:  # a config is a program: whatever it raises is its problem
+        return None, [f"systems.{name}.config={section.config}: {error}"]
+    preset = configuration.flatten(config)
+    problems = _set(config, configuration.flatten(settings.overrides), "overrides")
+    problems += _set(config, configuration.flatten(section.overrides), f"systems.{name}.overrides")
+    problems += _invalid(config)
+    common = configuration.flatten(settings.search.space)
+    own = configuration.flatten(section.space)
+    problems += [
+        f"systems.{name}.space.{key} is in search.space already; one of them must go"
+        for key in sorted(common.keys() & own.keys())
+    ]
+    problems += [
+        f"systems.{name}.space.{key}: the budget is the same for all; search it in search.space"
+        for key in own
+        if BUDGET.match(key)
+    ]
+    for where, space in (("search.space", common), (f"systems.{name}.space", own)):
+        for key, choices in space.items():
+            problems += _choice_problems(config, f"{where}.{key}", key, choices)
+    if problems:
+        return None, [f"{name}: {problem}" for problem in problems]
+    space, count = {**common, **own}, settings.search.trials
+    trials = draw(space, count, settings.search.seed) if space and count else ()
+    points = math.prod(map(len, space.values()))
+    entry = Entry(name, section.config, preset, config, trials, points)
+    for values in trials:
+        named = ", ".join(f"{key}={value}" for key, value in values.items())
+        problems += [f"{name} with {named}: {x}" for x in _invalid(entry.resolved(**values))]
+    return entry, problems
+
+
+def _reading(name: str, changes: ConfigDict, main: Entry) -> tuple[Entry, list[str]]:
+    config, changed = copy.deepcopy(main.config), configuration.flatten(changes)
+    problems = [] if changed else [f"readings.{name} changes nothing"]
+    problems += _set(config, changed, f"readings.{name}") + _invalid(config)
+    entry = Entry(name, main.reference, main.preset, config, changes=changed)
+    return entry, [f"{name}: {problem}" for problem in problems]
+
+
+def _load(reference: str, root: Path) -> ConfigDict:
+    file, _, preset = reference.partition(":")
+    path = root / file
+    if not path.is_file():
+        files = [f"{Path(file).parent}/{p.name}" for p in path.parent.glob("[!_]*.py")]
+        raise ValueError(f"no such file; {_nearest(file, files)}")
+    get_config = runpy.run_path(str(path)).get("get_config")
+    if get_config is None:
+        raise ValueError("the file has no function get_config")
+    config = get_config(preset) if preset else get_config()
+    return copy.deepcopy(config)
+
+
+def _set(config: ConfigDict, values: Mapping[str, Any], where: str) -> list[str]:
+    problems = []
+    flat = configuration.flatten(config)
+    for key, value in values.items():
+        if key not in flat:
+            problems.append(f"{where}.{key}: no such key; {_nearest(key, list(flat))}")
+            continue
+        try:
+            # A list in the config of a table is a tuple that went through ``flatten``.
+            value = tuple(value) if isinstance(value, list) else value
+            config.update_from_flattened_dict({key: value})
+        except (TypeError, ValueError) as error:
+            problems.append(f"{where}.{key}={value!r}: {' '.join(str(error).split())}")
+    return problems
+
+
+def _choice_problems(config: ConfigDict, where: str, key: str, choices: Any) -> list[str]:
+    if not isinstance(choices, list) or not choices:
+        return [f"{where}={choices!r}: a space gives a tuple of choices for each key"]
+    if len(set(map(repr, choices))) < len(choices):
+        return [f"{where}={choices}: a choice is given twice"]
+    if key == "seed":
+        return [f"{where}: seeds are not searched over"]
+    return [x for choice in choices for x in _set(copy.deepcopy(config), {key: choice}, where)]
+
+
+def _invalid(config: ConfigDict) -> list[str]:
+    try:
+        configuration.validate(config, tuple(SYSTEMS))
+    except ValueError as error:
+        return [line.strip() for line in str(error).splitlines()[1:]]
+    return []
+
+
+def _repeated(entries: Mapping[str, Entry]) -> list[str]:
+    """Finds entries that would be the same run under two names."""
+    seen: dict[str, str] = {}
+    problems = []
+    for name, entry in entries.items():
+        content = repr((sorted(configuration.flatten(entry.config).items()), entry.trials))
+        if entry.changes is not None:  # inherits the trials of the system it reads
+            content = repr(sorted(configuration.flatten(entry.config).items()))
+        if content in seen:
+            problems.append(f"{seen[content]} and {name} are the same configuration")
+        seen.setdefault(content, name)
+    return problems
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1, 0.0)
+    return f"did you mean {near[0]!r}?" if near else "there is none"

@@ -1,0 +1,225 @@
+"""Batches and the sticker bank, as numpy arrays ready for the device.
+
+A training batch is a function of (seed, step) and nothing else: any step can be reached at once, so
+a run that is killed and resumed sees the very rows it would have seen. The order is a fresh
+permutation each epoch (``order.py``). tf.data runs the reading and tokenising in parallel, ahead of
+the device.
+"""
+
+import atexit
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, Int64
+
+from int_ra_jax.common.types import Batch, Tokens
+from int_ra_jax.data.dataset import Dataset
+from int_ra_jax.data.order import Buckets, rows_of_step
+from int_ra_jax.data.text import (
+    TextConfig,
+    Truncation,
+    compose_context,
+)
+from int_ra_jax.data.tokenizer import Tokenizer
+
+_LOG_EVERY = 500
+_MEASURED = 4096  # conversations composed at once to measure a split
+_NO_END = np.iinfo(np.int64).max
+_open_streams: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_streams() -> None:
+    """Stops prefetching before the interpreter goes down.
+
+    tf.data's threads call Python; once the interpreter finalises they wait for its lock for ever,
+    and it waits for them.
+    """
+    for stream in list(_open_streams):
+        stream.close()
+
+
+def make_batches(
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    text: TextConfig,
+    split: str,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    host_index: int = 0,
+    host_count: int = 1,
+    buckets: Buckets | None = None,
+) -> Iterator[Batch]:
+    """Yields training batches without end, from ``start_step`` on.
+
+    Row i of step t stands at position t * batch_size + i of an endless sequence of epochs; a batch
+    may span two. Each epoch holds every conversation once, in an order drawn from (seed, epoch).
+    With ``buckets`` the same holds of each window of batches.
+
+    Args:
+      dataset: the built data set.
+      tokenizer: of the text tower.
+      text: the section ``config.text``.
+      split: "train", as a rule.
+      batch_size: B, conversations of all hosts together.
+      seed: of the order.
+      start_step: first step to yield; costs nothing, however large.
+      host_index: this process, from 0.
+      host_count: number of processes; each yields its own B / host_count rows of every batch.
+      buckets: for batches of like length, as narrow as their longest conversation allows.
+
+    Returns:
+      Batches of B / host_count rows, numpy leaves; all hosts' shares of a batch are equally wide.
+
+    Raises:
+      ValueError: if the split is empty or ``batch_size`` is not divisible by ``host_count``.
+    """
+    if batch_size < 1 or batch_size % host_count:
+        raise ValueError(
+            f"config.train.batch_size={batch_size} is not divisible by {host_count} hosts. "
+            f"Use a positive multiple of {host_count}."
+        )
+    size = dataset.size(split)
+    if size == 0:
+        raise ValueError(f"split {split!r} of {dataset.name} has no conversation to train on.")
+    share = batch_size // host_count
+
+    def rows(step: Any) -> tuple[Any, Any]:
+        rows, width = rows_of_step(step, batch_size, size, seed, buckets)
+        return rows[host_index * share : (host_index + 1) * share], width
+
+    return _stream(dataset, tokenizer, text, split, (start_step, _NO_END), share, rows)
+
+
+def eval_batches(
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    text: TextConfig,
+    split: str,
+    batch_size: int,
+    host_index: int = 0,
+    host_count: int = 1,
+) -> Iterator[Batch]:
+    """Yields a split once, in order; the last batch is filled with rows that are not valid.
+
+    A row that only pads repeats the last conversation, so no arithmetic on it can fail; ``valid``
+    keeps it out of every figure.
+
+    Args:
+      dataset: the built data set.
+      tokenizer: of the text tower.
+      text: the section ``config.text``.
+      split: "valid" or "test", as a rule.
+      batch_size: B, conversations of all hosts together; divisible by ``host_count``.
+      host_index: this process, from 0.
+      host_count: number of processes; each yields its own B / host_count rows of every batch.
+
+    Returns:
+      Batches of B / host_count rows, numpy leaves.
+    """
+    size = dataset.size(split)
+    steps, share = -(-size // batch_size), batch_size // host_count
+
+    def rows(step: Any) -> tuple[Any, Any]:
+        from int_ra_jax.data.tensorflow_runtime import tf
+
+        first = step * batch_size + host_index * share
+        return first + tf.range(share, dtype=tf.int64), tf.constant(-1, tf.int64)
+
+    return _stream(dataset, tokenizer, text, split, (0, steps), share, rows)
+
+
+def _stream(
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    text: TextConfig,
+    split: str,
+    steps: tuple[int, int],
+    share: int,
+    rows: Callable[[Any], tuple[Any, Any]],
+) -> Iterator[Batch]:
+    """Reads and tokenises the rows of each step ahead of time, and yields them in step order."""
+    from int_ra_jax.data.tensorflow_runtime import tf
+
+    size = dataset.size(split)
+
+    def assemble(rows: Int64[np.ndarray, "B"], width: np.int64) -> tuple[np.ndarray, ...]:
+        valid = rows < size
+        rows = np.minimum(rows, size - 1)
+        conversations = dataset.conversations(split, rows.tolist())
+        tokens, _ = compose_context(tokenizer, conversations, text, dataset.has_knowledge)
+        stickers, intentions = dataset.targets(conversations)
+        example = rows.astype(np.int32)
+        # Padding stands at the end; -1 keeps it all.
+        context = (leaf[:, : None if width < 0 else width] for leaf in vars(tokens).values())
+        return *context, stickers, intentions, example, valid
+
+    failures: list[Exception] = []
+
+    def noted(*arguments: Any) -> tuple[np.ndarray, ...]:
+        try:
+            return assemble(*arguments)
+        except Exception as error:
+            failures.append(error)
+            # Not raised here, where TensorFlow prints a page of its own: a batch without tokens
+            # stands for it.
+            return tuple(
+                np.zeros([size or 0 for size in shape], dtype.as_numpy_dtype)
+                for shape, dtype in zip(shapes, types, strict=True)
+            )
+
+    shapes = [(share, None)] * 3 + [(share,)] * 4
+    types = [tf.int32, tf.bool, tf.int32, tf.int32, tf.int32, tf.int32, tf.bool]
+
+    @tf.autograph.experimental.do_not_convert
+    def load(step: Any) -> tuple[Any, ...]:
+        # Not stateful: tf.data may run several calls at once, and still yields them in order.
+        leaves = tf.numpy_function(noted, rows(step), types, stateful=False)
+        return tuple(tf.ensure_shape(leaf, s) for leaf, s in zip(leaves, shapes, strict=True))
+
+    loaded = tf.data.Dataset.range(*steps).map(
+        load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    stream = _batches(loaded.prefetch(tf.data.AUTOTUNE), failures)
+    _open_streams.add(stream)
+    return stream
+
+
+def _batches(dataset: Any, failures: list[Exception]) -> Generator[Batch, None, None]:
+    for ids, mask, type_ids, sticker, intention, example, valid in dataset.as_numpy_iterator():
+        if not ids.shape[1]:
+            raise failures[0]
+        yield Batch(
+            context=Tokens(ids=ids, mask=mask, type_ids=type_ids),
+            sticker=sticker,
+            intention=intention,
+            example=example,
+            valid=valid,
+        )
+
+
+def measure(
+    dataset: Dataset, tokenizer: Tokenizer, text: TextConfig, split: str
+) -> tuple[Int32[np.ndarray, "M"], Truncation]:
+    """Composes a whole split once; returns its lengths, and what the budgets of ``text`` cut.
+
+    Args:
+      dataset: the built data set.
+      tokenizer: of the text tower.
+      text: the section ``config.text``.
+      split: "train", as a rule.
+
+    Returns:
+      i32[M], tokens of each conversation, and the counts of what did not fit.
+    """
+    lengths, cut = np.zeros(dataset.size(split), np.int32), Truncation()
+    for start in range(0, len(lengths), _MEASURED):
+        rows = range(start, min(start + _MEASURED, len(lengths)))
+        conversations = dataset.conversations(split, list(rows))
+        tokens, cut_here = compose_context(tokenizer, conversations, text, dataset.has_knowledge)
+        lengths[rows.start : rows.stop] = tokens.mask.sum(axis=1)
+        cut += cut_here
+    return lengths, cut

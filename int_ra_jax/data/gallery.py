@@ -1,0 +1,97 @@
+"""What a model may read of the gallery, as numpy arrays: pixels, attributes, annotations."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from absl import logging
+from jaxtyping import Bool
+
+from int_ra_jax.common.types import ATTRIBUTES, Bank
+from int_ra_jax.data import images
+from int_ra_jax.data.dataset import Dataset
+from int_ra_jax.data.text import encode_attributes, join_knowledge
+from int_ra_jax.data.tokenizer import Tokenizer
+
+_LOG_EVERY = 500
+
+
+def gallery_bank(
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    image_size: int,
+    attribute_tokens: int,
+    frame: str = "first",
+    resize: str = "squeeze",
+) -> Bank:
+    """Decodes and tokenises the gallery, once for a whole run.
+
+    Args:
+      dataset: the built data set.
+      tokenizer: of the text tower.
+      image_size: S, pixels.
+      attribute_tokens: A.
+      frame: of animated stickers; see ``images.load_pixels``.
+      resize: how a sticker becomes a square; likewise.
+
+    Returns:
+      A Bank of the N stickers, numpy leaves. Its intentions are those of the training
+      conversations alone.
+    """
+    count = len(dataset.stickers)
+    pixels = np.empty((count, image_size, image_size, 3), np.uint8)
+
+    def load(row: int) -> None:
+        pixels[row] = images.load_pixels(dataset.image(row), image_size, frame, resize)
+
+    with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
+        for done, _ in enumerate(pool.map(load, range(count)), start=1):
+            if done % _LOG_EVERY == 0:
+                logging.info("Data: %d of %d stickers decoded", done, count)
+    attributes, index, mask = encode_attributes(tokenizer, dataset.stickers, attribute_tokens)
+    return Bank(
+        pixels=pixels,
+        attributes=attributes,
+        attribute_index=index,
+        attribute_mask=mask,
+        intentions=relevance_annotations(dataset, ("train",)),
+        index=np.arange(count, dtype=np.int32),
+    )
+
+
+def relevance_annotations(
+    dataset: Dataset, splits: Sequence[str], gallery: bool = False
+) -> Bool[np.ndarray, "N K"]:
+    """Collects with which intentions each sticker is annotated.
+
+    Args:
+      dataset: the built data set.
+      splits: whose conversations to count; never one whose figures a model is to be judged by.
+      gallery: also count the intentions that stickers.jsonl itself states. Only for data sets
+        whose card says that they do not come from valid or test conversations.
+
+    Returns:
+      [N, K], True where a conversation of these splits has that sticker under that intention, or
+      the gallery states it.
+    """
+    annotated = np.zeros((len(dataset.stickers), len(dataset.intentions)), np.bool_)
+    for split in splits:
+        annotated[dataset.targets(dataset.conversations(split))] = True
+    if gallery:
+        for row, sticker in enumerate(dataset.stickers):
+            annotated[row, [dataset.intention_ids[name] for name in sticker.intentions]] = True
+    return annotated
+
+
+def training_texts(dataset: Dataset) -> Iterator[str]:
+    """Yields every text a model may read in training, for learning a vocabulary from.
+
+    Turns and knowledge of the training split, the gallery's attributes, and the intention names;
+    valid and test conversations stay unseen.
+    """
+    for conversation in dataset.conversations("train"):
+        yield from (turn.text for turn in conversation.turns)
+        yield join_knowledge(conversation)
+    for sticker in dataset.stickers:
+        yield from (sticker.attributes[name] for name in ATTRIBUTES)
+    yield from dataset.intentions

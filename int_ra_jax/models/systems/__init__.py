@@ -1,0 +1,1 @@
+"""The retrieval systems: Int-RA and those it is compared with."""

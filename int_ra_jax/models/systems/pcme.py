@@ -1,0 +1,383 @@
+"""PCME: both sides are Gaussians of the joint space, matched by the distances of their samples.
+
+One context fits many stickers, and the scale of its Gaussian says how many. Training compares
+samples of every pair of the batch; ranking takes the means, the sums of samples or the match
+probability, as ``model.score`` says. docs/baselines/pcme.md walks through the equations.
+Source: Chun et al. 2021, Probabilistic Embeddings for Cross-Modal Retrieval.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, struct
+from jaxtyping import Array, Bool, Float, Float32, Int
+from ml_collections import ConfigDict
+
+from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
+from int_ra_jax.models import losses
+from int_ra_jax.models.interface import Candidates, Facts, SpecialIds
+from int_ra_jax.models.layers import HeadLinear, LayerNorm, Linear, dropout, unit_norm
+from int_ra_jax.models.towers.bert import BertModel
+from int_ra_jax.models.towers.clip_vision import ClipVisionModel
+from int_ra_jax.models.two_towers import TwoTowers
+
+# The losses are sums: beta and lambda weigh what they weighed at the original's batch size.
+ORIGINAL_BATCH = 128
+UNIFORMITY_POINTS = 128
+_XAVIER = jax.nn.initializers.xavier_uniform()
+_CONTEXTS, _STICKERS = 0, 1  # no conversation draws the evaluation noise of a sticker
+
+
+@struct.dataclass
+class SampledContext(Context):
+    """Encoded conversations.
+
+    Attributes:
+      samples: f32[B, J, D], of each Gaussian; None where ranking does not read them.
+      log_scale: f32[B, D], logarithm of the standard deviation; None at evaluation.
+    """
+
+    samples: Any = None
+    log_scale: Any = None
+
+
+@struct.dataclass
+class SampledSticker(Sticker):
+    """Encoded stickers; ``samples`` [N, J, D] and ``log_scale`` [N, D] as for conversations."""
+
+    samples: Any = None
+    log_scale: Any = None
+
+
+def squared_distances(
+    x: Float[Array, "B J D"], y: Float[Array, "N M D"]
+) -> Float[Array, "B N J M"]:
+    """Returns |x - y|^2 for every pair of items and every pair of their samples.
+
+    Computed from a matrix product, which needs no array [B, N, J, M, D]; for vectors of about
+    length 1 its rounding stays below the 1e-6 that ``distances`` adds.
+    """
+    products = jnp.einsum(
+        "bjd,nmd->bnjm", x, y, precision="highest", preferred_element_type=jnp.float32
+    )
+    own = jnp.sum(x * x, axis=-1)[:, None, :, None] + jnp.sum(y * y, axis=-1)[None, :, None, :]
+    return jnp.maximum(own - 2.0 * products, 0.0)
+
+
+def distances(x: Float[Array, "B J D"], y: Float[Array, "N M D"]) -> Float[Array, "B N J M"]:
+    """Returns sqrt(|x - y|^2 + 1e-6), whose gradient is finite where two samples are equal."""
+    return jnp.sqrt(squared_distances(x, y) + 1e-6)
+
+
+def match_probability(
+    x: Float[Array, "B J D"],
+    y: Float[Array, "N M D"],
+    slope: Float[Array, ""] | float,
+    shift: Float[Array, ""] | float,
+) -> Float[Array, "B N"]:
+    """Returns the mean over pairs of samples of sigmoid(2 s), s = -slope * distance + shift.
+
+    The original's e^s / (e^s + e^-s) is the same number, but overflows for s above 88.
+    """
+    s = shift - slope * distances(x, y)
+    return jnp.mean(jax.nn.sigmoid(2.0 * s), axis=(2, 3))
+
+
+def match_nll(
+    x: Float[Array, "B J D"],
+    y: Float[Array, "N M D"],
+    match: Bool[Array, "B N"],
+    slope: Float[Array, ""] | float,
+    shift: Float[Array, ""] | float,
+) -> Float[Array, "B N"]:
+    """Returns -ln p where a pair matches and -ln(1 - p) where not, p = ``match_probability``.
+
+    Symmetric in its sides, so that one direction is all that has to be computed.
+    """
+    s = shift - slope * distances(x, y)
+    sign = jnp.where(match, 1.0, -1.0)[:, :, None, None]
+    pairs = s.shape[2] * s.shape[3]
+    return jnp.log(pairs) - jax.nn.logsumexp(jax.nn.log_sigmoid(2.0 * sign * s), axis=(2, 3))
+
+
+def vib(
+    mean: Float[Array, "B D"], log_scale: Float[Array, "B D"], kl: str = "code"
+) -> Float[Array, ""]:
+    """Returns the information bottleneck: the sum over all Gaussians of their KL to N(0, I).
+
+    Args:
+      mean: of each Gaussian; the original takes that of its samples.
+      log_scale: logarithm of the standard deviation.
+      kl: "code" takes it for the logarithm of the variance, as the original's code does here and
+        nowhere else; "correct" is the divergence.
+    """
+    log_variance = log_scale if kl == "code" else 2.0 * log_scale
+    return -0.5 * jnp.sum(1.0 + log_variance - mean**2 - jnp.exp(log_variance))
+
+
+def uniformity(points: Float[Array, "P D"]) -> Float[Array, ""]:
+    """Returns ln of the mean over pairs of different points of exp(-2 |x - y|^2).
+
+    Source: Wang and Isola 2020, Eq. (5) with t = 2.
+    """
+    number = points.shape[0]
+    row, column = jnp.triu_indices(number, k=1)
+    squares = squared_distances(points[:, None], points[:, None])[:, :, 0, 0]
+    return jax.nn.logsumexp(-2.0 * squares[row, column]) - jnp.log(number * (number - 1) / 2)
+
+
+def evaluation_noise(
+    index: Int[Array, "B"], samples: int, width: int, side: int
+) -> Float[Array, "B J D"]:
+    """Returns noise that depends on an item's own index alone, so that rankings never change."""
+    key = jax.random.fold_in(jax.random.key(0), side)
+    return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key, i), (samples, width)))(
+        index
+    )
+
+
+def words(tokens: Tokens, special: SpecialIds) -> Bool[Array, "B L"]:
+    """Returns which tokens are words: neither padding nor the marks around segments."""
+    return tokens.mask & (tokens.ids != special.cls) & (tokens.ids != special.sep)
+
+
+class LocalAttention(nnx.Module):
+    """Pools tokens by softmax(w2 tanh(W1 z)); a row without any token gives zeros."""
+
+    def __init__(self, width: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        self.hidden = Linear(
+            width, width // 2, use_bias=False, dtype=dtype, kernel_init=_XAVIER, rngs=rngs
+        )
+        self.weight = Linear(
+            width // 2, 1, use_bias=False, dtype=dtype, kernel_init=_XAVIER, rngs=rngs
+        )
+
+    def __call__(
+        self, tokens: Float[Array, "B L W"], mask: Bool[Array, "B L"]
+    ) -> Float32[Array, "B W"]:
+        """Returns one vector a row from the tokens that the mask keeps."""
+        logits = self.weight(jnp.tanh(self.hidden(tokens)))[:, :, 0].astype(jnp.float32)
+        # The lowest finite number and not -inf, which would make NaN of a fully masked row.
+        weights = jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(jnp.float32).min)) * mask
+        return jnp.einsum(
+            "bl,blw->bw", weights.astype(tokens.dtype), tokens, preferred_element_type=jnp.float32
+        )
+
+
+class GaussianHead(nnx.Module):
+    """Turns one side's features into the mean and the log scale of a Gaussian.
+
+    Args:
+      width: of the tower's features.
+      joint_width: D.
+      logsig_bias: what the log scale starts from, a constant beside the learnt bias.
+      dtype: compute dtype of the linear layers.
+      rngs: for the initial parameters.
+    """
+
+    def __init__(
+        self, width: int, joint_width: int, logsig_bias: float, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> None:
+        self.mean_attention = LocalAttention(width, dtype, rngs)
+        self.mean_global = HeadLinear(width, joint_width, dtype=dtype, rngs=rngs)
+        self.mean_local = Linear(width, joint_width, dtype=dtype, kernel_init=_XAVIER, rngs=rngs)
+        self.mean_norm = LayerNorm(joint_width, epsilon=1e-5, rngs=rngs)
+        self.scale_attention = LocalAttention(width, dtype, rngs)
+        self.scale_local = Linear(width, joint_width, dtype=dtype, kernel_init=_XAVIER, rngs=rngs)
+        self.logsig_bias = logsig_bias
+        # A bias of its own would be the one above a second time.
+        self.scale_global = HeadLinear(width, joint_width, use_bias=False, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        pooled: Float[Array, "B W"],
+        tokens: Float[Array, "B L W"],
+        mask: Bool[Array, "B L"],
+    ) -> tuple[Float32[Array, "B D"], Float32[Array, "B D"]]:
+        """Returns the unit mean and the log scale.
+
+        Args:
+          pooled: the whole item's feature.
+          tokens: its local features.
+          mask: which of them count.
+        """
+        local = self.mean_local(self.mean_attention(tokens, mask)).astype(jnp.float32)
+        whole = self.mean_global(pooled).astype(jnp.float32)
+        mean = unit_norm(self.mean_norm(whole + jax.nn.sigmoid(local)))
+        local = self.scale_local(self.scale_attention(tokens, mask)).astype(jnp.float32)
+        whole = self.scale_global(pooled).astype(jnp.float32)
+        return mean, self.logsig_bias + local + whole
+
+
+class PCME(TwoTowers):
+    """Probabilistic cross-modal embeddings; see configs/pcme.py for the switches.
+
+    Args:
+      text: the text tower; reads conversations.
+      image: the image tower.
+      config: the resolved configuration (sections model and loss).
+      facts: of the towers and the data set.
+      rngs: for the heads' initial parameters.
+    """
+
+    def __init__(
+        self,
+        text: BertModel,
+        image: ClipVisionModel,
+        config: ConfigDict,
+        *,
+        facts: Facts,
+        rngs: nnx.Rngs,
+    ) -> None:
+        model, loss = config.model, config.loss
+        dtype = jnp.dtype(model.dtype)
+        super().__init__(text, image, config)
+        self.special_ids = facts.special_ids
+        self.scoring, self.samples = model.score, model.samples
+        self.context_head, self.sticker_head = (
+            GaussianHead(width, model.joint_width, model.logsig_bias, dtype, rngs)
+            for width in (text.config.hidden_size, image.config.hidden_size)
+        )
+        self.slope = nnx.Param(jnp.asarray(loss.slope, jnp.float32))
+        self.shift = nnx.Param(jnp.asarray(loss.shift, jnp.float32))
+        self.match, self.kl = loss.match, loss.kl
+        self.beta, self.lambda_uniformity = loss.beta, loss.lambda_uniformity
+
+    # ---- the two Gaussians --------------------------------------------------------------------
+
+    def encode_context(self, batch: Batch, *, key: Array | None = None) -> SampledContext:
+        """Returns what the score reads of each conversation; with a key, what the loss reads too.
+
+        Without a key the samples are those of ``batch.example``.
+        """
+        tower_key, dropout_key, sample_key = _split(key)
+        tokens = batch.context
+        features = self.text_tokens(tokens, batch.context_hidden, tower_key)
+        features = dropout(features, self.dropout, dropout_key)
+        mean, log_scale = self.context_head(
+            self.pooled(features, tokens), features, words(tokens, self.special_ids)
+        )
+        samples = self._draw(mean, log_scale, sample_key, batch.example, _CONTEXTS)
+        return SampledContext(
+            query=self._vector(mean, samples),
+            samples=None if key is None and self.scoring != "match_prob" else samples,
+            log_scale=None if key is None else log_scale,
+        )
+
+    def encode_sticker(
+        self, bank: Bank, *, key: Array | None = None, attention: bool = False
+    ) -> SampledSticker:
+        """Returns what the score reads of each sticker; with a key, what the loss reads too.
+
+        Without a key the samples are those of ``bank.index``. There is no attention by attribute.
+        """
+        _, dropout_key, sample_key = _split(key)
+        features = dropout(self.image_tokens(bank), self.dropout, dropout_key)
+        patches = features[:, 1:]
+        mean, log_scale = self.sticker_head(
+            features[:, 0], patches, jnp.ones(patches.shape[:2], bool)
+        )
+        samples = self._draw(mean, log_scale, sample_key, bank.index, _STICKERS)
+        return SampledSticker(
+            embedding=self._vector(mean, samples),
+            samples=None if key is None and self.scoring != "match_prob" else samples,
+            log_scale=None if key is None else log_scale,
+        )
+
+    def _draw(
+        self,
+        mean: Float[Array, "B D"],
+        log_scale: Float[Array, "B D"],
+        key: Array | None,
+        index: Int[Array, "B"],
+        side: int,
+    ) -> Float[Array, "B J D"]:
+        # Not brought back to length 1: the original does not either.
+        size, width = mean.shape
+        if key is None:
+            noise = evaluation_noise(index, self.samples, width, side)
+        else:
+            noise = jax.random.normal(key, (size, self.samples, width))
+        return mean[:, None] + jnp.exp(log_scale)[:, None] * noise
+
+    def _vector(
+        self, mean: Float[Array, "B D"], samples: Float[Array, "B J D"]
+    ) -> Float[Array, "B D"] | None:
+        """Returns what a dot product ranks by; None where pairs are compared."""
+        # sum_jk z_j . z'_k, the original's score by samples, is one dot product of the sums.
+        return {"mean": mean, "matmul": jnp.sum(samples, axis=1), "match_prob": None}[self.scoring]
+
+    # ---- score and loss -----------------------------------------------------------------------
+
+    def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
+        """Returns dot products of means or of summed samples, or match probabilities."""
+        if self.scoring != "match_prob":
+            return super().score(context, sticker)
+        assert isinstance(context, SampledContext) and isinstance(sticker, SampledSticker)
+        gallery, slope, shift = sticker.samples, self.slope[...], self.shift[...]
+        # One conversation at a time: J x J distances to each sticker are held, not B of them.
+        return jax.lax.map(
+            lambda row: match_probability(row[None], gallery, slope, shift)[0], context.samples
+        )
+
+    def loss(
+        self,
+        context: Context,
+        sticker: Sticker,
+        batch: Batch,
+        candidates: Candidates,
+        *,
+        key: Array,
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """Returns L_pair + beta * VIB + lambda * Unif, its parts and the mean log scales.
+
+        The pair term grows with the square of the batch, VIB with the batch and Unif not at all;
+        all are brought to the original's batch size, where beta and lambda are meant.
+        """
+        assert isinstance(context, SampledContext) and isinstance(sticker, SampledSticker)
+        ratio = ORIGINAL_BATCH / batch.sticker.shape[0]
+        # A gold sticker that stands in several columns matches in each: as a mismatch it would be
+        # told to be near and far at once.
+        match = ~losses.negative_pairs(
+            batch.sticker,
+            batch.intention,
+            candidates.index,
+            candidates.intentions,
+            mask_same_intention=self.match == "label",
+        )
+        nll = match_nll(context.samples, sticker.samples, match, self.slope[...], self.shift[...])
+        retrieval = 2.0 * ratio**2 * jnp.sum(nll)  # both directions, which are equal
+        bottleneck = ratio * sum(
+            vib(jnp.mean(side.samples, axis=1), side.log_scale, self.kl)
+            for side in (context, sticker)
+        )
+        total = retrieval + self.beta * bottleneck
+        parts = {"loss/retrieval": retrieval, "loss/vib": bottleneck}
+        if self.lambda_uniformity:
+            spread = uniformity(_some_points(context.samples, sticker.samples, key))
+            total = total + self.lambda_uniformity * spread
+            parts["loss/uniformity"] = spread
+        return total, {
+            "loss/total": total,
+            **parts,
+            "log_scale/context": jnp.mean(context.log_scale),
+            "log_scale/sticker": jnp.mean(sticker.log_scale),
+        }
+
+
+def _some_points(
+    contexts: Float[Array, "B J D"], stickers: Float[Array, "N J D"], key: Array
+) -> Float[Array, "P D"]:
+    # Without replacement: a point drawn twice is at distance 0 from itself, where Unif is largest.
+    points = jnp.concatenate([contexts, stickers]).reshape(-1, contexts.shape[-1])
+    number = points.shape[0]
+    chosen = jax.random.choice(key, number, (min(UNIFORMITY_POINTS, number),), replace=False)
+    return points[chosen]
+
+
+def _split(key: Array | None) -> tuple[Array | None, Array | None, Array | None]:
+    if key is None:
+        return None, None, None
+    tower, drop, sample = jax.random.split(key, 3)
+    return tower, drop, sample

@@ -1,0 +1,358 @@
+"""SRS: utterances and stickers compared pair by pair, word by word and region by region.
+
+Both sides are encoded once, into words and regions of one width; then every pair of a conversation
+and a sticker runs through the network of ``srs_layers.py``, so no vector is left to search by.
+docs/baselines/srs.md walks through the equations.
+Source: Learning to Respond with Stickers (Gao et al. 2020).
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, struct
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from ml_collections import ConfigDict
+
+from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
+from int_ra_jax.models import losses
+from int_ra_jax.models.interface import Candidates, Facts, Negatives, SpecialIds
+from int_ra_jax.models.layers import HeadLinear, dropout
+from int_ra_jax.models.systems.srs_layers import (
+    MATCH_PARTS,
+    MatchFusion,
+    deep_interaction,
+    match_vectors,
+)
+from int_ra_jax.models.towers.bert import BertModel
+from int_ra_jax.models.towers.clip_vision import ClipVisionModel
+from int_ra_jax.models.two_towers import TwoTowers
+
+# ---- formulas ---------------------------------------------------------------------------------
+
+
+def split_utterances(
+    tokens: Tokens, number: int, length: int, special: SpecialIds
+) -> tuple[Tokens, Bool[Array, "B U T"]]:
+    """Takes rows ``[CLS] u1 [SEP] u2 [SEP] ...`` apart into rows ``[CLS] u [SEP]``.
+
+    The newest utterances are kept and stand first to last in the first slots; rows after them are
+    masked wholly. An utterance that is too long keeps its end, as the data pipeline has it.
+
+    Args:
+      tokens: Tokens [B, L]; what has type 1 is knowledge and is passed over.
+      number: utterances at most. A row of L tokens holds L / 2, so U = min(number, L // 2).
+      length: T, tokens of an utterance, [CLS] and [SEP] included.
+      special: ids of the vocabulary.
+
+    Returns:
+      Tokens [B, U, T] and which of them are words, not special tokens or padding.
+    """
+    rows, width = tokens.ids.shape
+    position = jnp.arange(width)
+    word = tokens.mask & (tokens.ids != special.sep) & (position > 0) & (tokens.type_ids == 0)
+    first = word & ~jnp.pad(word[:, :-1], ((0, 0), (1, 0)))
+    utterance = jnp.cumsum(first, axis=1)  # from 1
+    slots = max(min(number, width // 2), 1)
+    slot = utterance - 1 - jnp.maximum(utterance[:, -1:] - slots, 0)
+    member = word[:, None] & (slot[:, None] == jnp.arange(slots)[:, None])  # [B, U, L]
+    words = jnp.minimum(jnp.sum(member, axis=2, keepdims=True), length - 2)
+    end = jnp.max(jnp.where(member, position + 1, 0), axis=2, keepdims=True)
+    column = jnp.arange(length)
+    source = jnp.clip(end - words + column - 1, 0, width - 1)
+    said = tokens.ids[jnp.arange(rows)[:, None, None], source]
+    is_word = (column >= 1) & (column <= words)
+    mask = (column <= words + 1) & (words > 0)
+    framed = jnp.where(column == 0, special.cls, jnp.where(is_word, said, special.sep))
+    ids = jnp.where(mask, framed, special.pad).astype(tokens.ids.dtype)
+    return Tokens(ids, mask, jnp.zeros_like(ids)), is_word
+
+
+def pooled_grid(patches: Float[Array, "N P Dv"], window: int) -> Float[Array, "N R Dv"]:
+    """Returns the means of windows of neighbouring patches, window x window to one region.
+
+    Args:
+      patches: of a square grid, row by row, whose side the window divides.
+      window: 1 leaves the patches as they are.
+    """
+    if window == 1:
+        return patches
+    rows = math.isqrt(patches.shape[1]) // window
+    grid = patches.reshape(patches.shape[0], rows, window, rows, window, -1)
+    pooled = jnp.mean(grid, axis=(2, 4), dtype=jnp.float32).astype(patches.dtype)
+    return pooled.reshape(patches.shape[0], rows * rows, -1)
+
+
+def draw_negatives(
+    allowed: Bool[Array, "B S"], number: int, key: PRNGKeyArray
+) -> tuple[Int[Array, "B J"], Bool[Array, "B J"]]:
+    """Draws columns for each anchor, uniformly among those allowed and none twice.
+
+    Args:
+      allowed: which columns are negatives of which anchor.
+      number: J at most; fewer where there are fewer columns.
+      key: of the draw.
+
+    Returns:
+      The columns, and whether each is a real one: an anchor may have fewer than J.
+    """
+    noise = jnp.where(allowed, jax.random.uniform(key, allowed.shape), -1.0)
+    value, column = jax.lax.top_k(noise, min(number, allowed.shape[1]))
+    return column, value >= 0
+
+
+def pairwise_hinge(
+    scores: Float[Array, "B C"], counts: Bool[Array, "B J"], margin: float
+) -> Float[Array, ""]:
+    """Returns the mean over pairs of max(0, margin - s_pos + s_neg).
+
+    Source: SRS (Gao et al. 2020), training objective; margin 1 there.
+
+    Args:
+      scores: column 0 is each anchor's positive, the others (J = C - 1) are its own negatives.
+      counts: which negatives are real; without any the loss is 0.
+      margin: of the unbounded score.
+    """
+    violations = jax.nn.relu(margin - scores[:, :1] + scores[:, 1:])
+    return jnp.sum(violations * counts) / jnp.maximum(jnp.sum(counts), 1)
+
+
+def smoothed_cross_entropy(
+    logits: Float[Array, "C K"],
+    labels: Bool[Array, "C K"],
+    weight: Float[Array, "C"],
+    smoothing: float,
+) -> Float[Array, ""]:
+    """Returns the weighted mean cross-entropy with a uniform distribution over each row's labels.
+
+    Args:
+      logits: unscaled by softmax.
+      labels: a row's right classes; a row without any counts as nothing.
+      weight: how often each row counts.
+      smoothing: probability moved from the labels to the uniform distribution over all classes.
+    """
+    number = jnp.sum(labels, axis=1, keepdims=True)
+    target = labels / jnp.maximum(number, 1) * (1.0 - smoothing) + smoothing / labels.shape[1]
+    entropy = -jnp.sum(target * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=1)
+    weight = weight * (number[:, 0] > 0)
+    return jnp.sum(weight * entropy) / jnp.maximum(jnp.sum(weight), 1.0)
+
+
+# ---- the system -------------------------------------------------------------------------------
+
+
+@struct.dataclass
+class Utterances(Context):
+    """A conversation as SRS compares it: the words of its utterances.
+
+    Attributes:
+      words: f32[B, U, T, D].
+      word_mask: bool[B, U, T], True where a token is a word; an utterance without any is none.
+    """
+
+    words: Any = None
+    word_mask: Any = None
+
+
+@struct.dataclass
+class Regions(Sticker):
+    """A sticker as SRS compares it: a grid of regions and the whole.
+
+    Attributes:
+      regions: f32[N, R, D].
+      summary: f32[N, D].
+      intention_logits: f32[N, K], unscaled by softmax; in training only, where the loss reads them.
+    """
+
+    regions: Any = None
+    summary: Any = None
+    intention_logits: Any = None
+
+
+class SRS(TwoTowers):
+    """Sticker Response Selector on the shared towers; see configs/srs.py for the switches.
+
+    Args:
+      text: the text tower; reads each utterance on its own.
+      image: the image tower.
+      config: the resolved configuration (sections model, loss and text).
+      facts: of the towers and the data set.
+      rngs: for the heads' initial parameters.
+
+    Raises:
+      ValueError: if conversations come with speakers or knowledge, if the vocabulary lacks a
+        special token, or if sizes do not fit together.
+    """
+
+    def __init__(
+        self,
+        text: BertModel,
+        image: ClipVisionModel,
+        config: ConfigDict,
+        *,
+        facts: Facts,
+        rngs: nnx.Rngs,
+    ) -> None:
+        super().__init__(text, image, config)
+        model, loss = config.model, config.loss
+        _check(config, facts)
+        dtype = jnp.dtype(model.dtype)
+        self.special = facts.special_ids
+        self.utterances, self.utterance_tokens = model.utterances, model.utterance_tokens
+        self.original_masking = model.original_masking
+        self.region_window: int = model.region_window
+
+        width, seen = model.joint_width, image.config.hidden_size
+        self.word_projection = HeadLinear(text.config.hidden_size, width, dtype=dtype, rngs=rngs)
+        self.region_projection = HeadLinear(seen, width, use_bias=False, dtype=dtype, rngs=rngs)
+        self.summary_projection = HeadLinear(seen, width, use_bias=False, dtype=dtype, rngs=rngs)
+        self.sticker_intention = HeadLinear(seen, facts.num_intentions, rngs=rngs)
+        self.fusion = MatchFusion(MATCH_PARTS * width, model, dtype, rngs)
+
+        self.candidates, self.margin = loss.candidates, loss.margin
+        self.spare_intention = loss.negatives_from == "other_intent"
+        self.lambda_ret, self.lambda_int = loss.lambda_ret, loss.lambda_int
+        self.label_smoothing = loss.label_smoothing
+        # Encoded live even while a tower trains: nothing but the score tells a stale sticker from
+        # a live one, and a pair's score has no gradient without the sticker's.
+        self.negatives = Negatives(bank=True, size=loss.bank_size, live=True, refresh_steps=1)
+
+    def hidden_text(self, tokens: Tokens) -> Array | None:
+        """Returns the frozen lower layers' output f[B, U, T, Dt] for the utterances, or None.
+
+        The cache's axis 1 is U where other systems have L, and ``Resident.attach`` cuts it to a
+        batch's width: harmless, since a row of L tokens has no more than L / 2 utterances.
+        """
+        if not self.text_frozen:
+            return None
+        framed, words = self._framed(tokens)
+        return self._text_prefix(_flat(framed)).reshape(*words.shape, -1)
+
+    def encode_context(self, batch: Batch, *, key: Array | None = None) -> Utterances:
+        """Returns X_u, the words of the newest utterances, each encoded on its own."""
+        keys = (None, None) if key is None else tuple(jax.random.split(key))
+        framed, is_word = self._framed(batch.context)
+        hidden = batch.context_hidden
+        if hidden is not None:  # the cache was computed for rows at least as wide
+            hidden = hidden[:, : is_word.shape[1]]
+            hidden = hidden.reshape(-1, *hidden.shape[2:])
+        features = self.text_tokens(_flat(framed), hidden, keys[0])
+        words = self.word_projection(dropout(features, self.dropout, keys[1]))
+        words = words.astype(jnp.float32).reshape(*is_word.shape, -1)
+        return Utterances(words=words, word_mask=is_word)
+
+    def encode_sticker(
+        self, bank: Bank, *, key: Array | None = None, attention: bool = False
+    ) -> Regions:
+        """Returns G' and s: the sticker's regions, and its class token in their width.
+
+        ``attention`` has no meaning here: the stickers' attributes are not read.
+        """
+        tokens = self.image_tokens(bank)
+        cls, patches = tokens[:, 0], pooled_grid(tokens[:, 1:], self.region_window)
+        return Regions(
+            regions=self.region_projection(patches).astype(jnp.float32),
+            summary=self.summary_projection(dropout(cls, self.dropout, key)).astype(jnp.float32),
+            intention_logits=None if key is None else self.sticker_intention(cls),
+        )
+
+    def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
+        """Returns the scores of all pairs, one conversation after the other.
+
+        They have no scale of their own: only those of one conversation can be compared.
+        """
+        assert isinstance(context, Utterances) and isinstance(sticker, Regions)
+        return jax.lax.map(
+            lambda said: self._match(said[0], said[1], sticker.regions, sticker.summary),
+            (context.words, context.word_mask),
+        )
+
+    def loss(
+        self,
+        context: Utterances,
+        sticker: Regions,
+        batch: Batch,
+        candidates: Candidates,
+        *,
+        key: Array,
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """Returns lambda_ret * hinge + lambda_int * the stickers' intention, and its parts.
+
+        Each anchor is scored against its gold sticker and ``loss.candidates`` - 1 of its own among
+        the columns drawn for the step: B x candidates pairs and not B x C.
+        """
+        size = batch.sticker.shape[0]
+        draw_key, dropout_key = jax.random.split(key)
+        sampled = slice(2 * size, None)  # after the golds, live and once more
+        allowed = losses.negative_pairs(
+            batch.sticker,
+            batch.intention,
+            candidates.index[sampled],
+            candidates.intentions[sampled],
+            self.spare_intention,
+        )
+        drawn, counts = draw_negatives(allowed, self.candidates - 1, draw_key)
+        pairs = jnp.concatenate([jnp.arange(size)[:, None], 2 * size + drawn], axis=1)
+        scores = jax.vmap(self._match)(
+            context.words,
+            context.word_mask,
+            sticker.regions[pairs],
+            sticker.summary[pairs],
+            jax.random.split(dropout_key, size),
+        )
+        retrieval = pairwise_hinge(scores, counts, self.margin)
+        weight = jnp.pad(counts, ((0, 0), (1, 0)), constant_values=True).reshape(-1)
+        intention = smoothed_cross_entropy(
+            sticker.intention_logits[pairs.reshape(-1)],
+            candidates.intentions[pairs.reshape(-1)],
+            weight.astype(jnp.float32),
+            self.label_smoothing,
+        )
+        total = self.lambda_ret * retrieval + self.lambda_int * intention
+        best = jnp.max(jnp.where(counts, scores[:, 1:], -jnp.inf), axis=1)
+        return total, {
+            "loss/total": total,
+            "loss/retrieval": retrieval,
+            "loss/intention": intention,
+            "candidates/hit@1": jnp.mean((scores[:, 0] > best).astype(jnp.float32)),
+        }
+
+    def _framed(self, tokens: Tokens) -> tuple[Tokens, Bool[Array, "B U T"]]:
+        return split_utterances(tokens, self.utterances, self.utterance_tokens, self.special)
+
+    def _match(
+        self,
+        words: Float[Array, "U T D"],
+        word_mask: Bool[Array, "U T"],
+        regions: Float[Array, "N R D"],
+        summary: Float[Array, "N D"],
+        key: PRNGKeyArray | None = None,
+    ) -> Float[Array, "N"]:
+        said, seen = deep_interaction(
+            regions, words, word_mask, original_masking=self.original_masking
+        )
+        vectors = match_vectors(said, seen, summary)
+        return self.fusion(vectors, jnp.any(word_mask, axis=1), key)
+
+
+def _flat(framed: Tokens) -> Tokens:
+    """Returns the utterances of all conversations as rows of their own."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), framed)
+
+
+def _check(config: ConfigDict, facts: Facts) -> None:
+    problems = []
+    if config.text.speakers != "off" or config.text.knowledge != "off":
+        problems.append(
+            f"text.speakers={config.text.speakers!r}, text.knowledge={config.text.knowledge!r}: "
+            "each utterance is read on its own, without either; set both to 'off'"
+        )
+    special = facts.special_ids
+    if min(special.pad, special.cls, special.sep) < 0:
+        problems.append("the vocabulary lacks [PAD], [CLS] or [SEP], which frame an utterance")
+    grid, window = facts.image.image_size // facts.image.patch_size, config.model.region_window
+    if grid % window:
+        problems.append(f"model.region_window={window} does not divide the {grid} x {grid} patches")
+    if problems:
+        raise ValueError("SRS:\n  " + "\n  ".join(problems))

@@ -1,0 +1,1 @@
+"""The text tower and the image tower, and loading their weights."""

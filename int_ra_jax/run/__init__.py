@@ -1,0 +1,1 @@
+"""A run, opened: workdir, checkpoints, encoders, rankings; knows neither losses nor metrics."""

@@ -1,0 +1,197 @@
+"""Encodes whole splits and galleries, in batches of one static shape each."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from int_ra_jax.common.hosts import Placement
+from int_ra_jax.common.log import Progress
+from int_ra_jax.common.params import flatten
+from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker
+from int_ra_jax.data.batches import eval_batches
+from int_ra_jax.models.interface import Params, System, merge
+from int_ra_jax.run.ranking import score_in_chunks
+from int_ra_jax.run.workdir import Run
+
+
+class Encoder:
+    """Compiles a system's encoders once and runs them over splits and galleries.
+
+    With a placement each process reads and encodes its own rows, and all of them get every result.
+
+    Args:
+      run: the open workdir.
+      bank: the gallery on the device, with the frozen layers' output where it is cached; the
+        run's own gallery by default.
+      labels: likewise the intention names.
+      placement: on which devices, and which rows are read here; the first device by default.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        bank: Bank | None = None,
+        labels: Labels | None = None,
+        placement: Placement | None = None,
+    ) -> None:
+        self._run = run
+        self._graphdef: nnx.GraphDef = run.graphdef
+        self._bank = bank
+        self._labels = labels
+        self._placement = placement
+        whole = None if placement is None else placement.whole
+        self.encode_context = jax.jit(self._encode_context, out_shardings=whole)
+        self.score = jax.jit(self._score)
+        self._score_blocks = jax.jit(self._score_all, out_shardings=whole)
+        self._encode_rows = jax.jit(
+            self._rows_encoder, static_argnames="attention", out_shardings=whole
+        )
+        self._hidden = jax.jit(
+            lambda params, batch: self._merge(params).hidden_text(batch.context),
+            out_shardings=whole,
+        )
+
+    @cached_property
+    def bank(self) -> Bank:
+        """The gallery on the device."""
+        return self._everywhere(self._run.bank) if self._bank is None else self._bank
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The intention names on the device."""
+        return self._everywhere(self._run.labels) if self._labels is None else self._labels
+
+    def gallery(self, params: Params, attention: bool = False) -> Sticker:
+        """Returns the encoded gallery on the device, N rows in gallery order.
+
+        Args:
+          params: parameters of the system.
+          attention: also return what each attribute attends to.
+        """
+        return self.stickers(params, np.arange(self.bank.index.shape[0]), attention)
+
+    def stickers(self, params: Params, rows: np.ndarray, attention: bool = False) -> Sticker:
+        """Returns the encoded stickers of some gallery rows, in that order."""
+        size = self._divisible(self._run.config.eval.sticker_batch_size)
+        parts = []
+        for start in range(0, len(rows), size):
+            # The last chunk is filled up to the static shape; its extra rows are cut off below.
+            chunk = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
+            if self._placement is not None:
+                chunk = self._placement.scatter(chunk)
+            parts.append(self._encode_rows(params, self.bank, chunk, attention=attention))
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(rows)], *parts)
+
+    def contexts(self, params: Params, split: str, hidden: jax.Array | None = None) -> Context:
+        """Returns a split's encoded conversations on the host, one row each, in split order.
+
+        Args:
+          params: parameters of the system.
+          split: its name.
+          hidden: f[M, L, Dt], the frozen layers' output of the split where it is cached.
+        """
+        parts = []
+        for batch in self._batches(split, f"encode {split}"):
+            given = batch
+            if hidden is not None:
+                given = dataclasses.replace(batch, context_hidden=hidden[batch.example])
+            encoded = jax.device_get(self.encode_context(params, given, self.labels))
+            parts.append(encoded if self._placement is None else self._placement.as_read(encoded))
+        # The rows that only pad the last batch stand at its end.
+        size = self._run.dataset.size(split)
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:size], *parts)
+
+    def score_all(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
+        """Returns the scores f32[Q, N] of many conversations, in blocks."""
+        return self._score_blocks(params, self._everywhere(context), sticker)
+
+    def timed_scores(
+        self, params: Params, context: Context, sticker: Sticker
+    ) -> tuple[np.ndarray, float]:
+        """Returns ``score_all`` on the host, and the seconds it takes once it is compiled."""
+        arguments = (params, self._everywhere(context), sticker)
+        compiled = self._score_blocks.lower(*arguments).compile()
+        jax.block_until_ready(arguments)  # the gallery is encoded asynchronously
+        began = time.perf_counter()
+        scores = np.asarray(compiled(*arguments))
+        return scores, time.perf_counter() - began
+
+    def hidden(self, params: Params, split: str) -> jax.Array | None:
+        """Returns the frozen layers' output of a split, f[M, L, Dt], or None if none is frozen.
+
+        It is taken from ``train.shared_cache`` where another run has left it there.
+        """
+        if jax.process_count() > 1:  # they share the work already
+            return self._compute_hidden(params, split)
+        run = self._run
+
+        def sources() -> Iterator[str | bytes | np.ndarray]:
+            trained = run.trainable
+            yield f"{run.dataset.content_hash} {split} {run.config.model.text.frozen_layers}"
+            yield f"{run.config.model.dtype} {run.config.text.to_json(sort_keys=True)}"
+            for file in sorted((run.workdir / "towers" / "text").iterdir()):
+                yield file.name
+                yield file.read_bytes()
+            for path, leaf in sorted(flatten(params).items()):
+                if path.startswith("text/") and path not in trained:
+                    yield path
+                    yield np.asarray(leaf)
+
+        kept = run.shared.get(
+            f"hidden-{split}", sources, lambda: self._compute_hidden(params, split)
+        )
+        return None if kept is None else self._everywhere(kept)
+
+    def _compute_hidden(self, params: Params, split: str) -> jax.Array | None:
+        parts = []
+        for batch in self._batches(split, f"cache {split}"):
+            part = self._hidden(params, batch)
+            if part is None:
+                return None
+            parts.append(part if self._placement is None else self._placement.as_read(part))
+        return jnp.concatenate(parts)[: self._run.dataset.size(split)]
+
+    def _batches(self, split: str, what: str) -> Iterator[Batch]:
+        run, placement = self._run, self._placement
+        size, width = run.dataset.size(split), self._divisible(run.config.eval.batch_size)
+        share = (0, 1) if placement is None else (placement.share, placement.shares)
+        stream = eval_batches(run.dataset, run.tokenizer, run.config.text, split, width, *share)
+        with Progress(what, size, unit="conversations") as progress:
+            for start, batch in zip(range(0, size, width), stream, strict=True):
+                yield batch if placement is None else placement.place(batch)
+                progress.update(min(width, size - start))
+
+    def _divisible(self, size: int) -> int:
+        """Enlarges a batch to the next size that the devices divide."""
+        parts = 1 if self._placement is None else self._placement.parts
+        return -(-size // parts) * parts
+
+    def _everywhere(self, tree: Any) -> Any:
+        place = jax.device_put if self._placement is None else self._placement.everywhere
+        return place(tree)
+
+    def _merge(self, params: Params) -> System:
+        system: System = merge(self._graphdef, params)
+        return system
+
+    def _encode_context(self, params: Params, batch: Batch, labels: Labels) -> Context:
+        return self._merge(params).encode_context(dataclasses.replace(batch, labels=labels))
+
+    def _score(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
+        return self._merge(params).score(context, sticker)
+
+    def _score_all(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
+        score = self._merge(params).score
+        return score_in_chunks(score, context, sticker, sticker_chunk=1024)
+
+    def _rows_encoder(
+        self, params: Params, bank: Bank, rows: jax.Array, attention: bool = False
+    ) -> Sticker:
+        return self._merge(params).encode_sticker(bank.rows(rows), attention=attention)

@@ -1,0 +1,272 @@
+"""Chunked scoring and exact top-k: chunk sizes and padding must never show."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from int_ra_jax.evaluation.metrics import evaluate_rankings
+from int_ra_jax.run.ranking import (
+    rank_gallery,
+    score_in_chunks,
+    streaming_top_k,
+    top_k,
+)
+
+
+def whole_vectors(seed, *shape):
+    """Small integers: dot products are exact, so that even ties must come out equal."""
+    return jnp.asarray(np.random.default_rng(seed).integers(-2, 3, shape), jnp.float32)
+
+
+def pair_scores(context, sticker):
+    """Not a dot product: a model that has to look at every pair."""
+    gap = context["a"][:, None] - sticker["x"][None]
+    return -jnp.abs(gap).sum(-1) + context["b"][:, None] * sticker["y"][None]
+
+
+def pair_inputs(num_queries, num_stickers):
+    contexts = {"a": whole_vectors(0, num_queries, 3), "b": whole_vectors(1, num_queries)}
+    stickers = {"x": whole_vectors(2, num_stickers, 3), "y": whole_vectors(3, num_stickers)}
+    return contexts, stickers
+
+
+@pytest.mark.parametrize(
+    ("num_queries", "num_stickers", "query_chunk", "sticker_chunk"),
+    [
+        (5, 7, 1, 1),
+        (5, 7, 2, 3),
+        (5, 7, 5, 7),
+        (5, 7, 9, 9),
+        (4, 6, 2, 3),
+        (1, 1, 1, 1),
+        (1, 9, 3, 8),
+    ],
+)
+def test_chunk_sizes_never_change_the_scores(num_queries, num_stickers, query_chunk, sticker_chunk):
+    contexts, stickers = pair_inputs(num_queries, num_stickers)
+    scores = score_in_chunks(
+        pair_scores, contexts, stickers, query_chunk=query_chunk, sticker_chunk=sticker_chunk
+    )
+    assert scores.shape == (num_queries, num_stickers)
+    np.testing.assert_array_equal(scores, pair_scores(contexts, stickers))
+
+
+def test_scoring_works_under_jit_and_returns_float32_from_a_half_precision_model():
+    contexts, stickers = pair_inputs(5, 7)
+
+    @jax.jit
+    def scored(contexts, stickers):
+        half = lambda c, s: pair_scores(c, s).astype(jnp.bfloat16)  # noqa: E731
+        return score_in_chunks(half, contexts, stickers, query_chunk=2, sticker_chunk=4)
+
+    scores = scored(contexts, stickers)
+    assert scores.dtype == jnp.float32
+    np.testing.assert_array_equal(scores, pair_scores(contexts, stickers))
+
+
+def test_the_filler_of_the_last_chunk_holds_real_rows_so_that_normalising_stays_finite():
+    vectors = whole_vectors(5, 3, 4) + 10.0
+    seen = []
+
+    def cosine(context, sticker):
+        jax.debug.callback(lambda s: seen.append(np.asarray(s)), sticker)
+        sticker = sticker / jnp.linalg.norm(sticker, axis=1, keepdims=True)
+        return context @ sticker.T
+
+    score_in_chunks(cosine, vectors, vectors, query_chunk=2, sticker_chunk=2)
+    jax.effects_barrier()
+    assert seen
+    assert all((np.linalg.norm(block, axis=1) > 1).all() for block in seen)
+
+
+def test_inputs_whose_rows_disagree_are_named():
+    contexts, stickers = pair_inputs(4, 6)
+    with pytest.raises(ValueError, match=r"leaf of stickers.*'x'"):
+        score_in_chunks(pair_scores, contexts, stickers | {"y": jnp.zeros(5)})
+    with pytest.raises(ValueError, match="leaf of contexts"):
+        score_in_chunks(pair_scores, jax.tree.map(lambda x: x[:0], contexts), stickers)
+    with pytest.raises(ValueError, match="sticker_chunk must be positive, got 0"):
+        score_in_chunks(pair_scores, contexts, stickers, sticker_chunk=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    scores=st.lists(
+        st.sampled_from([-np.inf, -1.0, -0.0, 0.0, 2.0, np.inf]), min_size=1, max_size=9
+    ),
+    data=st.data(),
+)
+def test_top_k_is_a_stable_sort(scores, data):
+    k = data.draw(st.integers(1, len(scores)))
+    values, index = top_k(jnp.asarray([scores], jnp.float32), k)
+    expected = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:k]
+    assert index[0].tolist() == expected
+    assert values[0].tolist() == [scores[i] for i in expected]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), levels=st.integers(1, 60), extreme=st.booleans())
+@pytest.mark.parametrize(("num_stickers", "k"), [(640, 10), (1000, 3), (4099, 1), (2000, 31)])
+def test_top_k_of_many_columns_is_a_stable_sort_too(num_stickers, k, seed, levels, extreme):
+    # Few levels: groups whose maxima tie, and more ties than k. Wide enough to search groups.
+    scores = np.random.default_rng(seed).integers(0, levels, (3, num_stickers)).astype(np.float32)
+    if extreme:
+        scores = np.where(scores == levels - 1, np.nan, np.where(scores == 0, -np.inf, scores))
+    values, index = jax.jit(top_k, static_argnums=1)(scores, k)
+    clean = np.where(np.isnan(scores), -np.inf, scores)
+    expected = np.argsort(-clean, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(index, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(clean, expected, axis=1))
+
+
+def test_nan_is_never_the_best_answer():
+    values, index = top_k(jnp.asarray([jnp.nan, 1.0, 2.0]), 3)
+    assert index.tolist() == [2, 1, 0]
+    assert values[2] == -jnp.inf
+
+
+@pytest.mark.parametrize(
+    ("num_stickers", "k", "chunk"),
+    [
+        (13, 4, 5),
+        (13, 13, 5),
+        (13, 1, 1),
+        (13, 6, 2),
+        (12, 5, 4),
+        (12, 12, 12),
+        (7, 3, 50),
+        (1, 1, 1),
+    ],
+)
+def test_streaming_equals_the_full_ranking_for_any_chunk_ties_included(num_stickers, k, chunk):
+    stream = jax.jit(functools.partial(streaming_top_k, k=k, sticker_chunk=chunk))
+    for seed in range(20):
+        queries, gallery = whole_vectors(seed, 3, 2), whole_vectors(seed + 99, num_stickers, 2)
+        expected_values, expected_index = top_k(queries @ gallery.T, k)
+        values, index = stream(queries, gallery)
+        np.testing.assert_array_equal(index, expected_index)
+        np.testing.assert_array_equal(values, expected_values)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 50])
+def test_filler_is_never_returned_even_behind_the_worst_possible_scores(chunk):
+    gallery = jnp.full((5, 2), -jnp.inf)
+    values, index = streaming_top_k(jnp.ones((2, 2)), gallery, 5, sticker_chunk=chunk)
+    assert index.tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert (values == -jnp.inf).all()
+    negative = -jnp.arange(1.0, 6.0)[:, None]
+    assert streaming_top_k(jnp.ones((1, 1)), negative, 5, sticker_chunk=chunk)[1].tolist() == [
+        [0, 1, 2, 3, 4]
+    ]
+
+
+def test_permuting_the_gallery_permutes_the_answer():
+    rng = np.random.default_rng(3)
+    queries, gallery = rng.normal(size=(4, 8)), rng.normal(size=(50, 8))
+    order = rng.permutation(50)
+    _, index = streaming_top_k(jnp.asarray(queries), jnp.asarray(gallery), 7, sticker_chunk=16)
+    _, moved = streaming_top_k(
+        jnp.asarray(queries), jnp.asarray(gallery[order]), 7, sticker_chunk=16
+    )
+    np.testing.assert_array_equal(order[moved], index)
+    np.testing.assert_array_equal(index, np.argsort(-queries @ gallery.T, axis=1)[:, :7])
+
+
+def test_streaming_accumulates_half_precision_vectors_in_float32():
+    queries = jnp.ones((1, 600), jnp.bfloat16)
+    gallery = jnp.ones((2, 600), jnp.bfloat16).at[0, 0].set(0)
+    values, index = streaming_top_k(queries, gallery, 2)
+    assert values.dtype == jnp.float32
+    assert (index.tolist(), values.tolist()) == ([[1, 0]], [[600.0, 599.0]])
+
+
+def test_no_array_of_all_queries_by_all_stickers_is_ever_made():
+    queries, gallery = jnp.zeros((30, 4)), jnp.zeros((7000, 4))
+    jaxpr = str(
+        jax.make_jaxpr(lambda q, g: streaming_top_k(q, g, 5, sticker_chunk=100))(queries, gallery)
+    )
+    assert "[30,7000]" not in jaxpr
+    assert "[30,100]" in jaxpr
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    num_queries=st.sampled_from([1, 5]),
+    num_stickers=st.sampled_from([7, 24, 25]),
+    k=st.integers(1, 7),
+    chunk=st.sampled_from([4, 8, 300]),
+    seed=st.integers(0, 999),
+)
+def test_ranking_block_by_block_equals_the_whole_table_gold_ranks_included(
+    num_queries, num_stickers, k, chunk, seed
+):
+    queries = whole_vectors(seed, num_queries, 2)
+    gallery = np.asarray(whole_vectors(seed + 1, num_stickers, 2))
+    gold = np.random.default_rng(seed).integers(0, num_stickers, num_queries)
+    found = rank_gallery(queries, gallery, k, gold=gold, tie_seed=seed, sticker_chunk=chunk)
+    scores = np.asarray(queries) @ gallery.T
+    values, rows = top_k(jnp.asarray(scores), k)
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_array_equal(found.scores, values)
+    relevant = gold[:, None] == np.arange(num_stickers)
+    expected = evaluate_rankings(scores, relevant, gold=gold, tie_seed=seed, per_query=True)
+    np.testing.assert_array_equal(found.gold_rank, expected["per_query"]["gold_rank"])
+
+
+def test_a_copy_of_the_gold_sticker_ties_with_it_wherever_it_stands():
+    rng = np.random.default_rng(0)
+    gallery = rng.normal(size=(1000, 48)).astype(np.float32)
+    gold = rng.integers(0, 400, 300)
+    gallery[500:900] = gallery[:400]
+    queries = gallery[gold] + rng.normal(size=(300, 48)).astype(np.float32) / 9
+    found = rank_gallery(queries, gallery, 2, gold=gold, sticker_chunk=256)
+    np.testing.assert_array_equal(found.rows, np.stack([gold, gold + 500], axis=1))
+    place = np.argsort(np.random.default_rng(0).permutation(1000))
+    np.testing.assert_array_equal(found.gold_rank, 1 + (place[gold + 500] < place[gold]))
+
+
+def test_a_gallery_on_disk_is_read_in_slices_only(tmp_path):
+    gallery = np.asarray(whole_vectors(1, 50, 3))
+    np.save(tmp_path / "gallery.npy", gallery)
+    mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
+    read = []
+
+    class Watched:
+        shape = mapped.shape
+
+        def __getitem__(self, rows):
+            read.append(len(mapped[rows]))
+            return mapped[rows]
+
+    queries = whole_vectors(2, 4, 3)
+    found = rank_gallery(queries, Watched(), 5, sticker_chunk=16)
+    np.testing.assert_array_equal(found.rows, top_k(queries @ gallery.T, 5)[1])
+    assert found.gold_rank is None
+    assert sorted(read) == [2, 16, 16, 16]
+
+
+def test_what_rank_gallery_cannot_mean_is_refused():
+    queries, gallery = jnp.ones((2, 3)), np.ones((5, 3), np.float32)
+    with pytest.raises(ValueError, match=r"gold must be in \[0, 5\)"):
+        rank_gallery(queries, gallery, 1, gold=np.array([0, 5]))
+    with pytest.raises(ValueError, match="sticker_chunk must be positive, got 0"):
+        rank_gallery(queries, gallery, 1, sticker_chunk=0)
+    broken = gallery.copy()
+    broken[3] = np.nan
+    with pytest.raises(ValueError, match="queries 1 score NaN"):
+        rank_gallery(queries, broken, 1, gold=np.array([0, 3]))
+
+
+@pytest.mark.parametrize("k", [0, 6])
+def test_asking_for_more_than_the_gallery_holds_is_refused(k):
+    with pytest.raises(ValueError, match=rf"k must be in \[1, 5\].*got {k}"):
+        top_k(jnp.zeros((2, 5)), k)
+    with pytest.raises(ValueError, match=rf"k must be in \[1, 5\].*got {k}"):
+        streaming_top_k(jnp.zeros((2, 3)), jnp.zeros((5, 3)), k)
+    with pytest.raises(ValueError, match=rf"k must be in \[1, 5\].*got {k}"):
+        rank_gallery(jnp.zeros((2, 3)), np.zeros((5, 3), np.float32), k)

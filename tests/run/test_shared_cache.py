@@ -1,0 +1,48 @@
+"""Runs on the same data take from each other what all of them would compute alike."""
+
+import json
+import shutil
+
+import pytest
+from fixtures.trained import tiny_config
+
+from configs import clip
+from int_ra_jax.evaluation import reference
+from int_ra_jax.evaluation.evaluate import evaluate
+from int_ra_jax.run.encode import Encoder
+from int_ra_jax.run.workdir import open_run
+from int_ra_jax.training.loop import train
+
+
+def figures(workdir):
+    run = open_run(workdir)
+    evaluate(run, *run.restore_best())
+    rows = json.loads((workdir / "eval" / "report.json").read_text())["systems"]
+    return {name: {m: cell["value"] for m, cell in row.items()} for name, row in rows.items()}
+
+
+def test_an_evaluation_takes_what_another_run_left_and_finds_the_same(
+    trained, tmp_path, monkeypatch
+):
+    shared = tmp_path / "shared"
+    config = tiny_config(
+        trained.prepared,
+        clip,
+        train__max_steps=4,
+        data__tfds_dir=str(trained.workdir / "tfds"),
+        model__text__frozen_layers=-1,
+        train__shared_cache=str(shared),
+    )
+    train(config, tmp_path / "run")
+    first = figures(tmp_path / "run")
+    kept = {path.name.rsplit("-", 1)[0] for path in shared.iterdir()}
+    assert kept == {"hidden-train", "hidden-valid", "hidden-test", "linear"}
+    with monkeypatch.context() as patched:
+        patched.delattr(reference, "linear_scores")
+        patched.delattr(Encoder, "_compute_hidden")
+        assert figures(tmp_path / "run") == first
+    shutil.rmtree(shared)  # as after a move to another machine
+    again = figures(tmp_path / "run")
+    assert not shared.exists()
+    for name, row in first.items():
+        assert again[name] == pytest.approx(row, abs=1e-6), name
