@@ -1,29 +1,22 @@
 """From encoded conversations and stickers to scores and ranked gallery rows, in bounded memory.
 
-``score_in_chunks`` serves models that must look at every pair; ``streaming_top_k`` and
-``rank_gallery`` those whose score is one dot product, over a gallery on the device or on disk. All
-cut the work into chunks of one static shape, so that one compiled program serves any gallery. All
-but ``rank_gallery`` are pure and may be called under ``jax.jit``.
+``score_in_chunks`` serves systems that must look at every pair, ``streaming_top_k`` those whose
+score is one dot product. Both cut the work into chunks of one static shape, so that one compiled
+program serves any gallery. All functions are pure and may be called under ``jax.jit``.
 """
 
-import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Int32, PyTree
-
-from int_ra_jax.evaluation.checks import check_ids, first_rows
+from jaxtyping import Array, Float, Float32, Int32, PyTree
 
 # Pairs scored at a time: the fastest of those measured on two CPU cores (docs/performance.md).
 QUERY_CHUNK = 256
 STICKER_CHUNK = 8192
 
-# In blocks of a multiple of so many rows a score does not depend on where in the block it stands.
-_WHOLE_BLOCK = 256
 # Selecting in two steps pays from groups of this width on.
 _MIN_GROUP = 8
 _Encoded = TypeVar("_Encoded")
@@ -128,8 +121,7 @@ def streaming_top_k(
 ) -> tuple[Float32[Array, "Q k"], Int32[Array, "Q k"]]:
     """Finds the k stickers with the largest dot product without ever holding a [Q, N] table.
 
-    Equal to ``top_k(queries @ gallery.T, k)``, ties included. For a gallery on the device; one
-    that is larger goes through ``rank_gallery``.
+    Equal to ``top_k(queries @ gallery.T, k)``, ties included.
 
     Args:
       queries: [Q, D].
@@ -144,179 +136,42 @@ def streaming_top_k(
     Raises:
       ValueError: if k is not in [1, N], or a chunk size is not positive.
     """
-    num_stickers = gallery.shape[0]
+    num_queries, num_stickers = queries.shape[0], gallery.shape[0]
     _check_k(k, num_stickers)
     blocks = _cut("sticker_chunk", gallery, num_stickers, sticker_chunk)
     size = blocks.shape[1]
 
-    def add(best: _Best, block: tuple[jax.Array, jax.Array]) -> tuple[_Best, None]:
-        first, rows = block
-        return _add_block(best, None, queries, rows, None, first, num_stickers, query_chunk), None
+    def search(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # The gallery is swept from its end: what is new then has the lower rows and stands first
+        # among equal scores, and the filler stands last, even behind scores of minus infinity.
+        def merge(best: Any, block: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
+            first, stickers = block
+            real = first + jnp.arange(size) < num_stickers
+            scores = jnp.where(real, _dot(rows, stickers), -jnp.inf)  # [q, n]
+            values, index = top_k(scores, min(k, size))
+            values = jnp.concatenate([values, best[0]], axis=1)
+            index = jnp.concatenate([first + index, best[1]], axis=1)
+            values, kept = jax.lax.top_k(values, k)
+            return (values, jnp.take_along_axis(index, kept, axis=1)), None
 
-    first = jnp.arange(blocks.shape[0], dtype=jnp.int32) * size
-    best, _ = jax.lax.scan(add, _nothing(queries.shape[0], k), (first, blocks), reverse=True)
-    return best.scores, best.rows
+        filler = (
+            jnp.full((rows.shape[0], k), -jnp.inf, jnp.float32),
+            jnp.full((rows.shape[0], k), -1, jnp.int32),
+        )
+        first = jnp.arange(blocks.shape[0], dtype=jnp.int32) * size
+        best: tuple[jax.Array, jax.Array]
+        best, _ = jax.lax.scan(merge, filler, (first, blocks), reverse=True)
+        return best
 
-
-class Ranked(NamedTuple):
-    """The best stickers of each query, and where its gold sticker stands.
-
-    Attributes:
-      scores: f32[Q, k], descending.
-      rows: i32[Q, k], their gallery rows; equal scores by lower row.
-      gold_rank: i32[Q], 1 is best; None where no gold was given.
-    """
-
-    scores: np.ndarray
-    rows: np.ndarray
-    gold_rank: np.ndarray | None
-
-
-def rank_gallery(
-    queries: Float[Array | np.ndarray, "Q D"],
-    gallery: Any,
-    k: int,
-    *,
-    gold: Int[np.ndarray, " Q"] | None = None,
-    tie_seed: int = 0,
-    sticker_chunk: int = STICKER_CHUNK,
-) -> Ranked:
-    """Ranks a gallery that need not fit into memory, reading one block of rows after the other.
-
-    Runs on the host and holds two blocks at a time. Gold ranks are those of
-    ``metrics.evaluate_rankings`` with the same ``tie_seed``: stickers that score as the gold one
-    does stand before or after it by a random permutation of the gallery.
-
-    Args:
-      queries: f32[Q, D].
-      gallery: f32[N, D] whose rows can be sliced and gathered: an array, or a memory-mapped file.
-        Pages read from a mapped file count as resident until the kernel wants them back.
-      k: how many, in [1, N].
-      gold: gallery row of each query's gold sticker; adds their ranks.
-      tie_seed: seed of that permutation.
-      sticker_chunk: gallery rows of a block, > 0.
-
-    Raises:
-      ValueError: if k is not in [1, N], sticker_chunk is not positive, gold leaves the gallery, or
-        the score of a gold sticker is NaN.
-    """
-    queries = jnp.asarray(queries)
-    num_queries, num_stickers = queries.shape[0], gallery.shape[0]
-    _check_k(k, num_stickers)
-    _check_chunk("sticker_chunk", sticker_chunk)
-    sticker_chunk = min(sticker_chunk, -(-num_stickers // _WHOLE_BLOCK) * _WHOLE_BLOCK)
-    best, golds, positions = _nothing(num_queries, k), None, None
-    if gold is not None:
-        gold = check_ids("gold", gold, num_queries, num_stickers)
-        # The place of each sticker among equal scores, as metrics draws it.
-        positions = np.argsort(np.random.default_rng(tie_seed).permutation(num_stickers))
-        own = _own_scores(queries, jnp.asarray(gallery[gold]), sticker_chunk)
-        undefined = np.flatnonzero(np.isnan(own))
-        if undefined.size:
-            raise ValueError(f"The gold stickers of queries {first_rows(undefined)} score NaN.")
-        golds = _Gold(own, jnp.asarray(positions[gold], jnp.int32))
-        best = best._replace(ahead=jnp.zeros(num_queries, jnp.int32))
-    for first in reversed(range(0, num_stickers, sticker_chunk)):
-        # Read while the block behind it is still being scored, and never further ahead than that.
-        rows = _filled(gallery[first : first + sticker_chunk], sticker_chunk)
-        places = None
-        if positions is not None:
-            places = _filled(positions[first : first + sticker_chunk], sticker_chunk)
-        jax.block_until_ready(best)
-        best = _add_block_jit(best, golds, queries, rows, places, first, num_stickers, QUERY_CHUNK)
-    rank = None if best.ahead is None else np.asarray(best.ahead) + 1
-    return Ranked(np.asarray(best.scores), np.asarray(best.rows), rank)
-
-
-class _Best(NamedTuple):
-    """What a sweep over the gallery carries: [Q, k], [Q, k], and how many stand before the gold."""
-
-    scores: jax.Array
-    rows: jax.Array
-    ahead: Any  # None where no gold was given
-
-
-class _Gold(NamedTuple):
-    """Score [Q] of each query's gold sticker, and its place [Q] among equal scores."""
-
-    scores: jax.Array
-    places: jax.Array
-
-
-def _nothing(num_queries: int, k: int) -> _Best:
-    """Returns filler that every real sticker replaces."""
-    scores = jnp.full((num_queries, k), -jnp.inf, jnp.float32)
-    return _Best(scores, jnp.full((num_queries, k), -1, jnp.int32), None)
-
-
-def _add_block(
-    best: _Best,
-    gold: _Gold | None,
-    queries: jax.Array,
-    rows: jax.Array,
-    places: Any,
-    first: Any,
-    num_stickers: int,
-    query_chunk: int,
-) -> _Best:
-    """Merges the gallery's rows from ``first`` on into what was found behind them.
-
-    The gallery is swept from its end: what is new then has the lower rows and stands first among
-    equal scores, and the filler stands last, even behind scores of minus infinity.
-    """
-    num_queries, k = best.scores.shape
-    size = rows.shape[0]
-    real = first + jnp.arange(size, dtype=jnp.int32) < num_stickers
-
-    def add(best: _Best, gold: _Gold | None, queries: jax.Array) -> _Best:
-        scores = jnp.where(real, _dot(queries, rows), -jnp.inf)
-        ahead = best.ahead
-        if gold is not None:
-            own, place = gold.scores[:, None], gold.places[:, None]
-            before = (scores > own) | ((scores == own) & (places < place))
-            # Rounded otherwise than in its block, a gold score could be outranked by itself.
-            before &= real & (places != place)
-            ahead = ahead + jnp.sum(before, axis=1, dtype=jnp.int32)
-        values, index = top_k(scores, min(k, size))
-        values = jnp.concatenate([values, best.scores], axis=1)
-        index = jnp.concatenate([first + index, best.rows], axis=1)
-        values, kept = jax.lax.top_k(values, k)
-        return _Best(values, jnp.take_along_axis(index, kept, axis=1), ahead)
-
-    parts = _cut("query_chunk", (best, gold, queries), num_queries, query_chunk)
-    parts = jax.lax.map(lambda part: add(*part), parts)
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_queries], parts)
-
-
-_add_block_jit = jax.jit(_add_block, static_argnums=(6, 7), donate_argnums=0)
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _own_scores(queries: jax.Array, gold_rows: jax.Array, size: int) -> jax.Array:
-    """Scores every query against its own gold sticker, with the bits that a sweep gives the pair.
-
-    The last bits of a product depend on the shape of its block, and a copy of the gold sticker
-    must tie with it. Hence blocks of the sweep's shape, of which the diagonal is kept.
-    """
-    num_queries = queries.shape[0]
-    parts = _cut("query_chunk", (queries, gold_rows), num_queries, QUERY_CHUNK)
-    here = parts[0].shape[1]
-    columns = jnp.arange(max(size, here)) % here
-    scores = jax.lax.map(lambda part: jnp.diagonal(_dot(part[0], part[1][columns])), parts)
-    return scores.reshape(-1)[:num_queries]
+    parts = jax.lax.map(search, _cut("query_chunk", queries, num_queries, query_chunk))
+    values, index = (leaf.reshape(-1, k)[:num_queries] for leaf in parts)
+    return values, index
 
 
 def _dot(queries: jax.Array, rows: jax.Array) -> jax.Array:
     return jnp.einsum(
         "qd,nd->qn", queries, rows, precision="highest", preferred_element_type=jnp.float32
     )
-
-
-def _filled(rows: Any, size: int) -> np.ndarray:
-    """Returns rows filled up with zeros to one static shape."""
-    rows = np.asarray(rows)
-    filler = ((0, size - len(rows)),) + ((0, 0),) * (rows.ndim - 1)
-    return np.pad(rows, filler) if len(rows) < size else rows
 
 
 def _num_rows(name: str, tree: PyTree[Array]) -> int:

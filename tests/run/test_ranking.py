@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from int_ra_jax.evaluation.metrics import evaluate_rankings
 from int_ra_jax.run.ranking import (
-    rank_gallery,
     score_in_chunks,
     streaming_top_k,
     top_k,
@@ -194,79 +192,9 @@ def test_no_array_of_all_queries_by_all_stickers_is_ever_made():
     assert "[30,100]" in jaxpr
 
 
-@settings(max_examples=12, deadline=None)
-@given(
-    num_queries=st.sampled_from([1, 5]),
-    num_stickers=st.sampled_from([7, 24, 25]),
-    k=st.integers(1, 7),
-    chunk=st.sampled_from([4, 8, 300]),
-    seed=st.integers(0, 999),
-)
-def test_ranking_block_by_block_equals_the_whole_table_gold_ranks_included(
-    num_queries, num_stickers, k, chunk, seed
-):
-    queries = whole_vectors(seed, num_queries, 2)
-    gallery = np.asarray(whole_vectors(seed + 1, num_stickers, 2))
-    gold = np.random.default_rng(seed).integers(0, num_stickers, num_queries)
-    found = rank_gallery(queries, gallery, k, gold=gold, tie_seed=seed, sticker_chunk=chunk)
-    scores = np.asarray(queries) @ gallery.T
-    values, rows = top_k(jnp.asarray(scores), k)
-    np.testing.assert_array_equal(found.rows, rows)
-    np.testing.assert_array_equal(found.scores, values)
-    relevant = gold[:, None] == np.arange(num_stickers)
-    expected = evaluate_rankings(scores, relevant, gold=gold, tie_seed=seed, per_query=True)
-    np.testing.assert_array_equal(found.gold_rank, expected["per_query"]["gold_rank"])
-
-
-def test_a_copy_of_the_gold_sticker_ties_with_it_wherever_it_stands():
-    rng = np.random.default_rng(0)
-    gallery = rng.normal(size=(1000, 48)).astype(np.float32)
-    gold = rng.integers(0, 400, 300)
-    gallery[500:900] = gallery[:400]
-    queries = gallery[gold] + rng.normal(size=(300, 48)).astype(np.float32) / 9
-    found = rank_gallery(queries, gallery, 2, gold=gold, sticker_chunk=256)
-    np.testing.assert_array_equal(found.rows, np.stack([gold, gold + 500], axis=1))
-    place = np.argsort(np.random.default_rng(0).permutation(1000))
-    np.testing.assert_array_equal(found.gold_rank, 1 + (place[gold + 500] < place[gold]))
-
-
-def test_a_gallery_on_disk_is_read_in_slices_only(tmp_path):
-    gallery = np.asarray(whole_vectors(1, 50, 3))
-    np.save(tmp_path / "gallery.npy", gallery)
-    mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
-    read = []
-
-    class Watched:
-        shape = mapped.shape
-
-        def __getitem__(self, rows):
-            read.append(len(mapped[rows]))
-            return mapped[rows]
-
-    queries = whole_vectors(2, 4, 3)
-    found = rank_gallery(queries, Watched(), 5, sticker_chunk=16)
-    np.testing.assert_array_equal(found.rows, top_k(queries @ gallery.T, 5)[1])
-    assert found.gold_rank is None
-    assert sorted(read) == [2, 16, 16, 16]
-
-
-def test_what_rank_gallery_cannot_mean_is_refused():
-    queries, gallery = jnp.ones((2, 3)), np.ones((5, 3), np.float32)
-    with pytest.raises(ValueError, match=r"gold must be in \[0, 5\)"):
-        rank_gallery(queries, gallery, 1, gold=np.array([0, 5]))
-    with pytest.raises(ValueError, match="sticker_chunk must be positive, got 0"):
-        rank_gallery(queries, gallery, 1, sticker_chunk=0)
-    broken = gallery.copy()
-    broken[3] = np.nan
-    with pytest.raises(ValueError, match="queries 1 score NaN"):
-        rank_gallery(queries, broken, 1, gold=np.array([0, 3]))
-
-
 @pytest.mark.parametrize("k", [0, 6])
 def test_asking_for_more_than_the_gallery_holds_is_refused(k):
     with pytest.raises(ValueError, match=rf"k must be in \[1, 5\].*got {k}"):
         top_k(jnp.zeros((2, 5)), k)
     with pytest.raises(ValueError, match=rf"k must be in \[1, 5\].*got {k}"):
         streaming_top_k(jnp.zeros((2, 3)), jnp.zeros((5, 3)), k)
-    with pytest.raises(ValueError, match=rf"k must be in \[1, 5\].*got {k}"):
-        rank_gallery(jnp.zeros((2, 3)), np.zeros((5, 3), np.float32), k)
