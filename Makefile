@@ -7,7 +7,7 @@ RUNS   ?= runs
 TORCH_ARGS ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env demo test test-long test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-evaluate bench-scaling clean faults
+.PHONY: env demo test test-long test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-scaling clean faults
 
 env: $(VENV)/.demo
 
@@ -68,23 +68,16 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 bench: $(VENV)/.test $(RUNS)/embedded/dataset.json
-	$(BIN)/python -m benchmarks.demo_alternatives --workdir=$(RUNS)/bench --prepared_dir=$(RUNS)/embedded
+	$(BIN)/python -m benchmarks.demo_alternatives --workdir=$(RUNS)/bench --prepared_dir=$(RUNS)/embedded \
+	    --out=$(RUNS)/bench/demo_alternatives.json
 
 # On the paper's towers, random weights; minutes each, see docs/performance.md.
-bench-train: $(VENV)/.test
-	$(BIN)/python -m benchmarks.train_step --out=$(RUNS)/bench/train_step.json
-
-bench-frozen: $(VENV)/.test
-	$(BIN)/python -m benchmarks.frozen_towers --out=$(RUNS)/bench/frozen_towers.json
-
-bench-gallery: $(VENV)/.test
-	$(BIN)/python -m benchmarks.encode_gallery --out=$(RUNS)/bench/encode_gallery.json
-
-bench-evaluate: $(VENV)/.test
-	$(BIN)/python -m benchmarks.evaluate --out=$(RUNS)/bench/evaluate.json
-
-bench-scaling: $(VENV)/.test
-	$(BIN)/python -m benchmarks.scaling --cache=$(RUNS)/bench/scaling --out=$(RUNS)/bench/scaling.json
+bench-train:   BENCHMARK = train_step
+bench-frozen:  BENCHMARK = frozen_towers
+bench-gallery: BENCHMARK = encode_gallery
+bench-scaling: BENCHMARK = scaling --cache=$(RUNS)/bench/scaling
+bench-train bench-frozen bench-gallery bench-scaling: $(VENV)/.test
+	$(BIN)/python -m benchmarks.$(BENCHMARK) --out=$(RUNS)/bench/$(firstword $(BENCHMARK)).json
 
 # What breaks in practice, tried with real processes; prints the rows of docs/reliability.md.
 faults: $(VENV)/.test

@@ -1,1 +1,4 @@
-"""Measurements, side by side in one process; docs/performance.md takes its figures from here."""
+"""Measurements; the figures in docs come from here.
+
+``python -m benchmarks.NAME [OPTIONS]`` prints Markdown tables; ``--out=FILE`` adds a JSON file.
+"""

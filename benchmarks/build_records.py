@@ -9,7 +9,6 @@ and prints seconds, peak memory and bytes, with what a million conversations wou
 it grew in proportion. ``--beam`` builds with Apache Beam, in the environment of ``make test-beam``.
 """
 
-import argparse
 import io
 import os
 import subprocess
@@ -17,13 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from benchmarks import side_by_side
+from benchmarks import command
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation, StickerEntry, Turn
@@ -32,14 +31,33 @@ INTENTIONS = ("joy", "sadness", "anger")
 MILLION = 1_000_000
 
 
+@dataclass(frozen=True)
+class Used:
+    """What a process took.
+
+    Attributes:
+      seconds: from its start to its end.
+      processor_seconds: over all threads and child processes.
+      peak_bytes: of the largest of them.
+    """
+
+    seconds: float
+    processor_seconds: float
+    peak_bytes: int
+
+
 def main() -> None:
     """Prints one table."""
-    arguments = _parse()
+    parser = command.parser(__doc__)
+    parser.add_argument("--conversations", type=int, default=100_000)
+    parser.add_argument("--stickers", type=int, default=1_000)
+    parser.add_argument("--beam", default=None, help="options of an Apache Beam pipeline")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         directory, records = Path(folder) / "prepared", Path(folder) / "records"
         begin = time.perf_counter()
         generate(directory, arguments.conversations, arguments.stickers)
-        print(f"generated in {time.perf_counter() - begin:.0f} s", file=sys.stderr)
+        command.say(f"generated in {time.perf_counter() - begin:.0f} s")
         build = ["int_ra_jax.data.build", str(directory), str(records)]
         build += [] if arguments.beam is None else [f"--beam={arguments.beam}"]
         results = {
@@ -50,17 +68,22 @@ def main() -> None:
             "conversations.jsonl": (directory / schema.CONVERSATIONS_FILE).stat().st_size,
             "records": sum(f.stat().st_size for f in records.rglob("*") if f.is_file()),
         }
-    factor = MILLION / arguments.conversations
-    rows = [["", "seconds", "peak GB", "seconds a million"]]
-    rows += [
-        [name, f"{seconds:.1f}", f"{peak / 1e9:.2f}", f"{factor * seconds:.0f}"]
-        for name, (seconds, peak) in results.items()
+    rows = [
+        {
+            "": name,
+            "seconds": f"{used.seconds:.1f}",
+            "peak GB": f"{used.peak_bytes / 1e9:.2f}",
+            "seconds a million": f"{used.seconds * MILLION / arguments.conversations:.0f}",
+        }
+        for name, used in results.items()
     ]
-    print(f"{arguments.conversations:,} conversations, {arguments.stickers:,} stickers")
-    print(side_by_side.table(rows))
-    print(", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in sizes.items()))
-    content = {"arguments": vars(arguments), "results": results, "bytes": sizes}
-    side_by_side.write_json(arguments.out, content)
+    written = ", ".join(f"{name} {size / 1e6:.0f} MB" for name, size in sizes.items())
+    text = (
+        f"{arguments.conversations:,} conversations, {arguments.stickers:,} stickers\n\n"
+        f"{command.table(rows)}\n\n{written}"
+    )
+    plain = {name: asdict(used) for name, used in results.items()}
+    command.publish(arguments, text, results=plain, bytes=sizes)
 
 
 def generate(directory: Path, conversations: int, stickers: int) -> None:
@@ -75,15 +98,28 @@ def generate(directory: Path, conversations: int, stickers: int) -> None:
         StickerEntry(f"s{i}", f"images/s{i}.png", dict.fromkeys(ATTRIBUTES, "wave"))
         for i in range(stickers)
     ]
-    images = {entry.image: _picture(i) for i, entry in enumerate(entries)}
+    images = {entry.image: noise(i, 48) for i, entry in enumerate(entries)}
     info = {"name": "generated", "version": "1.0.0", "licence": "none", "source": "generated"}
     schema.write_prepared(
         directory, _conversations(conversations, stickers), entries, INTENTIONS, info, images
     )
 
 
-def measured(module: Sequence[str]) -> tuple[float, int]:
-    """Runs ``python -m MODULE ARGUMENTS``; returns seconds, and peak bytes of its largest process.
+def split_of(row: int) -> str:
+    """Returns the split of a generated row: eight of ten are in train."""
+    return schema.SPLITS[max(0, row % 10 - 7)]
+
+
+def noise(seed: int, side: int) -> bytes:
+    """Returns a square PNG of noise, not compressed where that would only cost time."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=0 if side > 48 else -1)
+    return file.getvalue()
+
+
+def measured(module: Sequence[str]) -> Used:
+    """Runs ``python -m MODULE ARGUMENTS`` and returns what it took.
 
     Raises:
       RuntimeError: with what it printed, if it fails.
@@ -93,14 +129,15 @@ def measured(module: Sequence[str]) -> tuple[float, int]:
         process = subprocess.Popen(
             [sys.executable, "-m", *module], stdout=printed, stderr=subprocess.STDOUT
         )
-        # Reaped here, so that the peak memory of it, or of a larger child, comes with it.
+        # Reaped here, so that the usage of it and its children comes with it.
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             printed.seek(0)
             raise RuntimeError(f"{' '.join(module)} failed:\n{printed.read()}")
     unit = 1 if sys.platform == "darwin" else 1024
-    return time.perf_counter() - begin, usage.ru_maxrss * unit
+    processor = usage.ru_utime + usage.ru_stime
+    return Used(time.perf_counter() - begin, processor, usage.ru_maxrss * unit)
 
 
 def _conversations(number: int, stickers: int) -> Iterator[Conversation]:
@@ -109,26 +146,8 @@ def _conversations(number: int, stickers: int) -> Iterator[Conversation]:
     for row in range(number):
         said = words[rng.integers(0, len(words), (6, 12))]
         turns = tuple(Turn("ab"[i % 2], " ".join(line)) for i, line in enumerate(said))
-        split = schema.SPLITS[max(0, row % 10 - 7)]
-        yield Conversation(
-            f"c{row}", split, turns, "a", f"s{row % stickers}", INTENTIONS[row % len(INTENTIONS)]
-        )
-
-
-def _picture(number: int) -> bytes:
-    rng = np.random.default_rng(number)
-    file = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(file, "PNG")
-    return file.getvalue()
-
-
-def _parse() -> Any:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--conversations", type=int, default=100_000)
-    parser.add_argument("--stickers", type=int, default=1_000)
-    parser.add_argument("--beam", default=None, help="options of an Apache Beam pipeline")
-    parser.add_argument("--out", default="", help="JSON file")
-    return parser.parse_args()
+        sticker, intention = f"s{row % stickers}", INTENTIONS[row % len(INTENTIONS)]
+        yield Conversation(f"c{row}", split_of(row), turns, "a", sticker, intention)
 
 
 if __name__ == "__main__":

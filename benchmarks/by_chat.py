@@ -1,6 +1,6 @@
 """Whether a table's intervals are too narrow because several queries come from one chat.
 
-    python -m benchmarks.by_chat TABLE [--of=int_ra,best] [--resamples=10000]
+    python -m benchmarks.by_chat TABLE [--of=int_ra,best] [--resamples=10000] [--out=FILE]
 
 TABLE is the folder that ``launch.py --mode=table`` wrote for the embedded data set (the one with
 ``runs.csv``), whose ids lead back to the chats of the package ``chitchat_dataset``. Resamples whole
@@ -8,20 +8,18 @@ chats instead of queries and prints both intervals of each difference, and the d
 much the variance grows. 1 means that queries of a chat tell as much as queries of as many chats.
 """
 
-import argparse
 import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from benchmarks import side_by_side
+from benchmarks import command
 from data_prep import chitchat
-from int_ra_jax.comparison import compare as comparison
-from int_ra_jax.comparison import results as comparison_data
+from int_ra_jax.comparison import compare, results
 
 METRICS = ("hit@1", "mAP")
 _SEED = 0
@@ -47,29 +45,40 @@ class Clustered:
 
 def main() -> None:
     """Prints one table."""
-    parser = argparse.ArgumentParser(description="Intervals over queries, and over chats.")
+    parser = command.parser(__doc__)
     parser.add_argument("table", type=Path, metavar="TABLE")
     parser.add_argument("--of", default="int_ra,best", help="systems to compare with all others")
     parser.add_argument("--resamples", type=int, default=10_000)
     arguments = parser.parse_args()
     ids, values = read(arguments.table)
     chats = chats_of(ids)
-    print(f"{len(ids):,} queries of {len(set(chats.tolist())):,} chats")
-    rows = [["", "metric", "difference", "95% by query", "95% by chat", "design effect"]]
     tested = [name for name in arguments.of.split(",") if name in values]
-    for system in tested:
-        for other in values:
-            if other in tested[: tested.index(system) + 1]:
-                continue
-            for metric in METRICS:
-                found = clustered(
-                    values[system][metric] - values[other][metric], chats, arguments.resamples
-                )
-                rows.append([f"{system} - {other}", metric, *_cells(found)])
-    print(side_by_side.table(rows))
+    found = {
+        (f"{system} - {other}", metric): clustered(
+            values[system][metric] - values[other][metric], chats, arguments.resamples
+        )
+        for place, system in enumerate(tested)
+        for other in values
+        if other not in tested[: place + 1]
+        for metric in METRICS
+    }
+    rows = [
+        {
+            "": pair,
+            "metric": metric,
+            "difference": f"{100 * one.difference:+.1f}",
+            "95% by query": "[{:+.1f}, {:+.1f}]".format(*(100 * end for end in one.by_query)),
+            "95% by chat": "[{:+.1f}, {:+.1f}]".format(*(100 * end for end in one.by_chat)),
+            "design effect": f"{one.design_effect:.2f}",
+        }
+        for (pair, metric), one in found.items()
+    ]
+    sizes = f"{len(ids):,} queries of {len(set(chats.tolist())):,} chats"
+    differences = [{"systems": p, "metric": m, **asdict(one)} for (p, m), one in found.items()]
+    command.publish(arguments, f"{sizes}\n\n{command.table(rows)}", differences=differences)
 
 
-def read(table: Path) -> tuple[Sequence[str], Mapping[str, comparison_data.Columns]]:
+def read(table: Path) -> tuple[Sequence[str], Mapping[str, results.Columns]]:
     """Reads the runs that a table was written from.
 
     Args:
@@ -86,12 +95,12 @@ def read(table: Path) -> tuple[Sequence[str], Mapping[str, comparison_data.Colum
     with (table / "runs.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if not row["error"]:
-                run = comparison_data.read_run(Path(row["workdir"]), int(row["seed"]))
+                run = results.read_run(Path(row["workdir"]), int(row["seed"]))
                 groups[row["system"]].append(run)
     runs = [run for group in groups.values() for run in group]
     if not runs:
         raise ValueError(f"{table}: no run is complete.")
-    comparison.check_same_queries(runs)
+    compare.check_same_queries(runs)
     values = {
         name: {
             metric: np.mean([run.values[run.main][metric] for run in group], axis=0)
@@ -161,13 +170,6 @@ def _resampled(
 def _interval(means: Float[np.ndarray, " R"]) -> tuple[float, float]:
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
-
-
-def _cells(found: Clustered) -> list[str]:
-    intervals = [
-        f"[{100 * low:+.1f}, {100 * high:+.1f}]" for low, high in (found.by_query, found.by_chat)
-    ]
-    return [f"{100 * found.difference:+.1f}", *intervals, f"{found.design_effect:.2f}"]
 
 
 if __name__ == "__main__":

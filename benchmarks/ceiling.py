@@ -1,11 +1,11 @@
 """What bounds a run: how well its intentions can be read, and its ranking if they were known.
 
-    python -m benchmarks.ceiling WORKDIR [WORKDIR ...]
+    python -m benchmarks.ceiling WORKDIR [WORKDIR ...] [--out=FILE]
 
 Ranks the test split by the intentions' probabilities alone, a sticker's score being the summed
 probability of the intentions that train annotates it with, under five ways to get them:
 
-  frequency   how often an intention is train's: nothing of the conversation is read
+  frequency   how often train has an intention: nothing of the conversation is read
   linear      the logistic regression of the row ``linear``
   predicted   the run's own intention head
   shrunk      the same at a temperature, mixed with the frequencies; both fitted on valid (Guo et
@@ -17,8 +17,7 @@ and prints the cross-entropy of each on valid and test. A head whose cross-entro
 frequencies has read nothing that helps, whatever its accuracy.
 """
 
-import argparse
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import minimize
 from scipy.special import expit, softmax
 
-from benchmarks import side_by_side
+from benchmarks import command
 from int_ra_jax.evaluation import metrics, reference
 
 SPLITS = ("valid", "test")
@@ -66,10 +65,13 @@ class Ceiling:
 
 def main() -> None:
     """Prints one table a run."""
-    parser = argparse.ArgumentParser(description="What bounds a run.")
+    parser = command.parser(__doc__)
     parser.add_argument("workdirs", nargs="+", type=Path, metavar="WORKDIR")
-    for workdir in parser.parse_args().workdirs:
-        print(workdir, text_table(measure(workdir)), sep="\n")
+    arguments = parser.parse_args()
+    found = {str(workdir): measure(workdir) for workdir in arguments.workdirs}
+    text = "\n\n".join(f"{workdir}\n\n{text_table(one)}" for workdir, one in found.items())
+    runs = {workdir: asdict(one) for workdir, one in found.items()}
+    command.publish(arguments, text, runs=runs)
 
 
 def measure(workdir: Path) -> Ceiling:
@@ -89,7 +91,6 @@ def measure(workdir: Path) -> Ceiling:
 
     run = open_run(workdir)
     params, _ = run.restore_best()
-    encoder = Encoder(run)
     train = run.dataset.conversations("train")
     _, intentions = run.dataset.targets(train)
     judged = {split: judge(run, split, "multi") for split in SPLITS}
@@ -98,6 +99,7 @@ def measure(workdir: Path) -> Ceiling:
     frequency = np.bincount(intentions, minlength=classes) / len(intentions)
     annotations = judged["test"].annotations
 
+    encoder = Encoder(run)
     logits: dict[str, Float[np.ndarray, "Q K"]] = {}
     for split in SPLITS:
         found = encoder.contexts(params, split, None).intention_logits
@@ -108,13 +110,13 @@ def measure(workdir: Path) -> Ceiling:
             )
         logits[split] = np.asarray(found, np.float64)[: len(gold[split])]
     temperature, share = shrink(logits["valid"], gold["valid"], frequency)
-    texts = [text_of(conversation) for conversation in train]
     asked = [text_of(c) for split in SPLITS for c in judged[split].conversations]
-    _, linear = reference.linear_scores(texts, intentions, asked, annotations)
-    linear = np.split(linear, [len(gold["valid"])])
+    _, linear = reference.linear_scores(
+        [text_of(conversation) for conversation in train], intentions, asked, annotations
+    )
     by_name = {
         "frequency": {s: np.broadcast_to(frequency, logits[s].shape) for s in SPLITS},
-        "linear": dict(zip(SPLITS, linear, strict=True)),
+        "linear": dict(zip(SPLITS, np.split(linear, [len(gold["valid"])]), strict=True)),
         "predicted": {s: softmax(logits[s], axis=1) for s in SPLITS},
         "shrunk": {s: mixed(logits[s], frequency, temperature, share) for s in SPLITS},
         "known": {s: np.eye(classes)[gold[s]] for s in SPLITS},
@@ -146,10 +148,8 @@ def shrink(
         return _entropy(mixed(logits, frequency, np.exp(point[0]), expit(point[1])), gold)
 
     # From the head as it is, from an even mixture, and from next to nothing of it.
-    fits = [
-        minimize(loss, start, method="Nelder-Mead")
-        for start in ((0.0, 4.0), (0.0, 0.0), (0.0, -4.0))
-    ]
+    starts = ((0.0, 4.0), (0.0, 0.0), (0.0, -4.0))
+    fits = [minimize(loss, start, method="Nelder-Mead") for start in starts]
     best = min(fits, key=lambda fit: float(fit.fun))
     return float(np.exp(best.x[0])), float(expit(best.x[1]))
 
@@ -167,17 +167,14 @@ def mixed(
 
 def text_table(ceiling: Ceiling) -> str:
     """Returns one run's figures as a table."""
-    rows = [["", *SHOWN, *(f"cross-entropy {split}" for split in SPLITS)]]
-    rows += [
-        [
-            source.name,
-            *(f"{100 * source.metrics[metric]:.1f}" for metric in SHOWN),
-            *(f"{source.cross_entropy[split]:.3f}" for split in SPLITS),
-        ]
+    rows = [
+        {"": source.name}
+        | {metric: f"{100 * source.metrics[metric]:.1f}" for metric in SHOWN}
+        | {f"cross-entropy {split}": f"{source.cross_entropy[split]:.3f}" for split in SPLITS}
         for source in ceiling.sources
     ]
     fitted = f"shrunk: temperature {ceiling.temperature:.2f}, share {ceiling.share:.2f}"
-    return f"{side_by_side.table(rows)}\n{fitted}"
+    return f"{command.table(rows)}\n\n{fitted}"
 
 
 def _entropy(probabilities: Float[np.ndarray, "Q K"], gold: Int[np.ndarray, " Q"]) -> float:

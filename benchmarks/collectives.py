@@ -14,8 +14,8 @@ counted as a reduce-scatter: the backends of GPU and TPU rewrite it so, the one 
 Instructions in a loop are counted once.
 """
 
+import math
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -70,6 +70,7 @@ class _Instruction:
     result: list[tuple[str, int]]  # dtype and number of elements of each array
     operands: list[str]
     rest: str
+    computation: str
     users: list[str] = field(default_factory=list)
 
     @property
@@ -80,14 +81,66 @@ class _Instruction:
 
 
 @dataclass
-class _Computation:
+class _Program:
+    """A compiled program: names of instructions are unique in it, and so is a fusion's caller."""
+
     instructions: dict[str, _Instruction] = field(default_factory=dict)
-    parameters: dict[int, str] = field(default_factory=dict)
-    root: str = ""
+    parameters: dict[tuple[str, int], str] = field(default_factory=dict)  # computation, place
+    roots: dict[str, str] = field(default_factory=dict)  # computation -> instruction
+    callers: dict[str, str] = field(default_factory=dict)  # computation -> fusion
 
+    def readers(self, name: str, element: int | None = None) -> Iterator[str | None]:
+        """Yields what reads an array, seen through tuples and the borders of fusions.
 
-_Callers = tuple[tuple[_Computation, str], ...]  # the fusions that surround an instruction
-_Reader = tuple[_Callers, _Computation, str] | None
+        The program's result is a reader too: None.
+        """
+        for user in self.instructions[name].users:
+            instruction = self.instructions[user]
+            if instruction.kind == "get-tuple-element" and element is not None:
+                if f"index={element}," in f"{instruction.rest},":
+                    yield from self.readers(user)
+            elif called := instruction.called:
+                for place, operand in enumerate(instruction.operands):
+                    if operand == name:
+                        yield from self.readers(self.parameters[called, place])
+            else:
+                yield user
+        computation = self.instructions[name].computation
+        if name == self.roots[computation]:
+            caller = self.callers.get(computation)
+            yield from self.readers(caller) if caller else (None,)
+
+    def only_sliced(self, readers: Iterable[str | None], most: int) -> bool:
+        """Returns whether nothing but slices of at most so many elements is ever read."""
+        readers = list(readers)
+        for reader in readers:
+            if reader is None:
+                return False
+            instruction = self.instructions[reader]
+            if instruction.kind == "dynamic-slice":
+                if instruction.result[0][1] > most:
+                    return False
+            elif instruction.kind not in _PASSED_ON or not self.only_sliced(
+                self.readers(reader), most
+            ):
+                return False
+        return bool(readers)
+
+    def narrowed(self, reader: str | None) -> bool:
+        """Returns whether a reader begins by rounding to bfloat16."""
+        if reader is None:
+            return False
+        instruction = self.instructions[reader]
+        return instruction.kind == "convert" and instruction.result[0][0] == "bf16"
+
+    def was_narrow(self, name: str) -> bool:
+        """Returns whether an array was converted from bfloat16 just before it is sent."""
+        instruction = self.instructions[name]
+        if called := instruction.called:
+            return self.was_narrow(self.roots[called])
+        if instruction.kind == "convert":
+            return self.instructions[instruction.operands[0]].result[0][0] == "bf16"
+        return instruction.kind in _PASSED_ON and self.was_narrow(instruction.operands[0])
 
 
 def collectives(hlo: str) -> list[Collective]:
@@ -97,135 +150,59 @@ def collectives(hlo: str) -> list[Collective]:
       hlo: of one device, after optimisation for the CPU: ``compiled.as_text()``.
     """
     program = _parse(hlo)
-    found = []
-    for computation in program.values():
-        for name, instruction in computation.instructions.items():
-            if instruction.kind not in KINDS:
-                continue
-            group = _group(instruction.rest)
-            if len(group) > 1:
-                found += _arrays_sent(program, computation, name, group)
-    return found
+    return [
+        one
+        for name, instruction in program.instructions.items()
+        if instruction.kind in KINDS and len(group := _group(instruction.rest)) > 1
+        for one in _arrays_sent(program, name, group)
+    ]
 
 
-def _arrays_sent(
-    program: dict[str, _Computation], computation: _Computation, name: str, group: tuple[int, ...]
-) -> list[Collective]:
-    instruction = computation.instructions[name]
+def _arrays_sent(program: _Program, name: str, group: tuple[int, ...]) -> Iterator[Collective]:
+    instruction = program.instructions[name]
     source = re.search(r'op_name="([^"]*)"', instruction.rest)
-    sent = []
     for index, (dtype, elements) in enumerate(instruction.result):
         kind, size = instruction.kind, float(elements * _BYTES[dtype])
+        widened = program.was_narrow(instruction.operands[index])
         if kind == "all-reduce":
             element = None if len(instruction.result) == 1 else index
-            readers = list(_readers(program, (), computation, name, element))
+            readers = list(program.readers(name, element))
             # Arrays of one instruction need not have been alike before it was widened.
-            narrow = _was_narrow(program, computation, instruction.operands[index])
-            widened = ("promoted" in instruction.rest and narrow) or _all_narrow(readers)
-            if elements >= len(group) and _only_sliced(program, readers, elements // len(group)):
+            rounded = bool(readers) and all(map(program.narrowed, readers))
+            widened = ("promoted" in instruction.rest and widened) or rounded
+            part = elements // len(group)
+            if part and program.only_sliced(readers, part):
                 kind, size = "reduce-scatter", size / len(group)
-        else:
-            widened = _was_narrow(program, computation, instruction.operands[index])
         size = size / 2 if widened and dtype == "f32" else size
-        sent.append(Collective(kind, size, group, source[1] if source else ""))
-    return sent
+        yield Collective(kind, size, group, source[1] if source else "")
 
 
-def _readers(
-    program: dict[str, _Computation],
-    callers: _Callers,
-    computation: _Computation,
-    name: str,
-    element: int | None = None,
-) -> Iterator[_Reader]:
-    """Yields what reads an array, seen through tuples and the borders of fusions.
-
-    The program's result is a reader too: None.
-    """
-    for user in computation.instructions[name].users:
-        instruction = computation.instructions[user]
-        if instruction.kind == "get-tuple-element" and element is not None:
-            if f"index={element}," in f"{instruction.rest},":
-                yield from _readers(program, callers, computation, user)
-        elif called := instruction.called:
-            for place, operand in enumerate(instruction.operands):
-                if operand == name:
-                    inner = program[called]
-                    within = (*callers, (computation, user))
-                    yield from _readers(program, within, inner, inner.parameters[place])
-        else:
-            yield callers, computation, user
-    if name == computation.root:
-        if callers:
-            yield from _readers(program, callers[:-1], *callers[-1])
-        else:
-            yield None
-
-
-def _only_sliced(program: dict[str, _Computation], readers: Iterable[_Reader], most: int) -> bool:
-    """Whether nothing but slices of at most so many elements is ever read."""
-    readers = list(readers)
-    for reader in readers:
-        if reader is None:
-            return False
-        callers, computation, name = reader
-        instruction = computation.instructions[name]
-        if instruction.kind == "dynamic-slice":
-            if instruction.result[0][1] > most:
-                return False
-        elif instruction.kind not in _PASSED_ON or not _only_sliced(
-            program, _readers(program, callers, computation, name), most
-        ):
-            return False
-    return bool(readers)
-
-
-def _all_narrow(readers: list[_Reader]) -> bool:
-    """Whether every reader begins by rounding to bfloat16."""
-    return bool(readers) and all(
-        reader is not None
-        and reader[1].instructions[reader[2]].kind == "convert"
-        and reader[1].instructions[reader[2]].result[0][0] == "bf16"
-        for reader in readers
-    )
-
-
-def _was_narrow(program: dict[str, _Computation], computation: _Computation, name: str) -> bool:
-    """Whether an array was converted from bfloat16 just before it is sent."""
-    instruction = computation.instructions[name]
-    if called := instruction.called:
-        return _was_narrow(program, program[called], program[called].root)
-    if instruction.kind == "convert":
-        source = computation.instructions[instruction.operands[0]]
-        return source.result[0][0] == "bf16"
-    if instruction.kind in _PASSED_ON:
-        return _was_narrow(program, computation, instruction.operands[0])
-    return False
-
-
-def _parse(hlo: str) -> dict[str, _Computation]:
-    program: dict[str, _Computation] = defaultdict(_Computation)
-    computation = _Computation()
+def _parse(hlo: str) -> _Program:
+    program, computation = _Program(), ""
     for line in hlo.splitlines():
         if opened := _COMPUTATION.match(line):
-            computation = program[opened[1]]
+            computation = opened[1]
         elif match := _INSTRUCTION.match(line):
             name, rest = match["name"], match["rest"] or ""
+            if name in program.instructions:
+                raise ValueError(f"two instructions are named {name}, which is not read.")
             result = [
-                (dtype, int(np.prod([int(side) for side in sides.split(",") if side], dtype=int)))
+                (dtype, math.prod(int(side) for side in sides.split(",") if side))
                 for dtype, sides in _ARRAY.findall(match["result"])
             ]
             if match["kind"] == "parameter":
-                computation.parameters[int(match["operands"])] = name
+                program.parameters[computation, int(match["operands"])] = name
             operands = re.findall(r"%([^\s,)]+)", match["operands"])
-            computation.instructions[name] = _Instruction(match["kind"], result, operands, rest)
+            found = _Instruction(match["kind"], result, operands, rest, computation)
+            program.instructions[name] = found
+            if found.called:
+                program.callers[found.called] = name
             if match["root"]:
-                computation.root = name
-    for computation in program.values():
-        for name, instruction in computation.instructions.items():
-            for operand in set(instruction.operands):
-                computation.instructions[operand].users.append(name)
-    return dict(program)
+                program.roots[computation] = name
+    for name, instruction in program.instructions.items():
+        for operand in set(instruction.operands):
+            program.instructions[operand].users.append(name)
+    return program
 
 
 def _group(text: str) -> tuple[int, ...]:

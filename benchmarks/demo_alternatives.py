@@ -1,28 +1,25 @@
 """What a training step of the demo costs under the alternatives to its frozen text layers.
 
-    python -m benchmarks.demo_alternatives --prepared_dir=DIR --workdir=DIR
+    python -m benchmarks.demo_alternatives --prepared_dir=DIR --workdir=DIR [--steps=7] [--out=FILE]
 
-Each alternative is the demo preset with one key changed. All are compiled first; then their steps
-are timed in turn, so that a slow moment of the machine falls on all of them alike. The cache of the
-frozen layers' output is timed once, as the demo pays it.
+Each alternative is the demo preset with one or two keys changed. All are compiled first; then their
+steps are timed in turn, so that a slow moment of the machine falls on all of them alike. The cache
+of the frozen layers' output is timed once, as the demo pays for it.
 """
 
+import argparse
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags
 
+from benchmarks import command
 from configs import int_ra
 from int_ra_jax.common.log import set_up_console
-
-_PREPARED = flags.DEFINE_string("prepared_dir", None, "Prepared directory.", required=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Emptied and written to.", required=True)
-_STEPS = flags.DEFINE_integer("steps", 7, "Timed steps of each alternative.")
 
 ALTERNATIVES: dict[str, dict[str, Any]] = {
     "demo": {},
@@ -36,8 +33,17 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
 }
 
 
-def prepare(name: str, changes: dict[str, Any]) -> tuple[Callable[[], float], float]:
-    """Returns a function that times one step in seconds, and the seconds its cache took."""
+def prepare(
+    name: str, changes: dict[str, Any], prepared_dir: Path, folder: Path
+) -> tuple[Callable[[], float], float]:
+    """Returns a function that times one step in seconds, and the seconds its cache took.
+
+    Args:
+      name: of the alternative.
+      changes: key of the config -> value.
+      prepared_dir: of the data.
+      folder: takes the records and a workdir named after the alternative, which is emptied.
+    """
     # Here, because they load tensorflow, which the device-only benchmarks do without.
     from int_ra_jax.data.batches import make_batches
     from int_ra_jax.training import loop, resident
@@ -45,9 +51,9 @@ def prepare(name: str, changes: dict[str, Any]) -> tuple[Callable[[], float], fl
     config = int_ra.get_config("demo")
     with config.unlocked():
         config.update_from_flattened_dict(changes)
-        config.data.prepared_dir = _PREPARED.value
-        config.data.tfds_dir = str(Path(_WORKDIR.value) / "tfds")
-    workdir = Path(_WORKDIR.value) / name.replace(" ", "_").replace(":", "")
+        config.data.prepared_dir = str(prepared_dir)
+        config.data.tfds_dir = str(folder / "tfds")
+    workdir = folder / name.replace(" ", "_").replace(":", "")
     shutil.rmtree(workdir, ignore_errors=True)
     trainer = loop.prepare(config, workdir)
     run = trainer.run
@@ -60,12 +66,12 @@ def prepare(name: str, changes: dict[str, Any]) -> tuple[Callable[[], float], fl
     batches = make_batches(
         run.dataset, run.tokenizer, config.text, "train", config.train.batch_size, config.seed
     )
-    holder = [state]
 
     def step() -> float:
+        nonlocal state
         batch = loop.place(next(batches), trainer.mesh)
         start = time.monotonic()
-        holder[0], metrics = trainer.train_step(holder[0], batch, trainer.resident)
+        state, metrics = trainer.train_step(state, batch, trainer.resident)
         jax.block_until_ready(metrics)
         return time.monotonic() - start
 
@@ -73,23 +79,43 @@ def prepare(name: str, changes: dict[str, Any]) -> tuple[Callable[[], float], fl
     return step, cached
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Prints a table: milliseconds a step (median), the ratio to the demo, seconds of caching."""
-    del argv
+    arguments = _parse()
     set_up_console()
-    prepared = {name: prepare(name, changes) for name, changes in ALTERNATIVES.items()}
+    prepared = {
+        name: prepare(name, changes, arguments.prepared_dir, arguments.workdir)
+        for name, changes in ALTERNATIVES.items()
+    }
     times: dict[str, list[float]] = {name: [] for name in prepared}
-    for _ in range(_STEPS.value):
+    for _ in range(arguments.steps):
         for name, (step, _) in prepared.items():
             times[name].append(step())
     median = {name: statistics.median(values) for name, values in times.items()}
-    device = jax.devices()[0].device_kind
-    print(f"\n{device}, {jax.local_device_count()} device(s), median of {_STEPS.value} steps")
-    print(f"{'alternative':38s} {'ms/step':>9s} {'x demo':>7s} {'cache s':>8s}")
-    for name, value in median.items():
-        ratio = value / median["demo"]
-        print(f"{name:38s} {1000 * value:9.0f} {ratio:7.2f} {prepared[name][1]:8.1f}")
+    rows = [
+        {
+            "alternative": name,
+            "ms/step": f"{1000 * median[name]:.0f}",
+            "x demo": f"{median[name] / median['demo']:.2f}",
+            "cache s": f"{cached:.1f}",
+        }
+        for name, (_, cached) in prepared.items()
+    ]
+    text = (
+        f"{jax.devices()[0].device_kind}, {jax.local_device_count()} device(s), median of "
+        f"{arguments.steps} steps\n\n{command.table(rows)}"
+    )
+    caches = {name: cached for name, (_, cached) in prepared.items()}
+    command.publish(arguments, text, seconds=times, cache_seconds=caches)
+
+
+def _parse() -> argparse.Namespace:
+    parser = command.parser(__doc__)
+    parser.add_argument("--prepared_dir", type=Path, required=True, help="prepared directory")
+    parser.add_argument("--workdir", type=Path, required=True, help="emptied and written to")
+    parser.add_argument("--steps", type=int, default=7, help="timed steps of each alternative")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -1,26 +1,26 @@
 """What the device can do at best: its measured matmul rate and memory bandwidth.
 
-    python -m benchmarks.floor [--dtype=float32,bfloat16] [--device=cpu|gpu]
+    python -m benchmarks.floor [--dtype=float32,bfloat16] [--device=cpu|gpu] [--out=FILE]
 
-A floor of a benchmark is ``FLOPs / matmul rate``, or ``bytes / bandwidth`` where memory bounds it:
-the time that the same work would take if nothing but its matrix products (its traffic) cost any.
-Both rates are measured on the machine at hand and not taken from a data sheet, so that a share of
-the floor says what is lost in the program and not in the machine.
+The floor of a benchmark is ``FLOPs / matmul rate``, or ``bytes / bandwidth`` where memory bounds
+it: the time that the same work would take if only its matrix products (its traffic) took any. Both
+rates are measured on the machine at hand and not taken from a data sheet, so that a share of the
+floor says what is lost in the program and not in the machine.
 """
 
-import argparse
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks import side_by_side
+from benchmarks import command
 
 ROUNDS = 7
+ADAM_BYTES = 28  # a parameter: it and two moments read and written, its gradient read
 _GPU_SIDES = (4096, 8192)
 # Rows, inner and outer width: a square, and the two products of a BERT-base feed-forward layer.
 _CPU_SHAPES = ((2048, 2048, 2048), (2048, 768, 3072), (2048, 3072, 768))
@@ -50,6 +50,20 @@ class Floor:
           moved: bytes that are moved while no matrix product runs, such as an optimiser's.
         """
         return flops / self.matmul_rate + moved / self.bandwidth
+
+    def step_seconds(self, facts: Mapping[str, Any]) -> float:
+        """Returns the least time for a training step: its matrix products and then Adam.
+
+        Args:
+          facts: ``flops`` of the step, and ``parameters``, the number of those that train.
+        """
+        return self.seconds(facts["flops"], ADAM_BYTES * facts["parameters"])
+
+    def __str__(self) -> str:
+        return (
+            f"{self.device}, {self.dtype}: {self.matmul_rate / 1e9:.1f} GFLOP/s in matmuls, "
+            f"{self.bandwidth / 1e9:.1f} GB/s"
+        )
 
 
 def measure(dtype: str) -> Floor:
@@ -111,17 +125,13 @@ def _median_seconds(compute: Callable[..., Any], arguments: Callable[[Any], Any]
 
 def main() -> None:
     """Prints both rates for each dtype."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command.parser(__doc__)
     parser.add_argument("--dtype", default="float32", help="comma-separated")
-    side_by_side.add_device(parser)
+    command.add_device(parser)
     arguments = parser.parse_args()
-    side_by_side.use_device(arguments.device)
-    for dtype in arguments.dtype.split(","):
-        found = measure(dtype)
-        print(
-            f"{found.device} {dtype}: {found.matmul_rate / 1e9:.1f} GFLOP/s in matmuls, "
-            f"{found.bandwidth / 1e9:.1f} GB/s"
-        )
+    command.use_device(arguments.device)
+    found = [measure(dtype) for dtype in arguments.dtype.split(",")]
+    command.publish(arguments, "\n".join(map(str, found)), floors=[asdict(one) for one in found])
 
 
 if __name__ == "__main__":

@@ -10,21 +10,20 @@ them, and a hundred stickers without any, none of which was used to choose how c
 reading must be. Letter case and blanks do not count; punctuation does.
 """
 
-import argparse
-import json
 import subprocess
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from benchmarks import command
 from data_prep.extraction.frames import Picture
 from data_prep.extraction.reading import StickerReader
+from int_ra_jax.data.schema import StickerEntry
 from int_ra_jax.data.validation import read_prepared
 
 PHRASES = {
@@ -74,8 +73,12 @@ class Case:
 
 def main() -> None:
     """Prints one table for each language, and one for the embedded data set if it is named."""
-    arguments = _parse()
-    reader = StickerReader()
+    parser = command.parser(__doc__)
+    parser.add_argument("--font", type=Path, action="append", default=[])
+    parser.add_argument("--phrases", type=int, default=6, help="of each language, at most six")
+    parser.add_argument("--embedded", type=Path, help="directory of an embedded data set")
+    arguments = parser.parse_args()
+    reader, text = StickerReader(), []
     begin = time.perf_counter()
     cases = [
         case
@@ -83,21 +86,22 @@ def main() -> None:
         for case in _read_all(reader, language, phrases[: arguments.phrases], arguments.font)
     ]
     seconds = time.perf_counter() - begin
-    report = [f"{len(cases)} stickers, {seconds / len(cases):.2f} s each"]
+    text.append(f"{len(cases)} stickers, {seconds / len(cases):.2f} s each")
     for language in PHRASES:
-        report += ["", f"| {language} | stickers | exact | character errors |", "|---|---|---|---|"]
-        groups = defaultdict(list)
-        for case in cases:
-            if case.language == language:
-                groups[case.style].append(case)
-        report += [_row(f"{s.size} px, {s.ink}, {s.rotation} degrees", groups[s]) for s in STYLES]
-        report.append(_row("all", [case for group in groups.values() for case in group]))
+        mine = [case for case in cases if case.language == language]
+        groups = {
+            f"{s.size} px, {s.ink}, {s.rotation} degrees": [
+                case for case in mine if case.style == s
+            ]
+            for s in STYLES
+        }
+        text.append(_table(language, groups | {"all": mine}))
     if arguments.embedded:
-        report += _embedded(reader, arguments.embedded)
-    print("\n".join(report))
-    if arguments.out:
-        lines = [json.dumps(asdict(case), ensure_ascii=False) for case in cases]
-        arguments.out.write_text("\n".join(lines) + "\n", "utf-8")
+        written, invented, bare = _embedded(reader, arguments.embedded)
+        text.append(_table("artwork", {"drawn words": written}))
+        text.append(f"words read on {invented} of {bare} stickers without any")
+        cases += written
+    command.publish(arguments, "\n\n".join(text), cases=[asdict(case) for case in cases])
 
 
 def draw(
@@ -153,43 +157,35 @@ def _font(language: str, fonts: Sequence[Path], size: int) -> ImageFont.FreeType
     return ImageFont.truetype(file, size, index=int(index) & 0xFFFF)
 
 
-def _embedded(reader: StickerReader, directory: Path) -> list[str]:
-    """Reads the stickers of an embedded data set that bear words, and those that bear none."""
-    prepared = read_prepared(directory)
+def _embedded(reader: StickerReader, directory: Path) -> tuple[list[Case], int, int]:
+    """Reads the stickers of an embedded data set that bear words, and a hundred that bear none.
+
+    Returns:
+      the stickers with words, how many of the others were read as words, and of how many.
+    """
+    stickers = read_prepared(directory).stickers
     # Those at 0, 4, 8, ... were looked at for ``data_prep.extraction.reading.SHORT``.
-    bare = [sticker for sticker in prepared.stickers if not sticker.attributes["verbal"]][2::4]
+    bare = [sticker for sticker in stickers if not sticker.attributes["verbal"]][2::4][:100]
+
+    def read(sticker: StickerEntry) -> str:
+        return reader.read(Picture.of(directory / sticker.image, frames=1, side=768))
+
     written = [
-        Case("art", Style(), sticker.attributes["verbal"], _read(reader, directory, sticker.image))
-        for sticker in prepared.stickers
+        Case("art", Style(), sticker.attributes["verbal"], read(sticker))
+        for sticker in stickers
         if sticker.attributes["verbal"]
     ]
-    invented = sum(bool(_read(reader, directory, sticker.image)) for sticker in bare[:100])
-    return [
-        "",
-        "| artwork | stickers | exact | character errors |",
-        "|---|---|---|---|",
-        _row("drawn words", written),
-        f"words read on {invented} of {len(bare[:100])} stickers without any",
-    ]
+    return written, sum(bool(read(sticker)) for sticker in bare), len(bare)
 
 
-def _read(reader: StickerReader, directory: Path, image: str) -> str:
-    return reader.read(Picture.of(directory / image, frames=1, side=768))
-
-
-def _row(name: str, cases: Sequence[Case]) -> str:
-    exact = sum(case.errors == 0 for case in cases) / len(cases)
-    errors = sum(case.errors for case in cases) / sum(len(plain(case.truth)) for case in cases)
-    return f"| {name} | {len(cases)} | {exact:.1%} | {errors:.1%} |"
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--font", type=Path, action="append", default=[])
-    parser.add_argument("--phrases", type=int, default=6, help="of each language, at most six")
-    parser.add_argument("--embedded", type=Path)
-    parser.add_argument("--out", type=Path)
-    return parser.parse_args()
+def _table(name: str, groups: Mapping[str, Sequence[Case]]) -> str:
+    rows = []
+    for group, cases in groups.items():
+        exact = sum(case.errors == 0 for case in cases) / len(cases)
+        errors = sum(case.errors for case in cases) / sum(len(plain(case.truth)) for case in cases)
+        row = {name: group, "stickers": len(cases), "exact": f"{exact:.1%}"}
+        rows.append({**row, "character errors": f"{errors:.1%}"})
+    return command.table(rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ contestant reads that file, so all begin from the same numbers.
 """
 
 import re
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,14 @@ def torch_axes(path: str, value: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(value)
 
 
+@contextmanager
+def weights_of(problem: Problem) -> Iterator[Path]:
+    """Yields a directory with the weights of ``write_weights``, and removes it afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_weights(problem, Path(folder))
+        yield Path(folder)
+
+
 def write_weights(problem: Problem, directory: Path) -> None:
     """Writes random weights under PyTorch's names and axes.
 
@@ -68,6 +79,16 @@ def read_weights(problem: Problem, directory: Path) -> tuple[nnx.GraphDef, Param
     return graphdef, load_weights(abstract, directory)
 
 
+def optimizer_of(problem: Problem, graphdef: nnx.GraphDef, params: Params) -> tuple[Any, Any, Any]:
+    """Returns the system, the optimiser of a long training, and the optimiser's description."""
+    system = merge(graphdef, params)
+    optimizer, info = optim.make_optimizer(
+        problem.config.optim, params, system.param_groups(),
+        total_steps=1_000_000, frozen=system.frozen_patterns(),
+    )  # fmt: skip
+    return system, optimizer, info
+
+
 def train(problem: Problem, directory: Path) -> Prepared:
     """Prepares training steps on one repeated batch; a run returns the loss before its update.
 
@@ -77,11 +98,7 @@ def train(problem: Problem, directory: Path) -> Prepared:
     """
     memory.keep_freed()  # as launch.py does
     graphdef, params = read_weights(problem, directory)
-    system = merge(graphdef, params)
-    optimizer, info = optim.make_optimizer(
-        problem.config.optim, params, system.param_groups(),
-        total_steps=1_000_000, frozen=system.frozen_patterns(),
-    )  # fmt: skip
+    system, optimizer, info = optimizer_of(problem, graphdef, params)
     negatives, shape = system.negatives, None
     if negatives.bank and not negatives.live:
         shape = (len(problem.resident.bank.index), problem.config.model.joint_width)

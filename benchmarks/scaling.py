@@ -17,17 +17,23 @@ makes communication weigh most. docs/scaling.md shows the arithmetic.
 """
 
 import argparse
-import dataclasses
 import json
 import os
-import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import side_by_side
+import jax
+
+from benchmarks import command, ours, synthetic
+from benchmarks.collectives import KINDS, collectives
+from int_ra_jax.models import registry
+from int_ra_jax.training import sharding
+from int_ra_jax.training.state import create
+from int_ra_jax.training.step import make_train_step
 
 DEVICES = 64
 STICKERS = 4096  # in the gallery; with fewer, every device would encode the whole table of texts
@@ -71,9 +77,7 @@ class Chip:
         A ring through several nodes leaves each node as often as it has members there, over their
         own network ports.
         """
-        nodes: dict[int, int] = {}
-        for device in group:
-            nodes[device // self.node] = nodes.get(device // self.node, 0) + 1
+        nodes = Counter(device // self.node for device in group)
         return self.link if len(nodes) == 1 else min(self.link, min(nodes.values()) * self.network)
 
 
@@ -102,30 +106,17 @@ class Cost:
     sent: dict[str, float]
     seconds: dict[str, float]
 
-    def mixed(self, weight: float, other: "Cost", other_weight: float) -> "Cost":
-        """Returns the weighted sum of two costs."""
-
-        def both(mine: dict[str, float], theirs: dict[str, float]) -> dict[str, float]:
-            return {
-                key: weight * mine.get(key, 0.0) + other_weight * theirs.get(key, 0.0)
-                for key in mine | theirs
-            }
-
-        return Cost(
-            weight * self.flops + other_weight * other.flops,
-            weight * self.bytes + other_weight * other.bytes,
-            both(self.sent, other.sent),
-            both(self.seconds, other.seconds),
-        )
-
 
 def line(at: tuple[float, float], costs: tuple[Cost, Cost], where: float) -> Cost:
     """Returns the cost at ``where`` on the line through two points."""
     share = (where - at[0]) / (at[1] - at[0])
-    return costs[0].mixed(1 - share, costs[1], share)
+    parts = (asdict(cost) for cost in costs)
+    return Cost(**jax.tree.map(lambda one, other: (1 - share) * one + share * other, *parts))
 
 
-def lowered(problem: Any, mesh: Any, rows: int, stickers: int) -> Any:
+def lowered(
+    problem: synthetic.Problem, mesh: jax.sharding.Mesh, rows: int, stickers: int
+) -> jax.stages.Lowered:
     """Lowers the step of a problem for a mesh, as the training loop does, from shapes alone.
 
     Args:
@@ -134,20 +125,8 @@ def lowered(problem: Any, mesh: Any, rows: int, stickers: int) -> Any:
       rows: conversations over all devices.
       stickers: in the gallery, each with four attribute texts of its own.
     """
-    import jax
-
-    from int_ra_jax.models import registry
-    from int_ra_jax.models.interface import merge
-    from int_ra_jax.training import optim, sharding
-    from int_ra_jax.training.state import create
-    from int_ra_jax.training.step import make_train_step
-
     graphdef, params = registry.abstract(problem.config, problem.facts)
-    system = merge(graphdef, params)
-    optimizer, info = optim.make_optimizer(
-        problem.config.optim, params, system.param_groups(),
-        total_steps=1_000_000, frozen=system.frozen_patterns(),
-    )  # fmt: skip
+    _, optimizer, info = ours.optimizer_of(problem, graphdef, params)
     state = jax.eval_shape(lambda params: create(params, optimizer, 0, None), params)
     places = sharding.state_shardings(state, mesh)
     split, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
@@ -159,9 +138,7 @@ def lowered(problem: Any, mesh: Any, rows: int, stickers: int) -> Any:
 
     bank = problem.resident.bank
     texts = resized(bank.attributes, bank.attribute_index.shape[1] * stickers)
-    resident = dataclasses.replace(
-        problem.resident, bank=dataclasses.replace(resized(bank, stickers), attributes=texts)
-    )
+    resident = replace(problem.resident, bank=replace(resized(bank, stickers), attributes=texts))
     step = jax.jit(
         make_train_step(
             graphdef, optimizer, info.trainable,
@@ -176,8 +153,6 @@ def lowered(problem: Any, mesh: Any, rows: int, stickers: int) -> Any:
 
 def cost_of(compiled: Any) -> Cost:
     """Reads the cost of a compiled program."""
-    from benchmarks.collectives import KINDS, collectives
-
     analysis = compiled.cost_analysis()
     found = collectives(compiled.as_text())
     return Cost(
@@ -191,45 +166,50 @@ def cost_of(compiled: Any) -> Cost:
     )
 
 
-def measure(shape: tuple[int, int, int], depth: int, rows: int, cache: str) -> Cost:
-    """Returns the cost of one program, read from the cache where it is kept there."""
-    file = Path(cache) / f"{'x'.join(map(str, shape))}-{depth}-{rows}.json" if cache else None
+def measure(shape: tuple[int, int, int], depth: int, rows: int, cache: Path | None) -> Cost:
+    """Returns the cost of one program, read from the cache where it is kept there.
+
+    Args:
+      shape: devices along data, fsdp and tensor.
+      depth: layers of each tower.
+      rows: conversations per device.
+      cache: directory, or None.
+    """
+    file = cache and cache / f"{'x'.join(map(str, shape))}-{depth}-{rows}.json"
     if file and file.is_file():
         return Cost(**json.loads(file.read_text()))
-    from benchmarks import synthetic
-    from int_ra_jax.training import sharding
-
     begin = time.monotonic()
     problem = synthetic.make("paper", batch_size=1, stickers=1, dtype="bfloat16")
-    facts = dataclasses.replace(
+    facts = replace(
         problem.facts,
-        text=dataclasses.replace(problem.facts.text, num_hidden_layers=depth),
-        image=dataclasses.replace(problem.facts.image, num_hidden_layers=depth),
+        text=replace(problem.facts.text, num_hidden_layers=depth),
+        image=replace(problem.facts.image, num_hidden_layers=depth),
     )
     mesh = sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)))
-    problem = dataclasses.replace(problem, facts=facts)
-    cost = cost_of(lowered(problem, mesh, rows * mesh.size, STICKERS).compile())
-    print(f"{shape}, {depth} layers, {rows} rows a device: {time.monotonic() - begin:.0f} s",
-          file=sys.stderr, flush=True)  # fmt: skip
+    step = lowered(replace(problem, facts=facts), mesh, rows * mesh.size, STICKERS)
+    cost = cost_of(step.compile())
+    seconds = time.monotonic() - begin
+    command.say(f"{shape}, {depth} layers, {rows} rows a device: {seconds:.0f} s")
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(dataclasses.asdict(cost)))
+        file.write_text(json.dumps(asdict(cost)))
     return cost
 
 
-def full_cost(shape: tuple[int, int, int], rows: float, cache: str) -> Cost:
+def full_cost(shape: tuple[int, int, int], rows: float, cache: Path | None) -> Cost:
     """Returns the cost at full depth and any batch, continued from the compiled programs.
 
     Args:
       shape: devices along data, fsdp and tensor.
       rows: conversations per device.
-      cache: directory, or "".
+      cache: directory of the counts, or None.
     """
-    at_depth = [
-        line(ROWS, tuple(measure(shape, depth, given, cache) for given in ROWS), rows)  # type: ignore[arg-type]
-        for depth in DEPTHS
-    ]
-    return line(DEPTHS, (at_depth[0], at_depth[1]), FULL_DEPTH)
+
+    def at(depth: int) -> Cost:
+        few, many = (measure(shape, depth, given, cache) for given in ROWS)
+        return line(ROWS, (few, many), rows)
+
+    return line(DEPTHS, (at(DEPTHS[0]), at(DEPTHS[1])), FULL_DEPTH)
 
 
 def times(cost: Cost, chip: Chip) -> dict[str, float]:
@@ -247,19 +227,19 @@ def times(cost: Cost, chip: Chip) -> dict[str, float]:
 
 
 def main() -> None:
-    """Prints the counts, and two Markdown tables for each chip."""
+    """Prints the counts, and for each chip a roofline, under both regimes."""
     arguments = _parse()
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    command.use_device("cpu")
+    jax.config.update("jax_platforms", "cpu")
     os.environ["XLA_FLAGS"] = (
         f"--xla_force_host_platform_device_count={DEVICES} "
         # The programs are never run; without these, code for the CPU takes most of the time.
         "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     )
-    begin = time.monotonic()
     counts = [int(number) for number in arguments.devices.split(",")]
-    chosen = {
+    shapes = {("one device", 1): (1, 1, 1)} | {
         (name, n): shape
-        for name in arguments.meshes.split(",")
+        for name in arguments.meshes
         for n in counts
         if n > 1 and (shape := MESHES[name](n))
     }
@@ -267,63 +247,59 @@ def main() -> None:
         f"{WEAK_ROWS} conversations a device": lambda n: WEAK_ROWS,
         f"{STRONG_ROWS} conversations in all": lambda n: STRONG_ROWS / n,
     }
-    content: dict[str, Any] = {"arguments": vars(arguments), "regimes": {}}
+    text, content = [], {}
     for regime, rows_of in regimes.items():
-        one = full_cost((1, 1, 1), rows_of(1), arguments.cache)
-        costs = {("one device", 1): one} | {
+        costs = {
             (name, n): full_cost(shape, rows_of(n), arguments.cache)
-            for (name, n), shape in chosen.items()
+            for (name, n), shape in shapes.items()
         }
-        print(f"\n### {regime}\n\n{_counts(costs)}")
+        text.append(f"### {regime}\n\n{_counts(costs)}")
         weak = rows_of(1) == rows_of(2)
-        for chip in CHIPS:
-            print(f"\n{chip.name}\n\n{_roofline(costs, chip, weak)}")
-        content["regimes"][regime] = [
-            {"mesh": name, "devices": n, **dataclasses.asdict(cost),
+        text += [f"{chip.name}\n\n{_roofline(costs, chip, weak)}" for chip in CHIPS]
+        content[regime] = [
+            {"mesh": name, "devices": n, **asdict(cost),
              "times": {chip.name: times(cost, chip) for chip in CHIPS}}
             for (name, n), cost in costs.items()
         ]  # fmt: skip
-    content["total_seconds"] = time.monotonic() - begin
-    print(f"\n{content['total_seconds']:.0f} s in all", file=sys.stderr)
-    side_by_side.write_json(arguments.out, content)
+    command.publish(arguments, "\n\n".join(text), regimes=content)
 
 
 def _counts(costs: dict[tuple[str, int], Cost]) -> str:
-    kinds = [kind for kind in next(iter(costs.values())).sent]
-    rows = [["mesh", "devices", "TFLOP", "GB accessed", *(f"{kind} GB" for kind in kinds)]]
-    for (name, n), cost in costs.items():
-        sent = [f"{cost.sent[kind] / 1e9:.3f}" for kind in kinds]
-        rows.append([name, f"{n}", f"{cost.flops / 1e12:.2f}", f"{cost.bytes / 1e9:.0f}", *sent])
-    return _markdown(rows)
+    return command.table(
+        [
+            {
+                "mesh": name,
+                "devices": n,
+                "TFLOP": f"{cost.flops / 1e12:.2f}",
+                "GB accessed": f"{cost.bytes / 1e9:.0f}",
+                **{f"{kind} GB": f"{cost.sent[kind] / 1e9:.3f}" for kind in KINDS},
+            }
+            for (name, n), cost in costs.items()
+        ]
+    )
 
 
 def _roofline(costs: dict[tuple[str, int], Cost], chip: Chip, weak: bool) -> str:
-    steps = ("in turn", "overlapped", "no memory")
-    rows = [["mesh", "devices", "compute ms", "memory ms", "network ms", "step ms", "overlapped ms",
-             *(f"efficiency, {step}" for step in steps)]]  # fmt: skip
-    alone = times(next(iter(costs.values())), chip)
+    alone, rows = times(costs["one device", 1], chip), []
     for (name, n), cost in costs.items():
         found = times(cost, chip)
-        parts = ("compute", "memory", "network", "in turn", "overlapped")
-        share = [alone[step] / found[step] / (1 if weak else n) for step in steps]
-        rows.append(
-            [name, f"{n}", *(f"{1000 * found[part]:.2f}" for part in parts),
-             *(f"{value:.0%}" for value in share)]
-        )  # fmt: skip
-    return _markdown(rows)
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in ruled)
+        parts = {"compute": "compute", "memory": "memory", "network": "network",
+                 "step": "in turn", "overlapped": "overlapped"}  # fmt: skip
+        share = {
+            f"efficiency, {step}": f"{alone[step] / found[step] / (1 if weak else n):.0%}"
+            for step in ("in turn", "overlapped", "no memory")
+        }
+        milliseconds = {f"{key} ms": f"{1000 * found[part]:.2f}" for key, part in parts.items()}
+        rows.append({"mesh": name, "devices": n, **milliseconds, **share})
+    return command.table(rows)
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command.parser(__doc__)
     parser.add_argument("--devices", default="1,2,4,8,16,32,64", help="comma-separated")
-    parser.add_argument("--meshes", default=",".join(MESHES), help="comma-separated")
-    parser.add_argument("--cache", default="", help="directory for the counts of each program")
-    parser.add_argument("--out", default="", help="JSON file")
+    meshes = command.chosen_from(list(MESHES))
+    parser.add_argument("--meshes", type=meshes, default=",".join(MESHES), help="comma-separated")
+    parser.add_argument("--cache", type=Path, help="directory for the counts of each program")
     return parser.parse_args()
 
 

@@ -5,6 +5,7 @@ no two attribute texts are equal unless asked for, so no contestant gains from p
 """
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,29 @@ class Problem:
         return int(rows * length + attributes + self.resident.labels.tokens.ids.size)
 
 
+@dataclass(frozen=True)
+class Peer:
+    """How another framework builds and runs the model.
+
+    Attributes:
+      shapes: of the model, as ``peer_shapes`` returns them.
+      weights: file.
+      dtype: of the computation; bfloat16 by autocast.
+      device: cpu or gpu.
+      compiled: whether its compiler is used.
+      compile_mode: of the compiler.
+      kept: whether the C library keeps freed memory, as it does for ours.
+    """
+
+    shapes: dict[str, Any]
+    weights: Path
+    dtype: str = "float32"
+    device: str = "cpu"
+    compiled: bool = False
+    compile_mode: str = "default"
+    kept: bool = False
+
+
 def make(
     preset: str,
     *,
@@ -75,8 +99,9 @@ def make(
     config = int_ra.get_config("paper" if preset == "paper" else "smoke")
     # In-batch negatives and no cache of columns: what a user of PyTorch writes for a contrastive
     # step, and the same arithmetic for every contestant.
-    changes = {"model.dtype": dtype, "loss.negatives": "in_batch", **(overrides or {})}
-    config.update_from_flattened_dict(changes)
+    config.update_from_flattened_dict(
+        {"model.dtype": dtype, "loss.negatives": "in_batch", **(overrides or {})}
+    )
     facts = Facts(
         text, image, INTENTIONS, stickers, (1,) * INTENTIONS, SpecialIds(0, 101, 102, 103)
     )

@@ -8,7 +8,6 @@ attention takes its fastest path; bfloat16 is autocast over float32 parameters.
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.side_by_side import Prepared
+from benchmarks.synthetic import Peer
 from int_ra_jax.common import memory
 
 
@@ -143,94 +143,58 @@ class TorchIntRA(nn.Module):
         return retrieval + functional.cross_entropy(logits, intention)
 
 
-def load(shapes: Mapping[str, Any], weights: Path, device: str) -> TorchIntRA:
-    """Returns the model with the weights of a file, which holds its parameters and no others."""
-    model = TorchIntRA(shapes)
-    model.load_state_dict(load_file(weights), strict=True)
+def load(peer: Peer, device: str) -> TorchIntRA:
+    """Returns the model with the weights of the peer's file, which holds these and no others."""
+    model = TorchIntRA(peer.shapes)
+    model.load_state_dict(load_file(peer.weights), strict=True)
     return model.to(device)
 
 
-def optimiser(model: nn.Module, lr: float, eps: float) -> torch.optim.Optimizer:
-    """Returns Adam in one fused pass over all parameters, the fastest of PyTorch's."""
-    return torch.optim.Adam(model.parameters(), lr=lr, eps=eps, fused=True)
-
-
-def train(
-    shapes: Mapping[str, Any],
-    inputs: Mapping[str, Any],
-    weights: Path,
-    *,
-    lr: float,
-    eps: float,
-    dtype: str,
-    device: str,
-    compiled: bool,
-    mode: str = "default",
-    kept: bool = False,
-) -> Prepared:
+def train(peer: Peer, inputs: Mapping[str, Any], lr: float, eps: float) -> Prepared:
     """Prepares training steps on one repeated batch; a run returns the loss before its update.
 
     Args:
-      shapes: of the model.
+      peer: how the model is built and run.
       inputs: of its forward pass, in NumPy.
-      weights: file.
       lr: of Adam.
       eps: of Adam.
-      dtype: of the computation; bfloat16 by autocast.
-      device: cpu or gpu.
-      compiled: by torch.compile.
-      mode: of torch.compile.
-      kept: whether the C library keeps freed memory, as ours has it.
     """
-    if kept:
-        memory.keep_freed()
-    place = _prepare_device(device)
-    model = load(shapes, weights, place)
-    optimizer = optimiser(model, lr, eps)
-    loss_of = torch.compile(model, mode=mode, dynamic=False) if compiled else model
+    place = _prepare(peer)
+    model = load(peer, place)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, eps=eps, fused=True)
+    loss_of = model
+    if peer.compiled:
+        loss_of = torch.compile(model, mode=peer.compile_mode, dynamic=False)
     given = to_device(inputs, place)
 
     def run() -> np.ndarray:
         optimizer.zero_grad(set_to_none=True)
-        with _autocast(place, dtype):
+        with _autocast(peer, place):
             loss = loss_of(given)
         loss.backward()
         optimizer.step()
-        _wait(place)
+        if place == "cuda":
+            torch.cuda.synchronize()
         return loss.detach().float().cpu().numpy()
 
     return Prepared(run, {"threads": torch.get_num_threads()}, _device_memory(place))
 
 
-def encode_gallery(
-    shapes: Mapping[str, Any],
-    inputs: Mapping[str, Any],
-    weights: Path,
-    *,
-    batch_size: int,
-    dtype: str,
-    device: str,
-    compiled: bool,
-) -> Prepared:
+def encode_gallery(peer: Peer, inputs: Mapping[str, Any], batch_size: int) -> Prepared:
     """Prepares the encoding of a whole gallery; a run returns its embeddings [N, D].
 
     Each batch reads its distinct attribute texts once.
 
     Args:
-      shapes: of the model.
+      peer: how the model is built and run.
       inputs: ``pixels``, the distinct ``attributes`` and ``index``, in NumPy.
-      weights: file.
       batch_size: stickers encoded at once.
-      dtype: of the computation; bfloat16 by autocast.
-      device: cpu or gpu.
-      compiled: by torch.compile.
     """
-    place = _prepare_device(device)
-    model = load(shapes, weights, place).eval()
-    encode = model.encode_sticker
-    if compiled:
+    place = _prepare(peer)
+    encode = load(peer, place).eval().encode_sticker
+    if peer.compiled:
         # The number of distinct texts differs from batch to batch.
-        encode = torch.compile(encode, dynamic=None)
+        encode = torch.compile(encode, mode=peer.compile_mode, dynamic=None)
     batches = []
     for start in range(0, len(inputs["index"]), batch_size):
         rows = slice(start, start + batch_size)
@@ -238,12 +202,12 @@ def encode_gallery(
         attributes = {
             key: None if leaf is None else leaf[texts] for key, leaf in inputs["attributes"].items()
         }
-        shape = inputs["index"][rows].shape
-        part = {"pixels": inputs["pixels"][rows], "attributes": attributes}
-        batches.append(to_device({**part, "index": index.reshape(shape)}, place))
+        index = index.reshape(inputs["index"][rows].shape)
+        part = {"pixels": inputs["pixels"][rows], "attributes": attributes, "index": index}
+        batches.append(to_device(part, place))
 
     def run() -> np.ndarray:
-        with torch.inference_mode(), _autocast(place, dtype):
+        with torch.inference_mode(), _autocast(peer, place):
             parts = [encode(**batch) for batch in batches]
         return torch.cat(parts).float().cpu().numpy()
 
@@ -264,8 +228,11 @@ def to_device(inputs: Mapping[str, Any], device: str) -> dict[str, Any]:
     return {key: tensor(leaf) for key, leaf in inputs.items()}
 
 
-def _prepare_device(device: str) -> str:
-    if device == "cpu":
+def _prepare(peer: Peer) -> str:
+    """Sets PyTorch up as the peer wants it, and returns the name that it has for the device."""
+    if peer.kept:
+        memory.keep_freed()
+    if peer.device == "cpu":
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         return "cpu"
     # JAX's default for float32 matmuls on a GPU as well.
@@ -273,13 +240,8 @@ def _prepare_device(device: str) -> str:
     return "cuda"
 
 
-def _autocast(place: str, dtype: str) -> torch.autocast:
-    return torch.autocast(place, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
-
-
-def _wait(place: str) -> None:
-    if place == "cuda":
-        torch.cuda.synchronize()
+def _autocast(peer: Peer, place: str) -> torch.autocast:
+    return torch.autocast(place, dtype=torch.bfloat16, enabled=peer.dtype == "bfloat16")
 
 
 def _device_memory(place: str) -> Any:

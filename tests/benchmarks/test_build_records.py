@@ -14,8 +14,8 @@ def test_the_generated_directory_is_valid_and_of_the_size_asked_for(tmp_path):
 
 
 def test_memory_and_time_of_a_process_are_measured_and_a_failure_is_told(tmp_path):
-    seconds, peak = build_records.measured(["json.tool", "--help"])
-    assert seconds > 0
-    assert peak > 2**20
+    used = build_records.measured(["json.tool", "--help"])
+    assert used.seconds > 0 and used.processor_seconds > 0
+    assert used.peak_bytes > 2**20
     with pytest.raises(RuntimeError, match=r"No such file"):
         build_records.measured(["json.tool", str(tmp_path / "nothing.json")])

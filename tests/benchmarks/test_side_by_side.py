@@ -39,10 +39,7 @@ def test_a_contestant_that_fails_is_named_with_its_traceback():
         side_by_side.race({"the slow one": contestant}, rounds=1)
 
 
-def test_columns_of_a_table_are_aligned():
-    table = side_by_side.table([["", "ms"], ["ours", "7"], ["torch eager", "1234"]])
-    assert table.splitlines() == [
-        "               ms",
-        "ours            7",
-        "torch eager  1234",
-    ]
+def test_a_contestant_whose_process_dies_is_named():
+    contestant = Contestant("os:_exit", {"status": 1})
+    with pytest.raises(RuntimeError, match="The process of the slow one ended without an answer"):
+        side_by_side.race({"the slow one": contestant}, rounds=1)

@@ -22,6 +22,10 @@ def make(directory, **overrides):
     return problem
 
 
+def peer_of(problem, directory):
+    return synthetic.Peer(synthetic.peer_shapes(problem), directory / ours.WEIGHTS)
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     return tmp_path_factory.mktemp("weights")
@@ -30,16 +34,9 @@ def directory(tmp_path_factory):
 def test_losses_of_several_steps_agree_so_updates_are_the_same(directory):
     problem = make(directory)
     mine = ours.train(problem, directory)
-    peer = torch_peer.train(
-        synthetic.peer_shapes(problem),
-        synthetic.peer_batch(problem),
-        directory / ours.WEIGHTS,
-        lr=problem.config.optim.lr,
-        eps=problem.config.optim.eps,
-        dtype="float32",
-        device="cpu",
-        compiled=False,
-    )
+    optim = problem.config.optim
+    inputs = synthetic.peer_batch(problem)
+    peer = torch_peer.train(peer_of(problem, directory), inputs, optim.lr, optim.eps)
     here = [float(mine.run()) for _ in range(4)]
     there = [float(peer.run()) for _ in range(4)]
     assert here[0] - here[-1] > 0.1  # else equal losses would say nothing of the updates
@@ -61,7 +58,7 @@ def test_each_parameter_of_the_peer_is_one_of_ours_and_has_its_gradient(director
 
         return jax.grad(loss)(params)
 
-    model = torch_peer.load(synthetic.peer_shapes(problem), directory / ours.WEIGHTS, "cpu")
+    model = torch_peer.load(peer_of(problem, directory), "cpu")
     model(torch_peer.to_device(synthetic.peer_batch(problem), "cpu")).backward()
     there = {name: leaf.grad.numpy() for name, leaf in model.named_parameters()}
     here = {
@@ -78,17 +75,10 @@ def test_galleries_are_encoded_alike_in_batches_and_one_by_one(directory):
     # Nine stickers in batches of four leave one over; fewer texts than stickers' attributes repeat.
     problem = synthetic.make("tiny", stickers=9, distinct_attributes=20)
     ours.write_weights(problem, directory)
-    shapes = synthetic.peer_shapes(problem)
     inputs = synthetic.peer_stickers(problem.resident.bank)
-    weights = directory / ours.WEIGHTS
-    found = [ours.encode_gallery(problem, directory, batch_size=size).run() for size in (4, 1)]
-    found += [
-        torch_peer.encode_gallery(
-            shapes, inputs, weights,
-            batch_size=size, dtype="float32", device="cpu", compiled=False,
-        ).run()
-        for size in (4, 1)
-    ]  # fmt: skip
+    peer = peer_of(problem, directory)
+    found = [ours.encode_gallery(problem, directory, size).run() for size in (4, 1)]
+    found += [torch_peer.encode_gallery(peer, inputs, size).run() for size in (4, 1)]
     assert np.ptp(found[0], axis=0).max() > 0.01  # stickers differ
     for other in found[1:]:
         np.testing.assert_allclose(other, found[0], atol=1e-4)
