@@ -29,7 +29,7 @@ def towers(config: ConfigDict) -> None:
     """The paper's towers and sizes."""
     config.model.text.source = "bert-base-multilingual-cased"  # M-BERT (Sec. 4.2)
     config.model.image.source = "openai/clip-vit-base-patch32"  # CLIP's ViT (Sec. 4.2)
-    # A fifth of the text tower's work would be padding otherwise (docs/performance.md).
+    # A fifth of the text tower's work would be padding otherwise (docs/training.md).
     config.train.bucket_tokens = 16  # not in paper
 
 

@@ -11,7 +11,7 @@ def keep_freed() -> bool:
 
     Each step of a compiled program on a CPU asks for gigabytes and frees them. By default glibc
     takes such arrays from the system and gives them back, and the system clears every page anew
-    in the next step: a quarter of a paper-sized step (docs/performance.md). A process keeps its
+    in the next step: a third of a paper-sized step (docs/performance.md). A process keeps its
     peak until it ends, so this is for programs of their own and not for a library to call.
 
     Returns:

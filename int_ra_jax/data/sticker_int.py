@@ -8,7 +8,6 @@ that changed is another configuration, so nothing stale is ever read.
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import io
 import itertools
 import json
@@ -17,20 +16,26 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from absl import logging
-from array_record.python.array_record_module import ArrayRecordReader
 
 from int_ra_jax.data import schema
 from int_ra_jax.data.chunks import Stretch, conversations, stretches
-from int_ra_jax.data.dataset import Dataset, UnreadableRecordsError
+from int_ra_jax.data.dataset import Dataset
+from int_ra_jax.data.records import (
+    BUILDER,
+    BUILT_VERSION,
+    CONVERSATIONS,
+    GALLERY,
+    config_name,
+    found_builders,
+    opened,
+    seal,
+)
 from int_ra_jax.data.schema import StickerEntry
 from int_ra_jax.data.tensorflow_runtime import tf, tfds
 from int_ra_jax.data.validation import Inspection, read_outline
 
-CONVERSATIONS = "conversations"
-GALLERY = "gallery"
 # Parquet loses rows, and tfrecord has no random access.
 _FILE_FORMAT = "array_record"
-_HASH_DIGITS = 16
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -47,9 +52,11 @@ class StickerIntConfig(tfds.core.BuilderConfig):
 class StickerInt(tfds.core.GeneratorBasedBuilder):
     """Conversations answered with stickers, or the gallery they are answered from."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "One JSON object per record, as in the prepared directory."}
-    name = "sticker_int"
+    VERSION = tfds.core.Version(BUILT_VERSION)
+    RELEASE_NOTES: ClassVar = {
+        BUILT_VERSION: "One JSON object per record, as in the prepared directory."
+    }
+    name = BUILDER
 
     def _info(self) -> tfds.core.DatasetInfo:
         outline = self.builder_config.outline
@@ -73,7 +80,7 @@ class StickerInt(tfds.core.GeneratorBasedBuilder):
             "has_knowledge": outline.has_knowledge,
             "info": dict(prepared.info),
         }
-        metadata["seal"] = _seal(metadata)
+        metadata["seal"] = seal(metadata)
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"{self.builder_config.kind} of {prepared.info['name']}",
@@ -164,117 +171,7 @@ def prepare(
             "Make one with `python -m data_prep.embedded` or an importer of data_prep."
         )
     data_dir = Path(data_dir)
-    return _opened(_built(prepared_dir, data_dir) or _build(prepared_dir, data_dir, beam))
-
-
-def open_records(data_dir: str | Path, content_hash: str) -> Dataset:
-    """Opens records that ``prepare`` has built, without their prepared directory.
-
-    Args:
-      data_dir: where TFDS keeps its records.
-      content_hash: ``Dataset.content_hash`` of the data set.
-
-    Raises:
-      FileNotFoundError: if these records are not there.
-      UnreadableRecordsError: if they are damaged, with every file.
-    """
-    builders = _records(Path(data_dir), content_hash)
-    if builders is None:
-        raise FileNotFoundError(
-            f"no records of the data set {content_hash[:_HASH_DIGITS]} in {data_dir}. "
-            "Copy the working directory whole, or build them again with --mode=train."
-        )
-    return _opened(builders)
-
-
-class _Shards:
-    """The records of one split, where whatever is wrong with a file is said of that file.
-
-    ArrayRecord hashes every chunk, so that flipped bytes are found when they are read; but a file
-    that was cut short reads as one of fewer records, and what is missing as empty ones.
-    """
-
-    def __init__(self, builder: Any, split: str) -> None:
-        self._files = builder.info.splits[split].file_instructions
-        self._split = split
-        self._records = builder.as_data_source(split=split)
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, record_key: int) -> Mapping[str, Any]:
-        try:
-            record: Mapping[str, Any] = self._records[record_key]
-        except RuntimeError as error:
-            raise self._unreadable(record_key, _first_line(error)) from error
-        if any(value is None for value in record.values()):
-            raise self._unreadable(record_key, "it is empty")
-        return record
-
-    def problems(self) -> list[str]:
-        """Opens every file, and describes those that do not hold the records they should."""
-        found = []
-        for file in self._files:
-            try:
-                reader = ArrayRecordReader(str(file.filename))
-                count = reader.num_records()
-                reader.close()
-            except RuntimeError as error:
-                found.append(f"{file.filename}: {_first_line(error)}")
-                continue
-            if count != file.examples_in_shard:
-                found.append(f"{file.filename}: {count} records, not {file.examples_in_shard}")
-        return found
-
-    def _unreadable(self, row: int, reason: str) -> UnreadableRecordsError:
-        rest = row
-        for file in self._files:
-            if rest < file.take:
-                break
-            rest -= file.take
-        return _unreadable([f"{file.filename}: record {row} of {self._split}: {reason}"])
-
-
-def _opened(builders: Mapping[str, Any]) -> Dataset:
-    problems: list[str] = []
-    shards: dict[str, _Shards] = {}
-    for kind, splits in ((CONVERSATIONS, schema.SPLITS), (GALLERY, (GALLERY,))):
-        builder = builders[kind]
-        try:
-            shards |= {split: _Shards(builder, split) for split in splits}
-            metadata = dict(builder.info.metadata or {})
-            if metadata.pop("seal", None) != _seal(metadata):
-                raise ValueError("the content of metadata.json does not fit its hash")
-        except Exception as error:  # tfds has no error of its own for damaged files
-            problems.append(_about_description(Path(builder.data_dir), error))
-    problems += [line for one in shards.values() for line in one.problems()]
-    if problems:
-        raise _unreadable(problems)
-    gallery = shards.pop(GALLERY)
-    return Dataset(splits=shards, gallery=gallery, metadata=builders[CONVERSATIONS].info.metadata)
-
-
-def _about_description(folder: Path, error: Exception) -> str:
-    return f"{folder / '*.json'}: {_first_line(error)}"
-
-
-def _seal(metadata: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(metadata, sort_keys=True).encode()).hexdigest()
-
-
-def _unreadable(problems: Sequence[str]) -> UnreadableRecordsError:
-    folders = sorted({str(Path(line.split(": ")[0]).parent) for line in problems})
-    return UnreadableRecordsError(
-        "records of the data set cannot be read:\n"
-        + "\n".join(f"  {line}" for line in problems)
-        + f"\nDelete {' and '.join(folders)} and start the training command again: it builds them "
-        "anew from config.data.prepared_dir, and goes on from the newest checkpoint."
-    )
-
-
-def _first_line(error: Exception) -> str:
-    # ArrayRecord names the file again, or says nothing at all.
-    return str(error).split("; opening ")[0].partition("\n")[0] or "it is cut short or damaged"
+    return opened(_built(prepared_dir, data_dir) or _build(prepared_dir, data_dir, beam))
 
 
 def _built(prepared_dir: Path, data_dir: Path) -> dict[str, Any] | None:
@@ -283,23 +180,9 @@ def _built(prepared_dir: Path, data_dir: Path) -> dict[str, Any] | None:
         content_hash = schema.content_hash(prepared_dir)
     except FileNotFoundError:
         return None  # reading the directory says what is missing
-    builders = _records(data_dir, content_hash)
+    builders = found_builders(data_dir, content_hash)
     if builders is not None:
         logging.info("Data: records of %s found in %s", prepared_dir, data_dir)
-    return builders
-
-
-def _records(data_dir: Path, content_hash: str) -> dict[str, Any] | None:
-    builders = {}
-    for kind in (CONVERSATIONS, GALLERY):
-        configured = data_dir / StickerInt.name / _config_name(kind, content_hash)
-        folder = configured / str(StickerInt.VERSION)
-        if not (folder / "dataset_info.json").is_file():
-            return None
-        try:
-            builders[kind] = tfds.builder_from_directory(folder)
-        except Exception as error:
-            raise _unreadable([_about_description(folder, error)]) from error
     return builders
 
 
@@ -310,7 +193,7 @@ def _build(prepared_dir: Path, data_dir: Path, beam: Sequence[str] | None = None
     builders = {}
     for kind in (CONVERSATIONS, GALLERY):
         config = StickerIntConfig(
-            name=_config_name(kind, content_hash),
+            name=config_name(kind, content_hash),
             kind=kind,
             outline=outline,
             content_hash=content_hash,
@@ -336,7 +219,3 @@ def _pipeline_options(given: Sequence[str]) -> Any:
             "an environment of its own: see docs/scaling.md."
         ) from error
     return PipelineOptions(list(given))
-
-
-def _config_name(kind: str, content_hash: str) -> str:
-    return f"{kind}-{content_hash[:_HASH_DIGITS]}"

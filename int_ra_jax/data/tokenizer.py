@@ -3,6 +3,7 @@
 Nothing is known here of how rows are composed; that is ``text``.
 """
 
+import json
 import re
 import string
 from collections import Counter
@@ -12,9 +13,11 @@ from typing import Any
 
 import tokenizers
 
+from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.model_directory import DESCRIPTION_FILES, is_lfs_pointer, resolve_directory
 
 _MIN_VOCABULARY = 200
+_OPENED = "opened.json"  # beside a saved tokenizer: what opening it gave
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
 
@@ -35,23 +38,11 @@ class Tokenizer:
 
     def __init__(self, directory: Path) -> None:
         """Loads ``tokenizer.json`` or the vocabulary of a directory; see ``load_tokenizer``."""
-        self._source = _open(directory)
-        self._backend: tokenizers.Tokenizer = self._source.backend_tokenizer
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        frame = self._backend.encode("").ids
-        if len(frame) != 2:  # no post-processor that frames a text; the files may name the tokens
-            frame = [self._source.cls_token_id, self._source.sep_token_id]
-        special = dict(zip(("cls", "sep", "pad"), [*frame, self._source.pad_token_id], strict=True))
-        absent = [name for name, value in special.items() if value is None]
-        if absent:
-            raise ValueError(
-                f"the tokenizer in {directory} has no {', '.join(absent)} token. "
-                "Use the tokenizer of a BERT-shaped text tower."
-            )
-        self.cls_id, self.sep_id, self.pad_id = special.values()
-        self.mask_id: int | None = self._source.mask_token_id
-        _read_literals_as_text(self._backend, set(special.values()))
+        self._directory = directory
+        self._backend, special = _saved(directory) or _pretrained(directory)
+        self.cls_id, self.sep_id, self.pad_id = special["cls"], special["sep"], special["pad"]
+        self.mask_id: int | None = special["mask"]
+        _read_literals_as_text(self._backend, {self.cls_id, self.sep_id, self.pad_id})
         self._prefixes: dict[str, list[int]] = {}
         self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
 
@@ -61,7 +52,11 @@ class Tokenizer:
 
     def save(self, directory: Path) -> None:
         """Writes the tokenizer, so that a working directory can be used without its source."""
-        self._source.save_pretrained(directory)
+        _open(self._directory).save_pretrained(directory)
+        names = ("cls", "sep", "pad", "mask")
+        ids = dict(zip(names, (self.cls_id, self.sep_id, self.pad_id, self.mask_id), strict=True))
+        opened = {"special": ids, "tokenizer": json.loads(self._backend.to_str())}
+        replace_text(directory / _OPENED, json.dumps(opened, ensure_ascii=False) + "\n")
 
     def prefix(self, letter: str) -> list[int]:
         """Returns the token group that names a speaker, ``A :``."""
@@ -82,6 +77,46 @@ def load_tokenizer(path_or_name: str) -> Tokenizer:
       FileNotFoundError: if there is no such directory.
     """
     return Tokenizer(resolve_directory(path_or_name))
+
+
+def _saved(directory: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]] | None:
+    """Opens what ``Tokenizer.save`` has written: without transformers, whose import takes seconds.
+
+    Returns:
+      The tokenizer and its special ids; None where the directory is somebody else's.
+    """
+    path = directory / _OPENED
+    if not path.is_file():
+        return None
+    try:
+        opened = json.loads(path.read_text(encoding="utf-8"))
+        backend = tokenizers.Tokenizer.from_str(json.dumps(opened["tokenizer"]))
+        special = {name: opened["special"][name] for name in ("cls", "sep", "pad", "mask")}
+    except Exception as error:  # anything, by where a damaged file breaks it
+        raise ValueError(
+            f"cannot read the tokenizer {path} ({type(error).__name__}: {error}); "
+            "start in another working directory"
+        ) from error
+    return backend, special
+
+
+def _pretrained(directory: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+    """Opens a checkpoint's own tokenizer, and finds the ids that frame and pad a text."""
+    source = _open(directory)
+    backend: tokenizers.Tokenizer = source.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    frame = backend.encode("").ids
+    if len(frame) != 2:  # no post-processor that frames a text; the files may name the tokens
+        frame = [source.cls_token_id, source.sep_token_id]
+    special = dict(zip(("cls", "sep", "pad"), [*frame, source.pad_token_id], strict=True))
+    absent = [name for name, value in special.items() if value is None]
+    if absent:
+        raise ValueError(
+            f"the tokenizer in {directory} has no {', '.join(absent)} token. "
+            "Use the tokenizer of a BERT-shaped text tower."
+        )
+    return backend, {**special, "mask": source.mask_token_id}
 
 
 def _open(directory: Path) -> Any:

@@ -75,7 +75,7 @@ def evaluate(run: Run, params: Params, step: int, placement: Placement | None = 
         kept = run.config.train.cache_frozen and run.config.train.shared_cache
         hidden = encoder.hidden(params, split) if kept else None
         contexts = encoder.contexts(params, split, hidden)
-        gallery = encoder.gallery(params)
+        gallery = encoder.kept_gallery(params)
         scores, seconds = encoder.timed_scores(params, contexts, gallery)
         tables = {run.config.model.name: scores}
     with phases("evaluation: reference rows"):

@@ -3,11 +3,14 @@
     retriever = Retriever.from_workdir("runs/demo")
     ranked = retriever.search(conversation, top_k=5)
 
-Loading encodes the gallery once; a search then encodes one conversation.
+The gallery is encoded once for each checkpoint; a search then encodes one conversation.
 """
 
+import dataclasses
 import difflib
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +19,34 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from int_ra_jax.common.types import RELATIONS, Batch, RankedList, RankedSticker, Tokens
+from int_ra_jax.common.types import (
+    RELATIONS,
+    Batch,
+    Labels,
+    RankedList,
+    RankedSticker,
+    Sticker,
+    Tokens,
+)
 from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.data.text import compose_context
-from int_ra_jax.models.interface import Params
+from int_ra_jax.models.interface import Params, System, merge
+from int_ra_jax.run.compiled_programs import kept_programs
 from int_ra_jax.run.encode import Encoder
-from int_ra_jax.run.ranking import top_k as best_of
+from int_ra_jax.run.ranking import top_k as best_rows
 from int_ra_jax.run.workdir import Run, open_run
+
+_TOKENS = 8  # conversations are padded to a multiple of so many
+_BATCH = 64  # conversations encoded at once
+_ANSWERS = 8  # ranked at least, so that asking for fewer finds the same program
 
 
 class Retriever:
     """Searches the gallery of a trained run.
+
+    A search is one compiled program: conversation in, rows of the best stickers out. Its shapes
+    are few, so that programs are compiled once: conversations are padded to a multiple of eight
+    tokens and batches to a power of two. Programs and the encoded gallery stay in the workdir.
 
     Args:
       run: the open workdir.
@@ -36,8 +56,11 @@ class Retriever:
     def __init__(self, run: Run, params: Params) -> None:
         self._run = run
         self._params = jax.device_put(params)
-        self._encoder = Encoder(run)
-        self._sticker = self._encoder.gallery(self._params)
+        self._search = jax.jit(self._best, static_argnames="number")
+        self._compiled: set[tuple[int, int, int]] = set()
+        with self._programs():
+            self._sticker = Encoder(run).kept_gallery(self._params)
+            self._labels = self._names()
 
     @classmethod
     def from_workdir(cls, workdir: str | Path) -> "Retriever":
@@ -47,7 +70,9 @@ class Retriever:
           FileNotFoundError: if the workdir or its checkpoint does not exist.
         """
         run = open_run(Path(workdir))
-        return cls(run, run.restore_best()[0])
+        with kept_programs(run.config.train.compilation_cache, run.workdir):
+            params, _ = run.restore_best()
+        return cls(run, params)
 
     def search(self, conversation: Conversation, top_k: int = 5) -> RankedList:
         """Returns the best stickers for a conversation, and its predicted intention.
@@ -62,30 +87,75 @@ class Retriever:
         """
         return self.search_many([conversation], top_k)[0]
 
-    def search_many(self, conversations: list[Conversation], number: int = 5) -> list[RankedList]:
-        """Returns one ranked list per conversation, encoded as one batch."""
+    def search_many(
+        self, conversations: Sequence[Conversation], top_k: int = 5
+    ) -> list[RankedList]:
+        """Returns one ranked list per conversation; see ``search``."""
         run = self._run
         stickers = run.dataset.stickers
-        if not 1 <= number <= len(stickers):
+        if not 1 <= top_k <= len(stickers):
             raise ValueError(
-                f"top_k={number} of a gallery of {len(stickers)} stickers; "
-                f"use 1 to {len(stickers)}."
+                f"top_k={top_k} of a gallery of {len(stickers)} stickers; use 1 to {len(stickers)}."
             )
-        knows = run.dataset.has_knowledge
-        tokens, _ = compose_context(run.tokenizer, conversations, run.config.text, knows)
-        context = self._encoder.encode_context(
-            self._params, _batch(tokens, len(conversations)), self._encoder.labels
+        # Conversations of like length share a batch, and little of it is padding.
+        tokens, _ = compose_context(
+            run.tokenizer, conversations, run.config.text, run.dataset.has_knowledge
         )
-        scores = self._encoder.score(self._params, context, self._sticker)
-        values, rows = jax.device_get(best_of(scores, number))
+        lengths = tokens.mask.sum(axis=1)
+        order = np.argsort(lengths, kind="stable")
+        ranked: dict[int, RankedList] = {}
+        for start in range(0, len(order), _BATCH):
+            rows = order[start : start + _BATCH]
+            found = self._rank(tokens, rows, int(lengths[rows].max()), top_k)
+            ranked |= dict(zip(rows.tolist(), found, strict=True))
+        return [ranked[row] for row in range(len(conversations))]
+
+    def _rank(
+        self, tokens: Tokens, rows: np.ndarray, longest: int, top_k: int
+    ) -> Iterator[RankedList]:
+        """Searches for the conversations of some rows, in the smallest batch that holds them."""
+        size = _power_of_two(len(rows))
+        filled = np.pad(rows, (0, size - len(rows)), mode="edge")
+        width = -(-longest // _TOKENS) * _TOKENS
+        batch = jax.tree.map(lambda leaf: leaf[filled, :width], tokens)
+        number = min(max(_power_of_two(top_k), _ANSWERS), len(self._run.dataset.stickers))
+        arguments = (self._params, self._sticker, self._labels, batch)
+        shape = (size, width, number)
+        if shape not in self._compiled:  # to ask the disk each time would cost more than a search
+            with self._programs():
+                found = self._search(*arguments, number=number)
+            self._compiled.add(shape)
+        else:
+            found = self._search(*arguments, number=number)
+        values, best, probabilities = jax.device_get(found)
+        for row in range(len(rows)):
+            yield self._ranked(values[row, :top_k], best[row, :top_k], probabilities[row])
+
+    def _best(
+        self, params: Params, sticker: Sticker, labels: Labels, tokens: Tokens, number: int
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns scores [B, k], gallery rows [B, k] and the intentions' probabilities [B, K]."""
+        system: System = merge(self._run.graphdef, params)
+        size = tokens.ids.shape[0]
+        zeros = jnp.zeros(size, jnp.int32)
+        batch = Batch(tokens, zeros, zeros, zeros, jnp.ones(size, bool), labels=labels)
+        context = system.encode_context(batch)
         logits = context.intention_logits
         # A system that predicts no intention has no probability of any.
-        none = np.zeros((len(conversations), 0))
-        probabilities = none if logits is None else np.asarray(jax.nn.softmax(logits, axis=1))
-        return [
-            self._ranked(value, row, probability)
-            for value, row, probability in zip(values, rows, probabilities, strict=True)
-        ]
+        probable = jnp.zeros((size, 0)) if logits is None else jax.nn.softmax(logits, axis=1)
+        values, rows = best_rows(system.score(context, sticker), number)
+        return values, rows, probable
+
+    def _names(self) -> Labels:
+        """Returns the intention names, with the frozen layers' output where there is any."""
+        graphdef, names = self._run.graphdef, jax.device_put(self._run.labels)
+        if "names" not in merge(graphdef, self._run.abstract_params).reads:
+            return names
+        hidden = jax.jit(lambda params, tokens: merge(graphdef, params).hidden_text(tokens))
+        return dataclasses.replace(names, hidden=hidden(self._params, names.tokens))
+
+    def _programs(self) -> AbstractContextManager[None]:
+        return kept_programs(self._run.config.train.compilation_cache, self._run.workdir)
 
     def _ranked(
         self, scores: np.ndarray, rows: np.ndarray, probabilities: np.ndarray
@@ -101,6 +171,11 @@ class Retriever:
             intention=names[order[0]] if len(order) else None,
             intention_probabilities={names[k]: float(probabilities[k]) for k in order},
         )
+
+
+def _power_of_two(number: int) -> int:
+    """Returns the smallest power of two that is not below a number above 0."""
+    return 1 << (number - 1).bit_length()
 
 
 def read_conversation(path: Path) -> Conversation:
@@ -162,14 +237,3 @@ def _problems(record: Any) -> list[str]:
             elif not isinstance(values, list) or not all(isinstance(v, str) for v in values):
                 problems.append(f'knowledge "{name}" must be a list of strings')
     return problems
-
-
-def _batch(tokens: Tokens, size: int) -> Batch:
-    zeros = jnp.zeros(size, jnp.int32)
-    return Batch(
-        context=jax.tree.map(jnp.asarray, tokens),
-        sticker=zeros,
-        intention=zeros,
-        example=zeros,
-        valid=jnp.ones(size, bool),
-    )

@@ -3,8 +3,9 @@
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,29 +35,51 @@ class ArrayStore:
         sources: Callable[[], Iterable[str | bytes | np.ndarray]],
         compute: Callable[[], np.ndarray | jax.Array | None],
     ) -> np.ndarray | jax.Array | None:
-        """Returns the array from the folder, or computes and keeps it.
+        """Returns the array from the folder, or computes and keeps it; see ``get_tree``.
+
+        ``compute`` may return None, for "there is none", which is not kept.
+        """
+        array: np.ndarray | jax.Array | None
+        array = self.get_tree(name, sources, compute, lambda: jax.tree.structure(0))
+        return array
+
+    def get_tree(
+        self,
+        name: str,
+        sources: Callable[[], Iterable[str | bytes | np.ndarray]],
+        compute: Callable[[], Any],
+        structure: Callable[[], Any],
+    ) -> Any:
+        """Returns a pytree of arrays from the folder, or computes and keeps it.
 
         Args:
           name: what it is, in the file's name and in messages.
           sources: returns all that the result depends on, in a fixed order; called only where
             something is kept.
-          compute: returns the array; None, for "there is none", is not kept.
+          compute: returns the pytree.
+          structure: returns its ``jax.tree.structure``; called only where a file is read.
 
         Raises:
-          OSError: if the array cannot be written.
+          OSError: if the arrays cannot be written.
         """
         if self._directory is None:
             return compute()
         path = self._directory / f"{name}-{_digest(sources())}.npz"
         if path.is_file():
             try:
-                return _read(path)
+                return jax.tree.unflatten(structure(), _read(path))
             except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as bad:
                 logging.warning("%s cannot be used (%s); computed again", path, bad)
-        array = compute()
-        if array is not None:
-            _write(path, np.ascontiguousarray(jax.device_get(array)))
-        return array
+        tree = compute()
+        if leaves := jax.tree.leaves(tree):
+            _write(path, [np.ascontiguousarray(leaf) for leaf in jax.device_get(leaves)])
+        return tree
+
+    def forget(self, name: str) -> None:
+        """Deletes what is kept under a name, from whatever it was computed."""
+        if self._directory is not None:
+            for path in self._directory.glob(f"{name}-*.npz"):
+                path.unlink(missing_ok=True)
 
 
 def _digest(sources: Iterable[str | bytes | np.ndarray]) -> str:
@@ -72,20 +95,22 @@ def _digest(sources: Iterable[str | bytes | np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path) -> list[np.ndarray]:
     # A ZIP, whose members have checksums, which numpy's own format has not.
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        array: np.ndarray = file["bits"].view(jnp.dtype(str(file["dtype"])))
-        return array
+        names = [str(name) for name in file["dtypes"]]
+        return [file[f"bits{i}"].view(jnp.dtype(name)) for i, name in enumerate(names)]
 
 
-def _write(path: Path, array: np.ndarray) -> None:
+def _write(path: Path, arrays: Sequence[np.ndarray]) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # numpy's format knows no bfloat16.
+    bits: dict[str, Any] = {
+        f"bits{i}": array.view(f"u{array.dtype.itemsize}") for i, array in enumerate(arrays)
+    }
     try:
         with beside.open("wb") as file:
-            # numpy's format knows no bfloat16.
-            bits = array.view(f"u{array.dtype.itemsize}")
-            np.savez(file, bits=bits, dtype=np.array(str(array.dtype)))
+            np.savez(file, dtypes=np.array([str(array.dtype) for array in arrays]), **bits)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

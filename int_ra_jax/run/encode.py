@@ -1,6 +1,9 @@
 """Encodes whole splits and galleries, in batches of one static shape each."""
 
+import contextlib
 import dataclasses
+import json
+import os
 import time
 from collections.abc import Iterator
 from functools import cached_property
@@ -16,9 +19,13 @@ from int_ra_jax.common.log import Progress
 from int_ra_jax.common.params import flatten
 from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker
 from int_ra_jax.data.batches import eval_batches
+from int_ra_jax.data.text import encode_attributes
 from int_ra_jax.models.interface import Params, System, merge
+from int_ra_jax.run.array_store import ArrayStore
 from int_ra_jax.run.ranking import score_in_chunks
 from int_ra_jax.run.workdir import Run
+
+SEARCH = "search"  # folder of a workdir: what a search would otherwise compute at every start
 
 
 class Encoder:
@@ -76,6 +83,46 @@ class Encoder:
           attention: also return what each attribute attends to.
         """
         return self.stickers(params, np.arange(self.bank.index.shape[0]), attention)
+
+    def kept_gallery(self, params: Params) -> Sticker:
+        """Returns ``gallery(params)`` from WORKDIR/search, where these parameters left it before.
+
+        It is kept under the hash of everything that it depends on, and only the newest one is: a
+        gallery of another checkpoint is never read. Where the workdir cannot be written, or
+        several processes share the work, nothing is kept.
+        """
+        run = self._run
+        if jax.process_count() > 1:
+            return self.gallery(params)
+        folder = run.workdir / SEARCH
+        with contextlib.suppress(OSError):
+            folder.mkdir(exist_ok=True)
+        store = ArrayStore(str(folder) if os.access(folder, os.W_OK) else "")
+
+        def sources() -> Iterator[str | bytes | np.ndarray]:
+            yield json.dumps(run.fingerprint, sort_keys=True, default=list)
+            yield f"jax {jax.__version__} {jax.default_backend()}"
+            for path, leaf in sorted(flatten(params).items()):
+                yield path
+                yield np.asarray(leaf)
+
+        def compute() -> Sticker:
+            store.forget("gallery")
+            return self.gallery(params)
+
+        kept = store.get_tree("gallery", sources, compute, lambda: self._structure(params))
+        sticker: Sticker = self._everywhere(kept)
+        return sticker
+
+    def _structure(self, params: Params) -> Any:
+        """Returns the structure of an encoded gallery, without decoding any picture of it."""
+        run, size = self._run, self._run.config.data.image_size
+        entries = run.dataset.stickers[:1]
+        texts = encode_attributes(run.tokenizer, entries, run.config.text.attribute_tokens)
+        intentions = np.zeros((1, len(run.dataset.intentions)), np.bool_)
+        bank = Bank(np.zeros((1, size, size, 3), np.uint8), *texts, intentions, np.zeros(1, int))
+        rows = np.zeros(1, int)
+        return jax.tree.structure(jax.eval_shape(self._rows_encoder, params, bank, rows))
 
     def stickers(self, params: Params, rows: np.ndarray, attention: bool = False) -> Sticker:
         """Returns the encoded stickers of some gallery rows, in that order."""

@@ -36,6 +36,7 @@ from int_ra_jax.run.compiled_programs import kept_programs
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.workdir import PRIMARY_METRIC, Run
 from int_ra_jax.training import optim, resident, sharding
+from int_ra_jax.training.create import create_workdir
 from int_ra_jax.training.preemption import PreemptionGuard
 from int_ra_jax.training.profiler import PROFILE, ProfileWindow
 from int_ra_jax.training.state import TrainState, create
@@ -177,7 +178,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
     """Opens the workdir and compiles nothing yet; every problem of the config shows here."""
     mesh = sharding.make_mesh(dict(config.mesh))
     sharding.check_batch_size(config.train.batch_size, mesh)
-    run = runs.create(config, workdir)
+    run = create_workdir(config, workdir)
     system = merge(run.graphdef, run.abstract_params)
     total_steps = configuration.total_steps(config, run.dataset.size("train"))
     optimizer, info = optim.make_optimizer(

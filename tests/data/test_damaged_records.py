@@ -8,7 +8,8 @@ from fixtures.prepared import make_prepared_directory, text_config
 
 from int_ra_jax.data.batches import make_batches
 from int_ra_jax.data.dataset import Dataset, UnreadableRecordsError
-from int_ra_jax.data.sticker_int import open_records, prepare
+from int_ra_jax.data.records import open_records
+from int_ra_jax.data.sticker_int import prepare
 
 
 @pytest.fixture(scope="module")

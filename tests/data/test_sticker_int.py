@@ -8,7 +8,8 @@ import pytest
 from fixtures.prepared import make_prepared_directory
 
 from int_ra_jax.data import schema
-from int_ra_jax.data.sticker_int import open_records, prepare
+from int_ra_jax.data.records import open_records
+from int_ra_jax.data.sticker_int import prepare
 from int_ra_jax.data.validation import PreparedDataError, read_prepared
 
 

@@ -21,7 +21,7 @@ def retriever(evaluated):
 
 @pytest.fixture(scope="module")
 def source(evaluated):
-    return open_run(evaluated.workdir).source
+    return open_run(evaluated.workdir).dataset
 
 
 def test_a_search_gives_the_scores_of_the_evaluation(retriever, source, evaluated):

@@ -9,8 +9,8 @@ from fixtures.trained import tiny_config
 
 from int_ra_jax.common import config as configuration
 from int_ra_jax.common.params import flatten
-from int_ra_jax.run import workdir as runs
 from int_ra_jax.run.workdir import open_run
+from int_ra_jax.training.create import create_workdir
 
 
 def test_a_moved_workdir_is_evaluated_without_its_origins(trained, evaluated):
@@ -36,7 +36,7 @@ def test_creating_a_workdir_twice_changes_nothing_a_checkpoint_depends_on(traine
     kept = ["data.json", "towers/text/config.json", "towers/image/config.json"]
     kept += ["towers/text/tokenizer.json", "config.json"]
     before = {name: (workdir / name).read_bytes() for name in kept}
-    run = runs.create(tiny_config(trained.prepared), workdir)
+    run = create_workdir(tiny_config(trained.prepared), workdir)
     assert {name: (workdir / name).read_bytes() for name in kept} == before
     assert run.fingerprint == open_run(trained.workdir).fingerprint
 
@@ -44,7 +44,7 @@ def test_creating_a_workdir_twice_changes_nothing_a_checkpoint_depends_on(traine
 def test_shared_records_are_found_from_any_directory(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained.workdir / "tfds", tmp_path / "records")
-    runs.create(tiny_config(trained.prepared, data__tfds_dir="records"), tmp_path / "run")
+    create_workdir(tiny_config(trained.prepared, data__tfds_dir="records"), tmp_path / "run")
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     assert open_run(tmp_path / "run").source.size("test") == 22
@@ -81,6 +81,6 @@ def test_a_tower_that_does_not_exist_is_an_error_before_anything_is_built(traine
     (tmp_path / "bert-tiny").mkdir()
     config = tiny_config(trained.prepared, model__text__source=str(tmp_path / "bert-tinny"))
     with pytest.raises(FileNotFoundError, match="bert-tiny"):
-        runs.create(config, tmp_path / "new")
+        create_workdir(config, tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert configuration.load(trained.workdir).model.text.source == ""

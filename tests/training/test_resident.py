@@ -12,6 +12,7 @@ from int_ra_jax.models.interface import merge
 from int_ra_jax.run import workdir as runs
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.training import resident, sharding
+from int_ra_jax.training.create import create_workdir
 
 HERE = sharding.placement(sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}))
 MESH = sharding.placement(sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2}))
@@ -31,7 +32,7 @@ def opened(trained, tmp_path_factory):
         model__text__frozen_layers=-1,
         model__image__frozen_layers=-1,
     )
-    run = runs.create(config, tmp_path_factory.mktemp("frozen") / "run")
+    run = create_workdir(config, tmp_path_factory.mktemp("frozen") / "run")
     params = first_params(config, run)
     return run, params, resident.build(run, params, HERE)
 
@@ -109,7 +110,7 @@ def test_runs_that_share_a_folder_take_the_frozen_layers_output_from_each_other(
             train__shared_cache=str(tmp_path / "shared"),
             **changes,
         )
-        run = runs.create(config, tmp_path / name)
+        run = create_workdir(config, tmp_path / name)
         return run, first_params(config, run)
 
     run, params = opened("first")
