@@ -27,11 +27,18 @@ class Tokens:
       ids: i32[..., L] vocabulary ids.
       mask: bool[..., L], True where a token is real.
       type_ids: i32[..., L], 0 for the conversation and 1 for the knowledge.
+      turn: i32[..., L], 1 for the newest turn, 2 for the one before it; a turn's speaker and its
+        closing [SEP] belong to it. 0 for [CLS], the replying user, the knowledge and padding.
+        Conversations alone have turns; None for other texts.
+      words: bool[..., L], True where a token is neither padding nor a [CLS] or [SEP] of the row;
+        None for other texts than conversations.
     """
 
     ids: Any
     mask: Any
     type_ids: Any
+    turn: Any = None
+    words: Any = None
 
 
 @struct.dataclass
