@@ -149,7 +149,7 @@ def lowered(problem: Any, mesh: Any, rows: int, stickers: int) -> Any:
         total_steps=1_000_000, frozen=system.frozen_patterns(),
     )  # fmt: skip
     state = jax.eval_shape(lambda params: create(params, optimizer, 0, None), params)
-    places = sharding.state_shardings(state, mesh)
+    places = sharding.state_shardings(state, mesh, system.sharding_rules)
     split, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
 
     def resized(tree: Any, length: int) -> Any:

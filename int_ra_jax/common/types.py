@@ -160,12 +160,9 @@ class Sticker:
 
     Attributes:
       embedding: f32[N, D]; None for a system that compares pairs instead of vectors.
-      attention: f32[N, J, P], attention mass of each attribute over the image's patches, averaged
-        over heads; None unless asked for.
     """
 
     embedding: Any = None
-    attention: Any = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from int_ra_jax.models.interface import Facts, Params, System, split
+from int_ra_jax.models.interface import Facts, Params, Setup, System, split
 from int_ra_jax.models.towers.bert import BertModel
 from int_ra_jax.models.towers.clip_vision import ClipVisionModel
 from int_ra_jax.models.towers.lora import add_lora
@@ -36,9 +36,8 @@ def build(config: ConfigDict, facts: Facts, rngs: nnx.Rngs) -> System:
         BertModel(text, dtype=dtype, rngs=rngs),
         ClipVisionModel(facts.image, dtype=dtype, rngs=rngs),
     )
-    system: System = getattr(importlib.import_module(module), name)(
-        *towers, config, facts=facts, rngs=rngs
-    )
+    setup = Setup(*towers, config, facts, rngs)
+    system: System = getattr(importlib.import_module(module), name)(setup)
     # Last, so that the other parameters are drawn as they are without LoRA.
     for tower, section in zip(towers, (config.model.text, config.model.image), strict=True):
         tower.remat = config.model.remat

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Float32
-from ml_collections import ConfigDict
 
 from int_ra_jax.common.pixels import normalise
-from int_ra_jax.common.types import Bank, Context, Sticker, Tokens
-from int_ra_jax.models.interface import Negatives, Params
-from int_ra_jax.models.layers import last_token, masked_mean
+from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
+from int_ra_jax.models.interface import Negatives, Params, Setup
+from int_ra_jax.models.layers import dropout, last_token, masked_mean
 from int_ra_jax.models.towers import lora
 from int_ra_jax.models.towers.bert import BertModel
 from int_ra_jax.models.towers.clip_vision import ClipVisionModel
@@ -25,27 +25,32 @@ from int_ra_jax.models.towers.clip_vision import ClipVisionModel
 MAX_LOGIT_SCALE = float(np.log(100.0))  # CLIP's cap on the inverse temperature
 
 
+def learnt_temperature(temperature: float) -> nnx.Param:
+    """Returns the parameter ``logit_scale``, the logarithm of an inverse temperature."""
+    return nnx.Param(jnp.asarray(-np.log(temperature), jnp.float32))
+
+
 class TwoTowers(nnx.Module):
     """A text tower and an image tower, each with its frozen lower layers.
 
     Args:
-      text: the text tower.
-      image: the image tower.
-      config: the resolved configuration; reads the section ``model``.
+      setup: of which the towers and ``config.model`` are read here.
 
     Attributes:
       reads: which texts besides the conversation the system encodes; see ``interface.System``.
+      sharding_rules: of what its heads hold besides linear layers; likewise.
       negatives: the batch's own gold stickers, unless a system says otherwise.
       embedding_width: channels of a sticker's embedding.
     """
 
     reads: frozenset[str] = frozenset()
+    sharding_rules: tuple[tuple[str, PartitionSpec], ...] = ()
 
-    def __init__(self, text: BertModel, image: ClipVisionModel, config: ConfigDict) -> None:
-        model = config.model
-        self.text, self.image = text, image
-        self.text_frozen = _frozen_layers(model.text.frozen_layers, text, "model.text")
-        self.image_frozen = _frozen_layers(model.image.frozen_layers, image, "model.image")
+    def __init__(self, setup: Setup) -> None:
+        model = setup.config.model
+        self.text, self.image = setup.text, setup.image
+        self.text_frozen = _frozen_layers(model.text.frozen_layers, self.text, "model.text")
+        self.image_frozen = _frozen_layers(model.image.frozen_layers, self.image, "model.image")
         self.text_lora, self.image_lora = model.text.lora_rank > 0, model.image.lora_rank > 0
         self.text_pool: Literal["cls", "mean", "last"] = model.text_pool
         self.dropout: float = model.dropout
@@ -106,11 +111,22 @@ class TwoTowers(nnx.Module):
             return last_token(features, tokens.mask)
         return features[:, 0].astype(jnp.float32)
 
+    def conversation_vectors(
+        self, batch: Batch, tower_key: Array | None, dropout_key: Array | None
+    ) -> Float32[Array, "B Dt"]:
+        """Returns one vector a conversation, pooled and dropped out."""
+        h = self.text_vectors(batch.context, batch.context_hidden, tower_key)
+        return dropout(h, self.dropout, dropout_key)
+
     def image_tokens(self, bank: Bank) -> Float[Array, "N T Dv"]:
         """Returns the features of stickers, the class token first, T = 1 + P."""
         hidden = bank.image_hidden
         hidden = self._image_prefix(bank.pixels) if hidden is None else hidden
         return self.image.suffix(hidden, self.image_frozen)
+
+    def attention_maps(self, bank: Bank) -> Float[Array, "N J P"] | None:
+        """Returns None: attributes attend to patches in Int-RA alone."""
+        return None
 
     # ---- score --------------------------------------------------------------------------------
 

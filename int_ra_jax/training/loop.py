@@ -194,7 +194,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
         lambda params: create(params, optimizer, config.seed, bank_shape, averaged),
         run.abstract_params,
     )
-    shardings = sharding.state_shardings(abstract, mesh)
+    shardings = sharding.state_shardings(abstract, mesh, system.sharding_rules)
     abstract = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         abstract, shardings,

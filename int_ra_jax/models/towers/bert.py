@@ -275,16 +275,11 @@ class _SelfAttention(nnx.Module):
     def __call__(
         self, wanted: jax.Array, hidden: jax.Array, mask: jax.Array, key: PRNGKeyArray | None
     ) -> jax.Array:
-        by_head = (self.heads, -1)  # [B, L, H, C]
-        mixed = attend(
-            self.query(wanted).reshape(*wanted.shape[:-1], *by_head),
-            self.key(hidden).reshape(*hidden.shape[:-1], *by_head),
-            self.value(hidden).reshape(*hidden.shape[:-1], *by_head),
-            mask,
-            rate=self.rate,
-            dropout_key=key,
-        )
-        return mixed.reshape(wanted.shape)
+        mixed, _ = attend(
+            self.query(wanted), self.key(hidden), self.value(hidden), self.heads, mask,
+            rate=self.rate, dropout_key=key,
+        )  # fmt: skip
+        return mixed
 
 
 class _Intermediate(nnx.Module):

@@ -222,13 +222,9 @@ class _SelfAttention(nnx.Module):
         self.heads = config.num_attention_heads
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
-        split = (*hidden.shape[:-1], self.heads, -1)  # [N, 1+P, H, C]
-        mixed = attend(
-            self.q_proj(hidden).reshape(split),
-            self.k_proj(hidden).reshape(split),
-            self.v_proj(hidden).reshape(split),
-        )
-        return self.out_proj(mixed.reshape(hidden.shape))
+        projected = (self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden))
+        mixed, _ = attend(*projected, self.heads)
+        return self.out_proj(mixed)
 
 
 class _Mlp(nnx.Module):

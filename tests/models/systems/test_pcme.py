@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import pcme as config_pcme
-from int_ra_jax.common.types import Tokens
-from int_ra_jax.models.interface import Candidates, SpecialIds
+from int_ra_jax.models.interface import Candidates
 from int_ra_jax.models.systems import pcme
 from int_ra_jax.models.systems.pcme import SampledContext, SampledSticker
 
@@ -142,13 +141,6 @@ def test_evaluation_noise_belongs_to_an_item_and_to_its_side():
     np.testing.assert_array_equal(noise, again[::-1])
     assert len(np.unique(noise)) == noise.size
     assert not np.intersect1d(noise, pcme.evaluation_noise(index, 7, 5, 1)).size
-
-
-def test_words_are_neither_padding_nor_the_marks_around_segments():
-    ids = jnp.array([[1, 7, 2, 9, 2, 0]])
-    mask = jnp.array([[True, True, True, True, True, False]])
-    found = pcme.words(Tokens(ids, mask, jnp.zeros_like(ids)), SpecialIds(0, 1, 2, 3))
-    np.testing.assert_array_equal(found, [[False, True, False, True, False, False]])
 
 
 # ---- the loss -------------------------------------------------------------------------------
