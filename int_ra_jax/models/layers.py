@@ -184,7 +184,7 @@ def unit_norm(x: Float[Array, "*B D"]) -> Float32[Array, "*B D"]:
 def last_token(tokens: Float[Array, "*B L D"], mask: Bool[Array, "*B L"]) -> Float32[Array, "*B D"]:
     """Returns the features of each row's last real token; the first one's where none is real."""
     last = jnp.maximum(jnp.sum(mask, axis=-1) - 1, 0)
-    rows = jnp.take_along_axis(tokens, last[..., None, None], axis=-2)
+    rows = jnp.take_along_axis(tokens, last[..., None, None], axis=-2)  # [*B, 1, D]
     return rows[..., 0, :].astype(jnp.float32)
 
 

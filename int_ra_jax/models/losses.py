@@ -48,20 +48,25 @@ def negative_pairs(
 
 
 def hinge_loss(
-    scores: Float[Array, "B C"], negative: Bool[Array, "B C"], margin: float
+    scores: Float[Array, "B C"],
+    negative: Bool[Array, "B C"],
+    margin: float,
+    positive: Float[Array, "B"] | None = None,
 ) -> Float[Array, ""]:
-    """Returns the mean over valid pairs of max(0, margin - cos_pos + cos_neg).
+    """Returns the mean over valid pairs of max(0, margin - s_pos + s_neg).
 
     Deviates from Eq. (14) as printed, which lowers the positive's similarity and is symmetric in
     positive and negative; this is its only consistent reading, where rho_pos is a distance.
     A batch without any valid negative gives 0.
 
     Args:
-      scores: cosines; column b of row b is the positive.
+      scores: of anchors and columns.
       negative: which pairs count.
-      margin: cosine.
+      margin: of the scores.
+      positive: each anchor's score against its positive; by default that of column b for row b.
     """
-    violations = jax.nn.relu(margin - positive_scores(scores)[:, None] + scores)
+    positive = positive_scores(scores) if positive is None else positive
+    violations = jax.nn.relu(margin - positive[:, None] + scores)  # [B, C]
     return jnp.sum(violations * negative) / jnp.maximum(jnp.sum(negative), 1)
 
 

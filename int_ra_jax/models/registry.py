@@ -2,7 +2,6 @@
 
 import importlib
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,15 +47,7 @@ def build(config: ConfigDict, facts: Facts, rngs: nnx.Rngs) -> System:
 
 def abstract(config: ConfigDict, facts: Facts) -> tuple[nnx.GraphDef, Params]:
     """Returns the structure and the shapes of a system, without computing any parameter."""
-    graphdef: list[nnx.GraphDef] = []
-
-    def parameters() -> Params:
-        structure, params = split(build(config, facts, nnx.Rngs(0)))  # type: ignore[arg-type]
-        graphdef.append(structure)
-        return params
-
-    shapes: Any = jax.eval_shape(parameters)
-    return graphdef[0], shapes
+    return split(nnx.eval_shape(lambda: build(config, facts, nnx.Rngs(0))))  # type: ignore[arg-type]
 
 
 def initialise(config: ConfigDict, facts: Facts, key: jax.Array) -> Params:

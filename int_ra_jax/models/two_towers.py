@@ -99,7 +99,7 @@ class TwoTowers(nnx.Module):
     ) -> Float32[Array, "B Dt"]:
         """Returns one vector a text, pooled as ``model.text_pool`` says; see ``text_tokens``."""
         if self.text_pool == "cls":
-            cls = self.text_tokens(tokens, hidden, key, cls_only=True)
+            cls = self.text_tokens(tokens, hidden, key, cls_only=True)  # [B, 1, Dt]
             return cls[:, 0].astype(jnp.float32)
         return self.pooled(self.text_tokens(tokens, hidden, key), tokens)
 
@@ -115,7 +115,7 @@ class TwoTowers(nnx.Module):
         self, batch: Batch, tower_key: Array | None, dropout_key: Array | None
     ) -> Float32[Array, "B Dt"]:
         """Returns one vector a conversation, pooled and dropped out."""
-        h = self.text_vectors(batch.context, batch.context_hidden, tower_key)
+        h = self.text_vectors(batch.context, batch.context_hidden, tower_key)  # [B, Dt], f32
         return dropout(h, self.dropout, dropout_key)
 
     def image_tokens(self, bank: Bank) -> Float[Array, "N T Dv"]:
@@ -175,7 +175,7 @@ class TwoTowers(nnx.Module):
 
     def _image_prefix(self, pixels: Array) -> Float[Array, "N T Dv"]:
         shape = self.image.config
-        scaled = normalise(pixels, shape.image_mean, shape.image_std)
+        scaled = normalise(pixels, shape.image_mean, shape.image_std)  # [N, S, S, 3], f32
         hidden = self.image.prefix(jnp.asarray(scaled), self.image_frozen)
         return jax.lax.stop_gradient(hidden) if self.image_frozen or self.image_lora else hidden
 

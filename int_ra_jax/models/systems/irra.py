@@ -46,7 +46,7 @@ def similarity_distribution_matching(
     """
 
     def one_way(logits: Float[Array, "B B"], match: Bool[Array, "B B"]) -> Float[Array, ""]:
-        log_p = jax.nn.log_softmax(logits, axis=1)
+        log_p = jax.nn.log_softmax(logits, axis=1)  # [B, B], f32
         q = match / jnp.sum(match, axis=1, keepdims=True)
         return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - jnp.log(q + _TINY)), axis=1))
 
@@ -174,7 +174,8 @@ class IRRA(TwoTowers):
         terms = {"retrieval": (self.lambda_ret, retrieval)}
         metrics = {"label/entropy": label_entropy(label)}
         if self.classifier is not None:
-            by_text, by_image = self.classifier(context.feature), self.classifier(sticker.feature)
+            by_text = self.classifier(context.feature)  # [B, stickers or K]
+            by_image = self.classifier(sticker.feature)
             identity = 0.5 * (
                 losses.cross_entropy(by_text, label) + losses.cross_entropy(by_image, label)
             )
@@ -202,7 +203,7 @@ class IRRA(TwoTowers):
         assert context.hidden is not None
         features = self.interaction(
             context.masked, batch.context.mask, sticker.tokens, context.hidden.positions
-        )
+        )  # [B, M, D]
         table = self.text.embeddings.word_embeddings.embedding[...]
         if self.text_frozen or self.text_lora:  # saves a gradient that nobody would use
             table = jax.lax.stop_gradient(table)

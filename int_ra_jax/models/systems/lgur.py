@@ -71,7 +71,7 @@ class BiLSTM(nnx.Module):
         Returns:
           [B, L, W]; what stands at the padding must not be read.
         """
-        read = self.read(tokens).swapaxes(0, 1)  # time first
+        read = self.read(tokens).swapaxes(0, 1)  # [L, B, 8 W]: time first
         ahead, back = jnp.split(read, 2, axis=-1)
         both = self._run(self.ahead, ahead, mask.T) + self._run(self.back, back, mask.T, True)
         return (0.5 * both).swapaxes(0, 1)

@@ -283,7 +283,7 @@ class PCME(TwoTowers):
         if key is None:
             noise = evaluation_noise(index, self.samples, width, side)
         else:
-            noise = jax.random.normal(key, (size, self.samples, width))
+            noise = jax.random.normal(key, (size, self.samples, width))  # [B, J, D]
         return mean[:, None] + jnp.exp(log_scale)[:, None] * noise
 
     # ---- score and loss -----------------------------------------------------------------------

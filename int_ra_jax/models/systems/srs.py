@@ -72,7 +72,7 @@ def pooled_grid(patches: Float[Array, "N P Dv"], window: int) -> Float[Array, "N
         return patches
     rows = math.isqrt(patches.shape[1]) // window
     grid = patches.reshape(patches.shape[0], rows, window, rows, window, -1)
-    pooled = jnp.mean(grid, axis=(2, 4), dtype=jnp.float32).astype(patches.dtype)
+    pooled = jnp.mean(grid, axis=(2, 4), dtype=jnp.float32).astype(patches.dtype)  # [N, ., ., Dv]
     return pooled.reshape(patches.shape[0], rows * rows, -1)
 
 
@@ -92,22 +92,6 @@ def draw_negatives(
     noise = jnp.where(allowed, jax.random.uniform(key, allowed.shape), -1.0)
     value, column = jax.lax.top_k(noise, min(number, allowed.shape[1]))
     return column, value >= 0
-
-
-def pairwise_hinge(
-    scores: Float[Array, "B C"], counts: Bool[Array, "B J"], margin: float
-) -> Float[Array, ""]:
-    """Returns the mean over pairs of max(0, margin - s_pos + s_neg).
-
-    Source: SRS (Gao et al. 2020), training objective; margin 1 there.
-
-    Args:
-      scores: column 0 is each anchor's positive, the others (J = C - 1) are its own negatives.
-      counts: which negatives are real; without any the loss is 0.
-      margin: of the unbounded score.
-    """
-    violations = jax.nn.relu(margin - scores[:, :1] + scores[:, 1:])
-    return jnp.sum(violations * counts) / jnp.maximum(jnp.sum(counts), 1)
 
 
 def smoothed_cross_entropy(
@@ -271,8 +255,8 @@ class SRS(TwoTowers):
             sticker.regions[pairs],
             sticker.summary[pairs],
             jax.random.split(dropout_key, size),
-        )
-        retrieval = pairwise_hinge(scores, counts, self.margin)
+        )  # [B, candidates], f32
+        retrieval = losses.hinge_loss(scores[:, 1:], counts, self.margin, positive=scores[:, 0])
         weight = jnp.pad(counts, ((0, 0), (1, 0)), constant_values=True).reshape(-1)
         intention = smoothed_cross_entropy(
             sticker.intention_logits[pairs.reshape(-1)],
