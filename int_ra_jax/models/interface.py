@@ -99,6 +99,10 @@ class Candidates:
     index: jax.Array
     intentions: jax.Array
 
+    def columns(self, which: Any) -> "Candidates":
+        """Returns some of the columns: a slice, or their numbers."""
+        return Candidates(self.index[which], self.intentions[which])
+
 
 @runtime_checkable
 class System(Protocol):
@@ -183,10 +187,10 @@ class Negatives:
       refresh_steps: steps between refreshes; read when not live.
     """
 
-    bank: bool = struct.field(pytree_node=False)
-    size: int = struct.field(pytree_node=False)
-    live: bool = struct.field(pytree_node=False)
-    refresh_steps: int = struct.field(pytree_node=False)
+    bank: bool = struct.field(pytree_node=False, default=False)
+    size: int = struct.field(pytree_node=False, default=0)
+    live: bool = struct.field(pytree_node=False, default=True)
+    refresh_steps: int = struct.field(pytree_node=False, default=1)
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, Params]:

@@ -164,17 +164,6 @@ ACTIVATIONS: dict[str, Activation] = {
 """Activations by the name that ``hidden_act`` has in a Hugging Face config.json."""
 
 
-def activation(name: str) -> Activation:
-    """Returns the activation that a Hugging Face config calls ``name``.
-
-    Raises:
-      ValueError: for a name that is not in ``ACTIVATIONS``.
-    """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {name!r} (hidden_act); known: {sorted(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
-
-
 def unit_norm(x: Float[Array, "*B D"]) -> Float32[Array, "*B D"]:
     """Returns float32 vectors of length 1; a zero vector keeps a finite gradient."""
     x = x.astype(jnp.float32)

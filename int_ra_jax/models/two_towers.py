@@ -12,17 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32
 
 from int_ra_jax.common.pixels import normalise
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
-from int_ra_jax.models.interface import Negatives, Params, Setup
+from int_ra_jax.models import losses
+from int_ra_jax.models.interface import Candidates, Negatives, Params, Setup
 from int_ra_jax.models.layers import dropout, last_token, masked_mean
 from int_ra_jax.models.towers import lora
 from int_ra_jax.models.towers.bert import BertModel
 from int_ra_jax.models.towers.clip_vision import ClipVisionModel
 
 MAX_LOGIT_SCALE = float(np.log(100.0))  # CLIP's cap on the inverse temperature
+
+
+def negative_pairs(
+    batch: Batch, candidates: Candidates, spare_intention: bool
+) -> Bool[Array, "B C"]:
+    """Returns which pairs of a conversation and a column are negatives; see ``losses``."""
+    gold, columns = (batch.sticker, batch.intention), (candidates.index, candidates.intentions)
+    return losses.negative_pairs(*gold, *columns, spare_intention)
 
 
 def learnt_temperature(temperature: float) -> nnx.Param:
@@ -55,7 +64,7 @@ class TwoTowers(nnx.Module):
         self.text_pool: Literal["cls", "mean", "last"] = model.text_pool
         self.dropout: float = model.dropout
         self.embedding_width: int = model.joint_width
-        self.negatives = Negatives(bank=False, size=0, live=True, refresh_steps=1)
+        self.negatives = Negatives()
 
     @property
     def towers_frozen(self) -> bool:

@@ -11,7 +11,7 @@ from int_ra_jax.common.types import Bank, Batch, Context, Sticker
 from int_ra_jax.models import losses
 from int_ra_jax.models.interface import Candidates, LossAndMetrics, Setup
 from int_ra_jax.models.layers import clip_projection, dropout, split_key, unit_norm
-from int_ra_jax.models.two_towers import TwoTowers, learnt_temperature
+from int_ra_jax.models.two_towers import TwoTowers, learnt_temperature, negative_pairs
 
 
 class CLIP(TwoTowers):
@@ -64,6 +64,4 @@ def negatives(batch: Batch, candidates: Candidates, dup_policy: str) -> Bool[Arr
     """
     if dup_policy == "none":
         return ~jnp.eye(batch.sticker.shape[0], candidates.index.shape[0], dtype=bool)
-    return losses.negative_pairs(
-        batch.sticker, batch.intention, candidates.index, candidates.intentions, False
-    )
+    return negative_pairs(batch, candidates, spare_intention=False)

@@ -26,7 +26,7 @@ from int_ra_jax.models.layers import (
     unit_norm,
 )
 from int_ra_jax.models.systems.relation import RelationAwareSticker
-from int_ra_jax.models.two_towers import TwoTowers, learnt_temperature
+from int_ra_jax.models.two_towers import TwoTowers, learnt_temperature, negative_pairs
 
 
 class IntRA(TwoTowers):
@@ -44,8 +44,7 @@ class IntRA(TwoTowers):
         dtype, rngs = setup.dtype, setup.rngs
         self.intention_fusion = model.intention_fusion
         self.attribute_tokens, self.regions = model.attribute_tokens, model.regions
-        self.newest_turn, self.intention_match = model.newest_turn, model.intention_match
-        self.joint_width = model.joint_width
+        self.intention_match, self.joint_width = model.intention_match, model.joint_width
         if self.intention_match:
             self.embedding_width += facts.num_intentions
 
@@ -196,24 +195,17 @@ class IntRA(TwoTowers):
 
     # ---- score and loss: Eq. 13 and 14 --------------------------------------------------------
 
-    def _cosine(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
-        width = self.joint_width
-        return jnp.einsum("bd,nd->bn", context.query[:, :width], sticker.embedding[:, :width])
-
     def loss(
         self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates, key: Array
     ) -> LossAndMetrics:
         """Returns lambda_ret * L_ret + lambda_int * L_int and its parts; nothing is drawn."""
         # The cosine learns to rank by itself and the intention's probability by its own loss:
         # trained as a sum, each unlearns what the other knows (docs/results.md).
-        scores = self._cosine(context, sticker)  # [B, C], f32
+        query, embedding = (x[:, : self.joint_width] for x in (context.query, sticker.embedding))
+        scores = jnp.einsum("bd,nd->bn", query, embedding)  # [B, C], f32
         sections = self._sections(*scores.shape)
         retrieval = sum(
-            self._retrieval_loss(
-                scores[:, section],
-                batch,
-                Candidates(candidates.index[section], candidates.intentions[section]),
-            )
+            self._retrieval_loss(scores[:, section], batch, candidates.columns(section))
             for section in sections
         ) / len(sections)
         weights = None if self.class_weights is None else jnp.asarray(self.class_weights)
@@ -241,13 +233,7 @@ class IntRA(TwoTowers):
     def _retrieval_loss(
         self, scores: Float[Array, "B C"], batch: Batch, candidates: Candidates
     ) -> Float[Array, ""]:
-        negative = losses.negative_pairs(
-            batch.sticker,
-            batch.intention,
-            candidates.index,
-            candidates.intentions,
-            self.mask_same_intention,
-        )
+        negative = negative_pairs(batch, candidates, self.mask_same_intention)
         same = candidates.intentions[:, batch.intention].T  # [B, C]
         positive = same | jnp.eye(scores.shape[0], scores.shape[1], dtype=bool)
         scale = None if self.logit_scale is None else self.logit_scale[...]

@@ -18,7 +18,7 @@ from int_ra_jax.common.types import Bank, Batch, Context, Sticker
 from int_ra_jax.models import losses
 from int_ra_jax.models.interface import Candidates, LossAndMetrics, Setup
 from int_ra_jax.models.layers import HeadLinear, LayerNorm, Linear, dropout, split_key, unit_norm
-from int_ra_jax.models.two_towers import TwoTowers
+from int_ra_jax.models.two_towers import TwoTowers, negative_pairs
 
 # The losses are sums: beta and lambda weigh what they weighed at the original's batch size.
 ORIGINAL_BATCH = 128
@@ -261,7 +261,13 @@ class PCME(TwoTowers):
         side: int,
     ) -> tuple[Float[Array, "B D"] | None, dict[str, Array | None]]:
         """Returns the vector that ranks, and what else is read of a Gaussian; None what is not."""
-        samples = self._draw(mean, log_scale, key, index, side)
+        size, width = mean.shape
+        if key is None:
+            noise = evaluation_noise(index, self.samples, width, side)
+        else:
+            noise = jax.random.normal(key, (size, self.samples, width))
+        # Not brought back to length 1: the original does not either.
+        samples = mean[:, None] + jnp.exp(log_scale)[:, None] * noise  # [B, J, D]
         # sum_jk z_j . z'_k, the original's score by samples, is one dot product of the sums.
         ranks = {"mean": mean, "matmul": jnp.sum(samples, axis=1), "match_prob": None}
         sampled = key is not None or self.scoring == "match_prob"
@@ -269,22 +275,6 @@ class PCME(TwoTowers):
             "samples": samples if sampled else None,
             "log_scale": None if key is None else log_scale,
         }
-
-    def _draw(
-        self,
-        mean: Float[Array, "B D"],
-        log_scale: Float[Array, "B D"],
-        key: Array | None,
-        index: Int[Array, "B"],
-        side: int,
-    ) -> Float[Array, "B J D"]:
-        # Not brought back to length 1: the original does not either.
-        size, width = mean.shape
-        if key is None:
-            noise = evaluation_noise(index, self.samples, width, side)
-        else:
-            noise = jax.random.normal(key, (size, self.samples, width))  # [B, J, D]
-        return mean[:, None] + jnp.exp(log_scale)[:, None] * noise
 
     # ---- score and loss -----------------------------------------------------------------------
 
@@ -311,13 +301,7 @@ class PCME(TwoTowers):
         ratio = ORIGINAL_BATCH / batch.sticker.shape[0]
         # A gold sticker that stands in several columns matches in each: as a mismatch it would be
         # told to be near and far at once.
-        match = ~losses.negative_pairs(
-            batch.sticker,
-            batch.intention,
-            candidates.index,
-            candidates.intentions,
-            mask_same_intention=self.match == "label",
-        )
+        match = ~negative_pairs(batch, candidates, spare_intention=self.match == "label")
         nll = match_nll(context.samples, sticker.samples, match, self.slope[...], self.shift[...])
         retrieval = 2.0 * ratio**2 * jnp.sum(nll)  # both directions, which are equal
         bottleneck = ratio * sum(

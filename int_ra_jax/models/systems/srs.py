@@ -24,7 +24,7 @@ from int_ra_jax.models.systems.srs_layers import (
     deep_interaction,
     match_vectors,
 )
-from int_ra_jax.models.two_towers import TwoTowers
+from int_ra_jax.models.two_towers import TwoTowers, negative_pairs
 
 # ---- formulas ---------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class SRS(TwoTowers):
         self.label_smoothing = loss.label_smoothing
         # Encoded live even while a tower trains: nothing but the score tells a stale sticker from
         # a live one, and a pair's score has no gradient without the sticker's.
-        self.negatives = Negatives(bank=True, size=loss.bank_size, live=True, refresh_steps=1)
+        self.negatives = Negatives(bank=True, size=loss.bank_size)
 
     def hidden_text(self, tokens: Tokens) -> Array | None:
         """Returns the frozen lower layers' output f[B, U, T, Dt] for the utterances, or None.
@@ -238,14 +238,8 @@ class SRS(TwoTowers):
         assert isinstance(context, Utterances) and isinstance(sticker, Regions)
         size = batch.sticker.shape[0]
         draw_key, dropout_key = jax.random.split(key)
-        sampled = slice(2 * size, None)  # after the golds, live and once more
-        allowed = losses.negative_pairs(
-            batch.sticker,
-            batch.intention,
-            candidates.index[sampled],
-            candidates.intentions[sampled],
-            self.spare_intention,
-        )
+        sampled = candidates.columns(slice(2 * size, None))  # after the golds, live and once more
+        allowed = negative_pairs(batch, sampled, self.spare_intention)  # [B, S]
         drawn, counts = draw_negatives(allowed, self.candidates - 1, draw_key)
         golds = jnp.arange(size)[:, None]
         pairs = jnp.concatenate([golds, 2 * size + drawn], axis=1)  # i32[B, candidates]

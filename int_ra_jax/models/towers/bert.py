@@ -15,7 +15,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from int_ra_jax.models.layers import Embed, LayerNorm, Linear, activation, attend, dropout
+from int_ra_jax.models.layers import ACTIVATIONS, Embed, LayerNorm, Linear, attend, dropout
 from int_ra_jax.models.towers.tower import Tower, TowerConfig
 
 
@@ -211,7 +211,7 @@ class _Layer(nnx.Module):
         self.output = _Output(inner, width, config, dtype, rngs)
         self.heads = config.num_attention_heads
         self.rate = config.attention_probs_dropout_prob
-        self.act = activation(config.hidden_act)
+        self.act = ACTIVATIONS[config.hidden_act]
 
     def __call__(
         self,

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from int_ra_jax.common.pixels import CLIP_MEAN, CLIP_STD, Channels
-from int_ra_jax.models.layers import BERT_INIT, Embed, LayerNorm, Linear, activation, attend
+from int_ra_jax.models.layers import ACTIVATIONS, BERT_INIT, Embed, LayerNorm, Linear, attend
 from int_ra_jax.models.towers.tower import Tower, TowerConfig
 
 
@@ -184,7 +184,7 @@ class _Layer(nnx.Module):
         self.layer_norm2 = norm()
         self.mlp = nnx.Dict(fc1=linear(width, inner), fc2=linear(inner, width))
         self.heads = config.num_attention_heads
-        self.act = activation(config.hidden_act)
+        self.act = ACTIVATIONS[config.hidden_act]
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
         project, read = self.self_attn, self.layer_norm1(hidden)  # [N, 1+P, Dv]

@@ -230,7 +230,8 @@ def test_samples_have_the_mean_and_the_standard_deviation_of_their_gaussian():
     system = toy_of("mean").system
     system.samples = 4000
     mean, log_scale = jnp.array([[1.0, -2.0]]), jnp.array([[0.0, -2.0]])
-    drawn = system._draw(mean, log_scale, jax.random.key(0), jnp.arange(1), 0)[0]
+    _, read = system._encoded(mean, log_scale, jax.random.key(0), jnp.arange(1), 0)
+    drawn = read["samples"][0]
     np.testing.assert_allclose(jnp.mean(drawn, axis=0), mean[0], atol=0.06)
     np.testing.assert_allclose(jnp.std(drawn, axis=0), jnp.exp(log_scale[0]), rtol=0.05)
 
