@@ -128,7 +128,7 @@ def lowered(
     graphdef, params = registry.abstract(problem.config, problem.facts)
     _, optimizer, info = ours.optimizer_of(problem, graphdef, params)
     state = jax.eval_shape(lambda params: create(params, optimizer, 0, None), params)
-    places = sharding.state_shardings(state, mesh)
+    places = sharding.state_shardings(state, mesh, system.sharding_rules)
     split, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
 
     def resized(tree: Any, length: int) -> Any:

@@ -185,10 +185,12 @@ def _peer_tokens(tokens: Tokens) -> dict[str, Any]:
 def _tokens(
     rng: np.random.Generator, rows: int, length: int, vocabulary: int, first_type: int | None = None
 ) -> Tokens:
-    """Returns random texts without padding (id 0); from ``first_type`` on they are knowledge."""
+    """Returns random texts without padding (id 0): a turn, and knowledge from ``first_type`` on."""
     types = np.arange(length) >= (length if first_type is None else first_type)
     return Tokens(
         ids=rng.integers(1, vocabulary, (rows, length)).astype(np.int32),
         mask=np.ones((rows, length), bool),
         type_ids=np.broadcast_to(types, (rows, length)).astype(np.int32),
+        turn=np.broadcast_to(~types, (rows, length)).astype(np.int32),
+        words=np.ones((rows, length), bool),
     )

@@ -27,11 +27,18 @@ class Tokens:
       ids: i32[..., L] vocabulary ids.
       mask: bool[..., L], True where a token is real.
       type_ids: i32[..., L], 0 for the conversation and 1 for the knowledge.
+      turn: i32[..., L], 1 for the newest turn, 2 for the one before it; a turn's speaker and its
+        closing [SEP] belong to it. 0 for [CLS], the replying user, the knowledge and padding.
+        Conversations alone have turns; None for other texts.
+      words: bool[..., L], True where a token is neither padding nor a [CLS] or [SEP] of the row;
+        None for other texts than conversations.
     """
 
     ids: Any
     mask: Any
     type_ids: Any
+    turn: Any = None
+    words: Any = None
 
 
 @struct.dataclass
@@ -153,12 +160,9 @@ class Sticker:
 
     Attributes:
       embedding: f32[N, D]; None for a system that compares pairs instead of vectors.
-      attention: f32[N, J, P], attention mass of each attribute over the image's patches, averaged
-        over heads; None unless asked for.
     """
 
     embedding: Any = None
-    attention: Any = None
 
 
 @dataclass(frozen=True)

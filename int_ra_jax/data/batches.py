@@ -154,7 +154,7 @@ def _stream(
         stickers, intentions = dataset.targets(conversations)
         example = rows.astype(np.int32)
         # Padding stands at the end; -1 keeps it all.
-        context = (leaf[:, : None if width < 0 else width] for leaf in vars(tokens).values())
+        context = [leaf[:, : None if width < 0 else width] for leaf in vars(tokens).values()]
         return *context, stickers, intentions, example, valid
 
     failures: list[Exception] = []
@@ -171,8 +171,9 @@ def _stream(
                 for shape, dtype in zip(shapes, types, strict=True)
             )
 
-    shapes = [(share, None)] * 3 + [(share,)] * 4
-    types = [tf.int32, tf.bool, tf.int32, tf.int32, tf.int32, tf.int32, tf.bool]
+    # The leaves of Tokens; sticker, intention, example and valid.
+    shapes = [(share, None)] * 5 + [(share,)] * 4
+    types = [tf.int32, tf.bool, tf.int32, tf.int32, tf.bool, tf.int32, tf.int32, tf.int32, tf.bool]
 
     @tf.autograph.experimental.do_not_convert
     def load(step: Any) -> tuple[Any, ...]:
@@ -189,16 +190,10 @@ def _stream(
 
 
 def _batches(dataset: Any, failures: list[Exception]) -> Generator[Batch, None, None]:
-    for ids, mask, type_ids, sticker, intention, example, valid in dataset.as_numpy_iterator():
-        if not ids.shape[1]:
+    for *context, sticker, intention, example, valid in dataset.as_numpy_iterator():
+        if not context[0].shape[1]:
             raise failures[0]
-        yield Batch(
-            context=Tokens(ids=ids, mask=mask, type_ids=type_ids),
-            sticker=sticker,
-            intention=intention,
-            example=example,
-            valid=valid,
-        )
+        yield Batch(Tokens(*context), sticker, intention, example, valid)
 
 
 def measure(

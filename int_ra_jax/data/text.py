@@ -7,10 +7,11 @@ short way, ``[CLS] text [SEP]``. Only numpy here: the same code serves training 
 """
 
 import itertools
+import operator
 import string
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tokenizers
@@ -62,10 +63,21 @@ class Truncation:
     knowledge_cut: int = 0
 
     def __add__(self, other: "Truncation") -> "Truncation":
-        return Truncation(*(a + b for a, b in zip(self._counts(), other._counts(), strict=True)))
+        return Truncation(*map(operator.add, astuple(self), astuple(other)))
 
-    def _counts(self) -> tuple[int, ...]:
-        return (self.conversations, self.turns_dropped, self.newest_cut, self.knowledge_cut)
+
+class Segment(NamedTuple):
+    """A stretch of a row, which a [SEP] closes.
+
+    Attributes:
+      words: vocabulary ids, the speaker's prefix among them.
+      type_id: 0 for the conversation and 1 for the knowledge.
+      turn: 1 for the newest turn, 2 for the one before it; 0 for what is no turn.
+    """
+
+    words: list[int]
+    type_id: int = 0
+    turn: int = 0
 
 
 def context_length(text: TextConfig, has_knowledge: bool) -> int:
@@ -109,20 +121,22 @@ def compose_context(
     flat = [turn.text for turns in texts for turn in turns]
     encoded = iter(tokenizer.encode(flat + knowledge))
     turn_codes = [list(itertools.islice(encoded, len(turns))) for turns in texts]
+    named = text.speakers == "prefix"
     rows, total = [], Truncation()
     for conversation, turns, codes, known in zip(
         conversations, texts, turn_codes, encoded, strict=True
     ):
         letters = _letters(conversation)
-        prefix = text.speakers == "prefix"
-        prefixes = [tokenizer.prefix(letters[t.speaker]) if prefix else [] for t in turns]
-        reply = tokenizer.prefix(letters[conversation.reply_speaker]) if prefix else []
-        ids, cut = _compose_turns(tokenizer, prefixes, codes, reply, text.context_tokens)
-        knowledge_ids = known.ids[: text.knowledge_tokens - 1]
-        cut += Truncation(1, knowledge_cut=int(len(knowledge_ids) < len(known.ids)))
-        rows.append((ids, [*knowledge_ids, tokenizer.sep_id] if knowledge_ids else []))
-        total += cut
-    return _pad(rows, tokenizer.pad_id, context_length(text, has_knowledge)), total
+        prefixes = [tokenizer.prefix(letters[t.speaker]) if named else [] for t in turns]
+        reply = tokenizer.prefix(letters[conversation.reply_speaker]) if named else []
+        row, cut = _newest_turns(prefixes, codes, reply, text.context_tokens)
+        if reply:
+            row.append(Segment(reply))
+        if knowledge_ids := known.ids[: text.knowledge_tokens - 1]:
+            row.append(Segment(knowledge_ids, type_id=1))
+        total += cut + Truncation(1, knowledge_cut=int(len(knowledge_ids) < len(known.ids)))
+        rows.append(row)
+    return _assemble(tokenizer, rows, context_length(text, has_knowledge)), total
 
 
 def join_knowledge(conversation: Conversation) -> str:
@@ -185,43 +199,32 @@ def _encode_short(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> To
     """``[CLS] text [SEP]``; an empty text still has its two special tokens, so no row is masked."""
     if length < 3:
         raise ValueError(f"{length} tokens cannot hold [CLS], one word and [SEP]. Use 3 or more.")
-    rows: list[tuple[list[int], list[int]]] = [
-        ([tokenizer.cls_id, *code.ids[: length - 2], tokenizer.sep_id], [])
-        for code in tokenizer.encode(texts)
-    ]
-    return _pad(rows, tokenizer.pad_id, length)
+    rows = [[Segment(code.ids[: length - 2])] for code in tokenizer.encode(texts)]
+    return _assemble(tokenizer, rows, length)
 
 
-def _compose_turns(
-    tokenizer: Tokenizer,
-    prefixes: list[list[int]],
-    codes: list[tokenizers.Encoding],
-    reply: list[int],
-    budget: int,
-) -> tuple[list[int], Truncation]:
+def _newest_turns(
+    prefixes: list[list[int]], codes: list[tokenizers.Encoding], reply: list[int], budget: int
+) -> tuple[list[Segment], Truncation]:
     """Takes turns from the newest back while they fit; the first always, if need be cut."""
-    tail = [*reply, tokenizer.sep_id] if reply else []
-    room = budget - 1 - len(tail)
-    segments: list[list[int]] = []
+    room = budget - 1 - (len(reply) + 1 if reply else 0)
+    turns: list[Segment] = []
     newest_cut = 0
     for prefix, code in zip(reversed(prefixes), reversed(codes), strict=True):
-        ids = code.ids
+        words = code.ids
         space = room - len(prefix) - 1
-        if len(ids) > space:
-            if segments:
+        if len(words) > space:
+            if turns:
                 break
             if space < 1:
                 raise ValueError(
                     f"config.text.context_tokens={budget} leaves no room for a word between the "
                     f"special tokens and the speakers. Use at least {budget + 1 - space}."
                 )
-            ids = _newest_words(code, space)
-            newest_cut = 1
-        segments.append([*prefix, *ids, tokenizer.sep_id])
-        room -= len(segments[-1])
-    dropped = len(codes) - len(segments)
-    kept = [token for segment in reversed(segments) for token in segment]
-    return [tokenizer.cls_id, *kept, *tail], Truncation(0, dropped, newest_cut)
+            words, newest_cut = _newest_words(code, space), 1
+        turns.append(Segment([*prefix, *words], turn=len(turns) + 1))
+        room = space - len(words)
+    return turns[::-1], Truncation(0, len(codes) - len(turns), newest_cut)
 
 
 def _newest_words(code: tokenizers.Encoding, space: int) -> list[int]:
@@ -236,26 +239,31 @@ def _newest_words(code: tokenizers.Encoding, space: int) -> list[int]:
 def _letters(conversation: Conversation) -> dict[str, str]:
     """A, B, ... Z, AA, AB, ... in the order of first appearance, the replying user last."""
     speakers = [turn.speaker for turn in conversation.turns] + [conversation.reply_speaker]
-    return dict(zip(dict.fromkeys(speakers), _letter_names(), strict=False))
+    letters = (
+        "".join(name)
+        for width in itertools.count(1)
+        for name in itertools.product(string.ascii_uppercase, repeat=width)
+    )
+    return dict(zip(dict.fromkeys(speakers), letters, strict=False))
 
 
-def _letter_names() -> Iterator[str]:
-    for width in itertools.count(1):
-        for letters in itertools.product(string.ascii_uppercase, repeat=width):
-            yield "".join(letters)
-
-
-def _pad(rows: Sequence[tuple[list[int], list[int]]], pad_id: int, length: int) -> Tokens:
-    """Rows of (ids of type 0, ids of type 1) to arrays [B, length]."""
-    ids = np.full((len(rows), length), pad_id, np.int32)
-    mask = np.zeros(ids.shape, np.bool_)
-    type_ids = np.zeros(ids.shape, np.int32)
-    for row, (first, second) in enumerate(rows):
-        end = len(first) + len(second)
-        ids[row, :end] = first + second
+def _assemble(tokenizer: Tokenizer, rows: Sequence[Sequence[Segment]], length: int) -> Tokens:
+    """Writes each row as [CLS] and its segments, and pads it to ``length``."""
+    shape = (len(rows), length)
+    ids = np.full(shape, tokenizer.pad_id, np.int32)
+    mask, words = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    type_ids, turn = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    ids[:, 0] = tokenizer.cls_id
+    for row, segments in enumerate(rows):
+        end = 1
+        for segment in segments:
+            start, end = end, end + len(segment.words) + 1
+            ids[row, start:end] = [*segment.words, tokenizer.sep_id]
+            type_ids[row, start:end] = segment.type_id
+            turn[row, start:end] = segment.turn
+            words[row, start : end - 1] = True
         mask[row, :end] = True
-        type_ids[row, len(first) : end] = 1
-    return Tokens(ids=ids, mask=mask, type_ids=type_ids)
+    return Tokens(ids, mask, type_ids, turn, words)
 
 
 def _check_text(text: TextConfig) -> None:

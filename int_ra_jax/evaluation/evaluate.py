@@ -29,7 +29,7 @@ from int_ra_jax.evaluation.report_data import (
     RunFacts,
     System,
 )
-from int_ra_jax.models.interface import Params, merge
+from int_ra_jax.models.interface import Params
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.workdir import Run
 
@@ -297,10 +297,7 @@ def _training_curves(workdir: Path) -> dict[str, Curve]:
 
 
 def _parameter_counts(run: Run) -> dict[str, int]:
-    roles = [
-        (pattern, role)
-        for role, pattern in merge(run.graphdef, run.abstract_params).param_groups().items()
-    ]
+    roles = [(pattern, role) for role, pattern in run.system.param_groups().items()]
     labels = parameter_paths.label_by_pattern(run.abstract_params, roles)
     flat, sizes = parameter_paths.flatten(labels), parameter_paths.flatten(run.abstract_params)
     counts: dict[str, int] = {}

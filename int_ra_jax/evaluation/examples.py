@@ -45,7 +45,7 @@ def draw(
         return []
     _, best = jax.device_get(top_k(jnp.asarray(scores[queries]), min(_TOP, scores.shape[1])))
     rows = np.unique(np.concatenate([best.ravel(), judged.gold[queries]]))
-    maps = jax.device_get(encoder.stickers(params, rows, attention=True).attention)
+    maps = jax.device_get(encoder.attention_maps(params, rows))
     pictures = {
         int(row): _picture(run, int(row), None if maps is None else maps[place])
         for place, row in enumerate(rows)

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from flax import nnx, struct
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
+from ml_collections import ConfigDict
 
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
-from int_ra_jax.models.towers.bert import BertConfig
-from int_ra_jax.models.towers.clip_vision import ClipVisionConfig
+from int_ra_jax.models.towers.bert import BertConfig, BertModel
+from int_ra_jax.models.towers.clip_vision import ClipVisionConfig, ClipVisionModel
 
 Params = dict[str, Any]
+LossAndMetrics = tuple[Float[Array, ""], dict[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,35 @@ class Facts:
     special_ids: SpecialIds
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What every system is built from.
+
+    Attributes:
+      text: the text tower; every system reads conversations with it.
+      image: the image tower.
+      config: the resolved configuration.
+      facts: of the towers and the data set.
+      rngs: the stream ``params`` draws the initial parameters of the heads.
+    """
+
+    text: BertModel
+    image: ClipVisionModel
+    config: ConfigDict
+    facts: Facts
+    rngs: nnx.Rngs
+
+    @property
+    def dtype(self) -> Any:
+        """What the heads compute in."""
+        return jnp.dtype(self.config.model.dtype)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Dt and Dv, the channels of the text tower's and of the image tower's features."""
+        return self.text.config.hidden_size, self.image.config.hidden_size
+
+
 @struct.dataclass
 class Candidates:
     """The columns of a training score matrix.
@@ -66,6 +99,10 @@ class Candidates:
     index: jax.Array
     intentions: jax.Array
 
+    def columns(self, which: Any) -> "Candidates":
+        """Returns some of the columns: a slice, or their numbers."""
+        return Candidates(self.index[which], self.intentions[which])
+
 
 @runtime_checkable
 class System(Protocol):
@@ -76,11 +113,15 @@ class System(Protocol):
         of the intentions. Only these are cached where the text tower is frozen.
       negatives: which columns it trains against.
       embedding_width: channels of a sticker's embedding, for a bank of them that is refreshed.
+      sharding_rules: (regex, axes) of what its heads hold besides kernels, biases, scales and
+        ``logit_scale``; see ``training.sharding``. The regex matches the end of a parameter's
+        path, from the start of a name on.
     """
 
     reads: frozenset[str]
     negatives: "Negatives"
     embedding_width: int
+    sharding_rules: tuple[tuple[str, PartitionSpec], ...]
 
     def encode_context(self, batch: Batch, *, key: Array | None = None) -> Context:
         """Encodes B conversations.
@@ -89,12 +130,14 @@ class System(Protocol):
         """
         ...
 
-    def encode_sticker(
-        self, bank: Bank, *, key: Array | None = None, attention: bool = False
-    ) -> Sticker:
-        """Encodes N stickers; ``key`` as for conversations.
+    def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> Sticker:
+        """Encodes N stickers; ``key`` as for conversations."""
+        ...
 
-        ``attention`` also returns what each attribute attended to, where the system has that.
+    def attention_maps(self, bank: Bank) -> Float[Array, "N J P"] | None:
+        """Returns the share of its attention that each attribute gives to each patch, or None.
+
+        None where attributes do not attend to patches.
         """
         ...
 
@@ -103,14 +146,8 @@ class System(Protocol):
         ...
 
     def loss(
-        self,
-        context: Context,
-        sticker: Sticker,
-        batch: Batch,
-        candidates: Candidates,
-        *,
-        key: Array,
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates, key: Array
+    ) -> LossAndMetrics:
         """Returns the total loss and its parts and metrics, all scalars.
 
         ``key`` is for what the loss itself draws, such as negatives.
@@ -150,10 +187,10 @@ class Negatives:
       refresh_steps: steps between refreshes; read when not live.
     """
 
-    bank: bool = struct.field(pytree_node=False)
-    size: int = struct.field(pytree_node=False)
-    live: bool = struct.field(pytree_node=False)
-    refresh_steps: int = struct.field(pytree_node=False)
+    bank: bool = struct.field(pytree_node=False, default=False)
+    size: int = struct.field(pytree_node=False, default=0)
+    live: bool = struct.field(pytree_node=False, default=True)
+    refresh_steps: int = struct.field(pytree_node=False, default=1)
 
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, Params]:
@@ -163,7 +200,10 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, Params]:
 
 
 def merge(graphdef: nnx.GraphDef, params: Params) -> Any:
-    """Puts a module together again; inverse of ``split``."""
+    """Puts a module together again, as a rule a ``System``; inverse of ``split``.
+
+    Parameters may be abstract: ``negatives`` and the like do not depend on their values.
+    """
     return nnx.merge(graphdef, nnx.State(_layer_keys(params)))
 
 

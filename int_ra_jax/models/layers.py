@@ -10,7 +10,6 @@ losses are float32, and so is every sum over a batch that gives a parameter its 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +116,19 @@ class Embed(nnx.Module):
         return jnp.take(self.embedding[...], ids, axis=0, mode="fill", fill_value=jnp.nan)
 
 
+def clip_projection(
+    features: int, width: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
+) -> Linear:
+    """Returns CLIP's projection into the joint space: no bias, kernel drawn N(0, 1 / features)."""
+    init = jax.nn.initializers.normal(features**-0.5)
+    return Linear(features, width, use_bias=False, dtype=dtype, kernel_init=init, rngs=rngs)
+
+
+def split_key(key: PRNGKeyArray | None, number: int) -> tuple[PRNGKeyArray | None, ...]:
+    """Returns ``number`` independent keys, or as many None where there is no key: in evaluation."""
+    return (None,) * number if key is None else tuple(jax.random.split(key, number))
+
+
 def dropout(x: Float[Array, "*B"], rate: float, key: PRNGKeyArray | None) -> Float[Array, "*B"]:
     """Returns x with entries zeroed at random and the others scaled to keep the mean.
 
@@ -134,11 +146,6 @@ def dropout(x: Float[Array, "*B"], rate: float, key: PRNGKeyArray | None) -> Flo
     return jnp.where(kept, x / (1.0 - rate), 0).astype(x.dtype)
 
 
-def gelu_exact(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """Returns x times the Gaussian distribution function (erf): BERT's gelu, not JAX's default."""
-    return jax.nn.gelu(x, approximate=False)
-
-
 def quick_gelu(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """Returns x sigmoid(1.702 x), the approximation that CLIP was trained with."""
     return x * jax.nn.sigmoid(1.702 * x)
@@ -147,7 +154,7 @@ def quick_gelu(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
 Activation = Callable[[jax.Array], jax.Array]
 _gelu_tanh = partial(jax.nn.gelu, approximate=True)
 ACTIVATIONS: dict[str, Activation] = {
-    "gelu": gelu_exact,
+    "gelu": partial(jax.nn.gelu, approximate=False),  # with erf; not the default of JAX
     "gelu_new": _gelu_tanh,
     "gelu_pytorch_tanh": _gelu_tanh,
     "quick_gelu": quick_gelu,
@@ -155,17 +162,6 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": jax.nn.silu,
 }
 """Activations by the name that ``hidden_act`` has in a Hugging Face config.json."""
-
-
-def activation(name: str) -> Activation:
-    """Returns the activation that a Hugging Face config calls ``name``.
-
-    Raises:
-      ValueError: for a name that is not in ``ACTIVATIONS``.
-    """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {name!r} (hidden_act); known: {sorted(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
 
 
 def unit_norm(x: Float[Array, "*B D"]) -> Float32[Array, "*B D"]:
@@ -177,7 +173,7 @@ def unit_norm(x: Float[Array, "*B D"]) -> Float32[Array, "*B D"]:
 def last_token(tokens: Float[Array, "*B L D"], mask: Bool[Array, "*B L"]) -> Float32[Array, "*B D"]:
     """Returns the features of each row's last real token; the first one's where none is real."""
     last = jnp.maximum(jnp.sum(mask, axis=-1) - 1, 0)
-    rows = jnp.take_along_axis(tokens, last[..., None, None], axis=-2)
+    rows = jnp.take_along_axis(tokens, last[..., None, None], axis=-2)  # [*B, 1, D]
     return rows[..., 0, :].astype(jnp.float32)
 
 
@@ -200,66 +196,46 @@ def masked_mean(
     return total / number
 
 
-@overload
 def attend(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    return_weights: Literal[False] = False,
-    rate: float = 0.0,
-    dropout_key: PRNGKeyArray | None = None,
-) -> jax.Array: ...
-@overload
-def attend(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None = None,
-    *,
-    return_weights: Literal[True],
-    rate: float = 0.0,
-    dropout_key: PRNGKeyArray | None = None,
-) -> tuple[jax.Array, jax.Array]: ...
-def attend(
-    query: Float[Array, "B Q H C"],
-    key: Float[Array, "B M H C"],
-    value: Float[Array, "B M H C"],
+    query: Float[Array, "B Q I"],
+    key: Float[Array, "B M I"],
+    value: Float[Array, "B M I"],
+    heads: int,
     mask: Bool[Array, "B M"] | None = None,
     *,
-    return_weights: bool = False,
     rate: float = 0.0,
     dropout_key: PRNGKeyArray | None = None,
-) -> Float[Array, "B Q H C"] | tuple[Float[Array, "B Q H C"], Float32[Array, "B H Q M"]]:
-    """Returns scaled dot-product attention for every head.
+) -> tuple[Float[Array, "B Q I"], Float32[Array, "B H Q M"]]:
+    """Returns scaled dot-product attention by several heads, and its weights.
 
     Masked keys get a weight of exactly zero. A row whose keys are all masked gets equal weights:
     finite numbers with a finite gradient, which the caller must not read.
 
     Args:
-      query: [B, Q, H, C] already projected and split into H heads.
-      key: [B, M, H, C].
-      value: [B, M, H, C].
+      query: [B, Q, I], projected; each head reads I / H of the channels.
+      key: [B, M, I].
+      value: [B, M, I].
+      heads: H, which divides I.
       mask: [B, M], True where a key may be attended to; None where all may.
-      return_weights: whether to return the attention weights as well.
       rate: dropout rate of the attention weights.
       dropout_key: random key for that dropout; None for none.
 
     Returns:
-      [B, Q, H, C] in the dtype of value; with ``return_weights`` also the weights f32[B, H, Q, M]
-      before dropout, which sum to 1 over M.
+      [B, Q, I] in the dtype of value, the heads beside each other; and the weights before dropout,
+      which sum to 1 over M.
     """
     # Heads before tokens once and for all: XLA on a CPU otherwise moves them in every product.
-    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
-    logits = _dot_by_head(query, key) * query.shape[-1] ** -0.5
+    query, key, value = (
+        x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in (query, key, value)
+    )  # [B, H, Q or M, C]
+    logits = _dot_by_head(query, key) * query.shape[-1] ** -0.5  # [B, H, Q, M], f32
     if mask is not None:
         # The lowest finite number and not -inf, which would make NaN of a fully masked row.
         logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(logits, axis=-1)
     kept = dropout(weights, rate, dropout_key).astype(value.dtype)
-    mixed = jnp.einsum("bhqm,bhmc->bhqc", kept, value).swapaxes(1, 2)
-    return (mixed, weights) if return_weights else mixed
+    mixed = jnp.einsum("bhqm,bhmc->bhqc", kept, value).swapaxes(1, 2)  # [B, Q, H, C]
+    return mixed.reshape(*mixed.shape[:2], -1), weights
 
 
 @jax.custom_vjp

@@ -2,8 +2,12 @@
 
 A retrieval loss sees a score matrix [B, C] of B anchors against C candidate columns, of which
 column b < B is the gold sticker of anchor b, and boolean masks that say which pairs count.
-All arithmetic is float32.
+All arithmetic is float32. ``RETRIEVAL`` holds those that Int-RA can be trained with.
 """
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,20 +48,25 @@ def negative_pairs(
 
 
 def hinge_loss(
-    scores: Float[Array, "B C"], negative: Bool[Array, "B C"], margin: float
+    scores: Float[Array, "B C"],
+    negative: Bool[Array, "B C"],
+    margin: float,
+    positive: Float[Array, "B"] | None = None,
 ) -> Float[Array, ""]:
-    """Returns the mean over valid pairs of max(0, margin - cos_pos + cos_neg).
+    """Returns the mean over valid pairs of max(0, margin - s_pos + s_neg).
 
     Deviates from Eq. (14) as printed, which lowers the positive's similarity and is symmetric in
     positive and negative; this is its only consistent reading, where rho_pos is a distance.
     A batch without any valid negative gives 0.
 
     Args:
-      scores: cosines; column b of row b is the positive.
+      scores: of anchors and columns.
       negative: which pairs count.
-      margin: cosine.
+      margin: of the scores.
+      positive: each anchor's score against its positive; by default that of column b for row b.
     """
-    violations = jax.nn.relu(margin - positive_scores(scores)[:, None] + scores)
+    positive = positive_scores(scores) if positive is None else positive
+    violations = jax.nn.relu(margin - positive[:, None] + scores)  # [B, C]
     return jnp.sum(violations * negative) / jnp.maximum(jnp.sum(negative), 1)
 
 
@@ -86,7 +95,7 @@ def infonce(
       logit_scale: logarithm of the inverse temperature.
     """
     batch = scores.shape[0]
-    logits = scores * jnp.exp(logit_scale)
+    logits = scores * jnp.exp(logit_scale)  # [B, C], f32
     positive = jnp.eye(batch, scores.shape[1], dtype=bool)
 
     def one_way(logits: Float[Array, "R M"], allowed: Bool[Array, "R M"]) -> Float[Array, ""]:
@@ -116,9 +125,61 @@ def multi_positive(
       logit_scale: logarithm of the inverse temperature.
     """
     logits = jnp.where(positive | negative, scores * jnp.exp(logit_scale), _MASKED)
-    log_probabilities = jax.nn.log_softmax(logits, axis=1)
-    per_row = jnp.sum(jnp.where(positive, log_probabilities, 0.0), axis=1)
+    log_probabilities = jax.nn.log_softmax(logits, axis=1)  # [B, C], f32
+    per_row = jnp.sum(jnp.where(positive, log_probabilities, 0.0), axis=1)  # [B]
     return -jnp.mean(per_row / jnp.maximum(jnp.sum(positive, axis=1), 1))
+
+
+class Comparison(NamedTuple):
+    """What a retrieval loss of Int-RA may read: B anchors beside C columns.
+
+    Attributes:
+      scores: f32[B, C], cosines; column b of row b is the gold sticker of anchor b.
+      positive: bool[B, C], stickers of the anchor's intention, its gold sticker among them.
+      negative: bool[B, C], which pairs count as negatives; see ``negative_pairs``.
+      margin: cosine.
+      logit_scale: f32[], logarithm of the inverse temperature; None where none is learnt.
+    """
+
+    scores: jax.Array
+    positive: jax.Array
+    negative: jax.Array
+    margin: float
+    logit_scale: Any
+
+
+@dataclass(frozen=True)
+class RetrievalLoss:
+    """A retrieval loss of Int-RA.
+
+    Attributes:
+      compute: the loss of a comparison.
+      learns_temperature: whether it reads ``logit_scale``.
+      compares_once: whether the batch's stickers and the bank's stand in one comparison; in two
+        otherwise, of which each has its own gold column.
+    """
+
+    compute: Callable[[Comparison], Float[Array, ""]]
+    learns_temperature: bool = False
+    compares_once: bool = False
+
+
+RETRIEVAL: dict[str, RetrievalLoss] = {
+    "hinge": RetrievalLoss(lambda c: hinge_loss(c.scores, c.negative, c.margin)),
+    "literal_eq14": RetrievalLoss(lambda c: literal_eq14(c.scores, c.negative, c.margin)),
+    "infonce": RetrievalLoss(
+        lambda c: infonce(c.scores, c.negative, c.logit_scale), learns_temperature=True
+    ),
+    # The bank's stickers of the gold intention are positives too, so nothing is won by moving away
+    # from the bank, and one softmax over the gallery keeps each sticker's share of the answers,
+    # which the batch's own stickers alone would cancel.
+    "multi_positive": RetrievalLoss(
+        lambda c: multi_positive(c.scores, c.positive, c.negative & ~c.positive, c.logit_scale),
+        learns_temperature=True,
+        compares_once=True,
+    ),
+}
+"""By the value of ``loss.retrieval``; configs/int_ra.py lists the values."""
 
 
 def cross_entropy(
@@ -141,8 +202,30 @@ def cross_entropy(
     num_classes = logits.shape[1]
     target = jax.nn.one_hot(label, num_classes)
     target = target * (1.0 - label_smoothing) + label_smoothing / num_classes
-    losses = -jnp.sum(target * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=1)
+    losses = -jnp.sum(target * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=1)  # [B]
     if class_weights is None:
         return jnp.mean(losses)
     weights = class_weights[label]
     return jnp.sum(weights * losses) / jnp.maximum(jnp.sum(weights), 1e-12)
+
+
+def accuracy(logits: Float[Array, "B K"], label: Int[Array, "B"]) -> Float[Array, ""]:
+    """Returns the share of rows whose largest logit is that of their label."""
+    return jnp.mean((jnp.argmax(logits, axis=1) == label).astype(jnp.float32))
+
+
+def weighted_sum(
+    terms: Mapping[str, tuple[float, Any]], metrics: Mapping[str, jax.Array]
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Returns the sum of a system's loss terms, and all that is logged of them.
+
+    Args:
+      terms: name -> (weight, value), in the order of summation; logged as ``loss/NAME``, unweighed.
+      metrics: what else is logged, by name.
+
+    Returns:
+      The total, and the terms and metrics by the names under which they are logged.
+    """
+    total: Any = sum(weight * value for weight, value in terms.values())
+    parts = {f"loss/{name}": value for name, (_, value) in terms.items()}
+    return total, {"loss/total": total, **parts, **metrics}

@@ -2,14 +2,13 @@
 
 import importlib
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from int_ra_jax.models.interface import Facts, Params, System, split
+from int_ra_jax.models.interface import Facts, Params, Setup, System, split
 from int_ra_jax.models.towers.bert import BertModel
 from int_ra_jax.models.towers.clip_vision import ClipVisionModel
 from int_ra_jax.models.towers.lora import add_lora
@@ -36,9 +35,8 @@ def build(config: ConfigDict, facts: Facts, rngs: nnx.Rngs) -> System:
         BertModel(text, dtype=dtype, rngs=rngs),
         ClipVisionModel(facts.image, dtype=dtype, rngs=rngs),
     )
-    system: System = getattr(importlib.import_module(module), name)(
-        *towers, config, facts=facts, rngs=rngs
-    )
+    setup = Setup(*towers, config, facts, rngs)
+    system: System = getattr(importlib.import_module(module), name)(setup)
     # Last, so that the other parameters are drawn as they are without LoRA.
     for tower, section in zip(towers, (config.model.text, config.model.image), strict=True):
         tower.remat = config.model.remat
@@ -49,15 +47,7 @@ def build(config: ConfigDict, facts: Facts, rngs: nnx.Rngs) -> System:
 
 def abstract(config: ConfigDict, facts: Facts) -> tuple[nnx.GraphDef, Params]:
     """Returns the structure and the shapes of a system, without computing any parameter."""
-    graphdef: list[nnx.GraphDef] = []
-
-    def parameters() -> Params:
-        structure, params = split(build(config, facts, nnx.Rngs(0)))  # type: ignore[arg-type]
-        graphdef.append(structure)
-        return params
-
-    shapes: Any = jax.eval_shape(parameters)
-    return graphdef[0], shapes
+    return split(nnx.eval_shape(lambda: build(config, facts, nnx.Rngs(0))))  # type: ignore[arg-type]
 
 
 def initialise(config: ConfigDict, facts: Facts, key: jax.Array) -> Params:

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Float32
-from ml_collections import ConfigDict
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float, Float32
 
 from int_ra_jax.common.pixels import normalise
-from int_ra_jax.common.types import Bank, Context, Sticker, Tokens
-from int_ra_jax.models.interface import Negatives, Params
-from int_ra_jax.models.layers import last_token, masked_mean
+from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
+from int_ra_jax.models import losses
+from int_ra_jax.models.interface import Candidates, Negatives, Params, Setup
+from int_ra_jax.models.layers import dropout, last_token, masked_mean
 from int_ra_jax.models.towers import lora
 from int_ra_jax.models.towers.bert import BertModel
 from int_ra_jax.models.towers.clip_vision import ClipVisionModel
@@ -25,32 +26,45 @@ from int_ra_jax.models.towers.clip_vision import ClipVisionModel
 MAX_LOGIT_SCALE = float(np.log(100.0))  # CLIP's cap on the inverse temperature
 
 
+def negative_pairs(
+    batch: Batch, candidates: Candidates, spare_intention: bool
+) -> Bool[Array, "B C"]:
+    """Returns which pairs of a conversation and a column are negatives; see ``losses``."""
+    gold, columns = (batch.sticker, batch.intention), (candidates.index, candidates.intentions)
+    return losses.negative_pairs(*gold, *columns, spare_intention)
+
+
+def learnt_temperature(temperature: float) -> nnx.Param:
+    """Returns the parameter ``logit_scale``, the logarithm of an inverse temperature."""
+    return nnx.Param(jnp.asarray(-np.log(temperature), jnp.float32))
+
+
 class TwoTowers(nnx.Module):
     """A text tower and an image tower, each with its frozen lower layers.
 
     Args:
-      text: the text tower.
-      image: the image tower.
-      config: the resolved configuration; reads the section ``model``.
+      setup: of which the towers and ``config.model`` are read here.
 
     Attributes:
       reads: which texts besides the conversation the system encodes; see ``interface.System``.
+      sharding_rules: of what its heads hold besides linear layers; likewise.
       negatives: the batch's own gold stickers, unless a system says otherwise.
       embedding_width: channels of a sticker's embedding.
     """
 
     reads: frozenset[str] = frozenset()
+    sharding_rules: tuple[tuple[str, PartitionSpec], ...] = ()
 
-    def __init__(self, text: BertModel, image: ClipVisionModel, config: ConfigDict) -> None:
-        model = config.model
-        self.text, self.image = text, image
-        self.text_frozen = _frozen_layers(model.text.frozen_layers, text, "model.text")
-        self.image_frozen = _frozen_layers(model.image.frozen_layers, image, "model.image")
+    def __init__(self, setup: Setup) -> None:
+        model = setup.config.model
+        self.text, self.image = setup.text, setup.image
+        self.text_frozen = _frozen_layers(model.text.frozen_layers, self.text, "model.text")
+        self.image_frozen = _frozen_layers(model.image.frozen_layers, self.image, "model.image")
         self.text_lora, self.image_lora = model.text.lora_rank > 0, model.image.lora_rank > 0
         self.text_pool: Literal["cls", "mean", "last"] = model.text_pool
         self.dropout: float = model.dropout
         self.embedding_width: int = model.joint_width
-        self.negatives = Negatives(bank=False, size=0, live=True, refresh_steps=1)
+        self.negatives = Negatives()
 
     @property
     def towers_frozen(self) -> bool:
@@ -94,7 +108,7 @@ class TwoTowers(nnx.Module):
     ) -> Float32[Array, "B Dt"]:
         """Returns one vector a text, pooled as ``model.text_pool`` says; see ``text_tokens``."""
         if self.text_pool == "cls":
-            cls = self.text_tokens(tokens, hidden, key, cls_only=True)
+            cls = self.text_tokens(tokens, hidden, key, cls_only=True)  # [B, 1, Dt]
             return cls[:, 0].astype(jnp.float32)
         return self.pooled(self.text_tokens(tokens, hidden, key), tokens)
 
@@ -106,11 +120,22 @@ class TwoTowers(nnx.Module):
             return last_token(features, tokens.mask)
         return features[:, 0].astype(jnp.float32)
 
+    def conversation_vectors(
+        self, batch: Batch, tower_key: Array | None, dropout_key: Array | None
+    ) -> Float32[Array, "B Dt"]:
+        """Returns one vector a conversation, pooled and dropped out."""
+        h = self.text_vectors(batch.context, batch.context_hidden, tower_key)  # [B, Dt], f32
+        return dropout(h, self.dropout, dropout_key)
+
     def image_tokens(self, bank: Bank) -> Float[Array, "N T Dv"]:
         """Returns the features of stickers, the class token first, T = 1 + P."""
         hidden = bank.image_hidden
         hidden = self._image_prefix(bank.pixels) if hidden is None else hidden
         return self.image.suffix(hidden, self.image_frozen)
+
+    def attention_maps(self, bank: Bank) -> Float[Array, "N J P"] | None:
+        """Returns None: attributes attend to patches in Int-RA alone."""
+        return None
 
     # ---- score --------------------------------------------------------------------------------
 
@@ -159,7 +184,7 @@ class TwoTowers(nnx.Module):
 
     def _image_prefix(self, pixels: Array) -> Float[Array, "N T Dv"]:
         shape = self.image.config
-        scaled = normalise(pixels, shape.image_mean, shape.image_std)
+        scaled = normalise(pixels, shape.image_mean, shape.image_std)  # [N, S, S, 3], f32
         hidden = self.image.prefix(jnp.asarray(scaled), self.image_frozen)
         return jax.lax.stop_gradient(hidden) if self.image_frozen or self.image_lora else hidden
 

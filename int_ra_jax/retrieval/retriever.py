@@ -149,7 +149,7 @@ class Retriever:
     def _names(self) -> Labels:
         """Returns the intention names, with the frozen layers' output where there is any."""
         graphdef, names = self._run.graphdef, jax.device_put(self._run.labels)
-        if "names" not in merge(graphdef, self._run.abstract_params).reads:
+        if "names" not in self._run.system.reads:
             return names
         hidden = jax.jit(lambda params, tokens: merge(graphdef, params).hidden_text(tokens))
         return dataclasses.replace(names, hidden=hidden(self._params, names.tokens))

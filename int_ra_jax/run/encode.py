@@ -58,7 +58,12 @@ class Encoder:
         self.score = jax.jit(self._score)
         self._score_blocks = jax.jit(self._score_all, out_shardings=whole)
         self._encode_rows = jax.jit(
-            self._rows_encoder, static_argnames="attention", out_shardings=whole
+            lambda params, bank, rows: self._merge(params).encode_sticker(bank.rows(rows)),
+            out_shardings=whole,
+        )
+        self._map_rows = jax.jit(
+            lambda params, bank, rows: self._merge(params).attention_maps(bank.rows(rows)),
+            out_shardings=whole,
         )
         self._hidden = jax.jit(
             lambda params, batch: self._merge(params).hidden_text(batch.context),
@@ -75,14 +80,9 @@ class Encoder:
         """The intention names on the device."""
         return self._everywhere(self._run.labels) if self._labels is None else self._labels
 
-    def gallery(self, params: Params, attention: bool = False) -> Sticker:
-        """Returns the encoded gallery on the device, N rows in gallery order.
-
-        Args:
-          params: parameters of the system.
-          attention: also return what each attribute attends to.
-        """
-        return self.stickers(params, np.arange(self.bank.index.shape[0]), attention)
+    def gallery(self, params: Params) -> Sticker:
+        """Returns the encoded gallery on the device, N rows in gallery order."""
+        return self.stickers(params, np.arange(self.bank.index.shape[0]))
 
     def kept_gallery(self, params: Params) -> Sticker:
         """Returns ``gallery(params)`` from WORKDIR/search, where these parameters left it before.
@@ -124,8 +124,17 @@ class Encoder:
         rows = np.zeros(1, int)
         return jax.tree.structure(jax.eval_shape(self._rows_encoder, params, bank, rows))
 
-    def stickers(self, params: Params, rows: np.ndarray, attention: bool = False) -> Sticker:
+    def stickers(self, params: Params, rows: np.ndarray) -> Sticker:
         """Returns the encoded stickers of some gallery rows, in that order."""
+        encoded: Sticker = self._in_chunks(self._encode_rows, params, rows)
+        return encoded
+
+    def attention_maps(self, params: Params, rows: np.ndarray) -> jax.Array | None:
+        """Returns what the attributes of some gallery rows attend to; see ``System``."""
+        maps: jax.Array | None = self._in_chunks(self._map_rows, params, rows)
+        return maps
+
+    def _in_chunks(self, compute: Any, params: Params, rows: np.ndarray) -> Any:
         size = self._divisible(self._run.config.eval.sticker_batch_size)
         parts = []
         for start in range(0, len(rows), size):
@@ -133,7 +142,7 @@ class Encoder:
             chunk = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
             if self._placement is not None:
                 chunk = self._placement.scatter(chunk)
-            parts.append(self._encode_rows(params, self.bank, chunk, attention=attention))
+            parts.append(compute(params, self.bank, chunk))
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(rows)], *parts)
 
     def contexts(self, params: Params, split: str, hidden: jax.Array | None = None) -> Context:
@@ -237,8 +246,3 @@ class Encoder:
     def _score_all(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
         score = self._merge(params).score
         return score_in_chunks(score, context, sticker, sticker_chunk=1024)
-
-    def _rows_encoder(
-        self, params: Params, bank: Bank, rows: jax.Array, attention: bool = False
-    ) -> Sticker:
-        return self._merge(params).encode_sticker(bank.rows(rows), attention=attention)

@@ -78,6 +78,12 @@ class Run:
         return Labels(text.encode_names(self.tokenizer, names, self.config.text.name_tokens))
 
     @cached_property
+    def system(self) -> interface.System:
+        """The system with the shapes of its parameters: for what it says of itself."""
+        system: interface.System = interface.merge(self.graphdef, self.abstract_params)
+        return system
+
+    @cached_property
     def shared(self) -> ArrayStore:
         """What runs on the same data share."""
         return ArrayStore(self.config.train.shared_cache)
@@ -129,8 +135,7 @@ class Run:
     @property
     def trainable(self) -> frozenset[str]:
         """Paths of the parameters that are not frozen."""
-        system = interface.merge(self.graphdef, self.abstract_params)
-        frozen = (*self.config.optim.frozen, *system.frozen_patterns())
+        frozen = (*self.config.optim.frozen, *self.system.frozen_patterns())
         paths = flatten(self.abstract_params).keys()
         return frozenset(paths - matching(self.abstract_params, frozen))
 

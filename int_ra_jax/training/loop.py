@@ -28,7 +28,7 @@ from int_ra_jax.data.order import Buckets
 from int_ra_jax.data.text import Truncation, context_length
 from int_ra_jax.evaluation.judge import judge, validate
 from int_ra_jax.models import registry
-from int_ra_jax.models.interface import Params, merge, split
+from int_ra_jax.models.interface import Params, split
 from int_ra_jax.models.towers.pretrained import load_image_tower, load_text_tower
 from int_ra_jax.run import workdir as runs
 from int_ra_jax.run.checkpoint import Checkpoints
@@ -68,7 +68,7 @@ class Trainer:
     @property
     def stale(self) -> bool:
         """Whether gallery columns are read from embeddings that are refreshed now and then."""
-        negatives = merge(self.run.graphdef, self.run.abstract_params).negatives
+        negatives = self.run.system.negatives
         return bool(negatives.bank and not negatives.live)
 
     @property
@@ -120,7 +120,7 @@ def _train(config: ConfigDict, workdir: Path, began: float) -> dict[str, float]:
         )  # fmt: skip
         eval_steps = config.train.eval_steps or stop
         save_steps = config.checkpoint.steps or eval_steps
-        refresh_steps = merge(run.graphdef, run.abstract_params).negatives.refresh_steps
+        refresh_steps = run.system.negatives.refresh_steps
         results: dict[str, float] = {}
         with (
             phases("training and validation"),
@@ -179,7 +179,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
     mesh = sharding.make_mesh(dict(config.mesh))
     sharding.check_batch_size(config.train.batch_size, mesh)
     run = create_workdir(config, workdir)
-    system = merge(run.graphdef, run.abstract_params)
+    system = run.system
     total_steps = configuration.total_steps(config, run.dataset.size("train"))
     optimizer, info = optim.make_optimizer(
         config.optim, run.abstract_params, system.param_groups(),
@@ -195,7 +195,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
         lambda params: create(params, optimizer, config.seed, bank_shape, averaged),
         run.abstract_params,
     )
-    shardings = sharding.state_shardings(abstract, mesh)
+    shardings = sharding.state_shardings(abstract, mesh, system.sharding_rules)
     abstract = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         abstract, shardings,

@@ -37,7 +37,7 @@ def build(run: Run, params: Params, placement: Placement) -> Resident:
     bank, labels = placement.everywhere((run.bank, run.labels))
     if not run.config.train.cache_frozen:
         return Resident(bank, labels)
-    context_hidden, reads = None, merge(run.graphdef, run.abstract_params).reads
+    context_hidden, reads = None, run.system.reads
     if _check_size(run):
         if "names" in reads:
             names = _texts(run, params, run.labels.tokens, placement)
@@ -88,11 +88,11 @@ def _in_chunks(
 def _check_size(run: Run) -> int:
     """Returns the bytes of the conversations' cache, 0 where no text layer is frozen."""
     length = context_length(run.config.text, run.dataset.has_knowledge)
-    whole = jax.ShapeDtypeStruct((1, length), np.int32)
+    numbers, marks = (jax.ShapeDtypeStruct((1, length), kind) for kind in (np.int32, np.bool_))
     row = jax.eval_shape(
         lambda params, tokens: merge(run.graphdef, params).hidden_text(tokens),
         run.abstract_params,
-        Tokens(whole, jax.ShapeDtypeStruct((1, length), np.bool_), whole),
+        Tokens(ids=numbers, mask=marks, type_ids=numbers, turn=numbers, words=marks),
     )
     if row is None:
         return 0

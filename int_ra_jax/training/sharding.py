@@ -5,7 +5,7 @@ compiler inserts the communication. ``data`` splits the batch; ``fsdp`` splits t
 parameters with their optimiser moments; ``tensor`` splits the wide layers of the towers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -33,12 +33,11 @@ _RULES: tuple[tuple[str, P], ...] = (
     (r"(?:.*/)?layers/\d+/self_attn/out_proj/kernel", P("tensor", "fsdp")),
     (r"(?:.*/)?layers/\d+/mlp/fc1/kernel", P("fsdp", "tensor")),
     (r"(?:.*/)?layers/\d+/mlp/fc2/kernel", P("tensor", "fsdp")),
-    # What the systems put above the towers: linear layers, and learnt tables of vectors.
+    # The linear layers that the systems put above the towers.
     (r"(?!(?:.*/)?(?:text|image)/).*kernel", P("fsdp")),
-    (r"(?!(?:.*/)?(?:text|image)/)(?:.*/)?(?:dictionary|queries)", P("fsdp")),
     # Whole on every device, because splitting them would save nothing: vectors, small tables,
     # low-rank updates, the temperature, and what a state holds besides parameters and moments.
-    (r"(?:.*/)?(?:bias|scale|lora_[ab]|logit_scale|slope|shift|class_embedding)", P()),
+    (r"(?:.*/)?(?:bias|scale|lora_[ab]|logit_scale|class_embedding)", P()),
     (r"(?:.*/)?(?:position_embeddings?|token_type_embeddings)/embedding", P()),
     (r"(?:.*/)?count|step|key|bad_step|bank_embedding", P()),
 )
@@ -91,21 +90,25 @@ def make_mesh(shape: Mapping[str, int]) -> Mesh:
     )
 
 
-def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
+def state_shardings(
+    abstract_state: Any, mesh: Mesh, system_rules: Sequence[tuple[str, P]] = ()
+) -> Any:
     """Returns one sharding per leaf of a training state or of parameters.
 
-    Every leaf has to be named by the table, so that a large one is never replicated unseen: a new
-    system adds rules for its own. Optimiser moments follow their parameter, whose path their own
+    Every leaf has to be named by the table or by the system's own rules, so that a large one is
+    never replicated unseen. Optimiser moments follow their parameter, whose path their own
     path ends in. A dimension that the mesh axis does not divide is replicated.
 
     Args:
       abstract_state: pytree of arrays or jax.ShapeDtypeStruct.
       mesh: as ``make_mesh`` returns it.
+      system_rules: ``System.sharding_rules``, which come before the table.
 
     Raises:
       ValueError: with every leaf that no rule names.
     """
-    specs = label_by_pattern(abstract_state, _RULES, allow_unused=True)
+    own = [(rf"(?:.*/)?(?:{pattern})", spec) for pattern, spec in system_rules]
+    specs = label_by_pattern(abstract_state, (*own, *_RULES), allow_unused=True)
     return jax.tree.map(
         lambda leaf, spec: NamedSharding(mesh, _fitting(spec, leaf.shape, mesh)),
         abstract_state,

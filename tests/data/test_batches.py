@@ -31,7 +31,7 @@ def assert_equal(first, second):
     assert second.valid.all()
     for name in ("sticker", "intention", "example"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
-    for name in ("ids", "mask", "type_ids"):
+    for name in ("ids", "mask", "type_ids", "turn", "words"):
         np.testing.assert_array_equal(
             getattr(first.context, name), getattr(second.context, name), name
         )
@@ -93,11 +93,9 @@ def test_rows_are_those_of_their_example(batches, tiny_source, tiny_tokenizer):
         assert tiny_source.intentions[batch.intention[row]] == conversation.intention
     types = [leaf.dtype for leaf in (batch.sticker, batch.intention, batch.example, batch.valid)]
     assert types == [np.int32, np.int32, np.int32, np.bool_]
-    assert (tokens.ids.dtype, tokens.mask.dtype, tokens.type_ids.dtype) == (
-        np.int32,
-        np.bool_,
-        np.int32,
-    )
+    types = {name: leaf.dtype for name, leaf in vars(batch.context).items()}
+    integers = dict.fromkeys(("ids", "type_ids", "turn"), np.int32)
+    assert types == {**integers, "mask": np.bool_, "words": np.bool_}
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 16, 50])

@@ -105,6 +105,32 @@ def test_newest_turn_is_present_and_the_budgets_hold(tiny_tokenizer, record, con
     assert bool(knowledge) == (config.knowledge == "append" and bool(join_knowledge(conversation)))
 
 
+@settings(max_examples=100, deadline=None)
+@given(record=records, config=configs)
+def test_turns_and_words_are_what_the_separators_say(tiny_tokenizer, record, config):
+    tokenizer, conversation = tiny_tokenizer, Conversation.from_json(record)
+    tokens, cut = compose_context(tokenizer, [conversation], config, has_knowledge=True)
+    kept = sum(bool(turn.text.strip()) for turn in conversation.turns) - cut.turns_dropped
+    closed = 0
+    for position, index in enumerate(tokens.ids[0].tolist()):
+        said = tokens.mask[0, position] and tokens.type_ids[0, position] == 0 and position > 0
+        turn = kept - closed if said and closed < kept else 0
+        assert tokens.turn[0, position] == turn
+        special = index in (tokenizer.cls_id, tokenizer.sep_id)
+        assert tokens.words[0, position] == (tokens.mask[0, position] and not special)
+        closed += index == tokenizer.sep_id
+
+
+def test_the_newest_turn_has_number_1_with_its_speaker_and_its_separator(tiny_tokenizer):
+    conversation = talk("good morning", "go on then", knowledge={"xReact": ("happy",)})
+    tokens, _ = compose_context(tiny_tokenizer, [conversation], text_config(), True)
+    # [CLS] a : good morning [SEP] b : go on then [SEP] b : [SEP] happy [SEP]
+    assert tokens.turn[0][:15].tolist() == [0, *[2] * 5, *[1] * 6, *[0] * 3]
+    assert not tokens.turn[0][15:].any()
+    special = np.flatnonzero(tokens.mask[0] & ~tokens.words[0])
+    assert special.tolist() == [0, 5, 11, 14, int(tokens.mask[0].sum()) - 1]
+
+
 def split_at(ids, separator):
     groups = itertools.groupby(ids, key=lambda value: value == separator)
     return [list(group) for is_separator, group in groups if not is_separator]

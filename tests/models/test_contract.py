@@ -10,10 +10,10 @@ import pytest
 from fixtures.toy_system import GALLERY, Toy, make_bank, make_tokens, make_toy
 
 from int_ra_jax.common.params import flatten, matching
-from int_ra_jax.common.types import Tokens
 from int_ra_jax.models import interface
 from int_ra_jax.models.registry import SYSTEMS
 from int_ra_jax.run.ranking import score_in_chunks
+from int_ra_jax.training import sharding
 from int_ra_jax.training.step import compute_loss
 
 pytestmark = pytest.mark.parametrize("name", sorted(SYSTEMS))
@@ -67,7 +67,7 @@ def test_the_size_of_a_chunk_does_not_matter(name):
 def test_padding_changes_no_score(name):
     toy = toy_of(name)
     pad = ((0, 0), (0, 16))
-    wider = Tokens(*(jnp.pad(leaf, pad) for leaf in vars(toy.batch.context).values()))
+    wider = jax.tree.map(lambda leaf: jnp.pad(leaf, pad), toy.batch.context)
     batch = toy.resident.attach(toy.batch.replace(context=wider))
     scores = toy.call(
         "score",
@@ -165,6 +165,15 @@ LEARNS_BY: dict[str, dict[str, object]] = {
 def stale(toy: Toy) -> bool:
     negatives = toy.system.negatives
     return bool(negatives.bank and not negatives.live)
+
+
+def test_every_parameter_and_its_moments_have_a_place_on_a_mesh(name):
+    toy = toy_of(name)
+    state = {"params": toy.params, "opt_state": {"mu": toy.params}}
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 2, "tensor": 1})
+    places = flatten(sharding.state_shardings(state, mesh, toy.system.sharding_rules))
+    for path in flatten(toy.params):
+        assert places[f"params/{path}"].spec == places[f"opt_state/mu/{path}"].spec
 
 
 def test_roles_cover_every_parameter(name):

@@ -4,85 +4,53 @@ Source: Radford et al. 2021, Fig. 3. On the shared towers it is a trained dual e
 zero-shot CLIP: a BERT and CLIP's image tower were never aligned with each other.
 """
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
-from jaxtyping import Array, Bool, Float
-from ml_collections import ConfigDict
+from jaxtyping import Array, Bool
 
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker
 from int_ra_jax.models import losses
-from int_ra_jax.models.interface import Candidates, Facts
-from int_ra_jax.models.layers import Linear, dropout, unit_norm
-from int_ra_jax.models.towers.bert import BertModel
-from int_ra_jax.models.towers.clip_vision import ClipVisionModel
-from int_ra_jax.models.two_towers import TwoTowers
+from int_ra_jax.models.interface import Candidates, LossAndMetrics, Setup
+from int_ra_jax.models.layers import clip_projection, dropout, split_key, unit_norm
+from int_ra_jax.models.two_towers import TwoTowers, learnt_temperature, negative_pairs
 
 
 class CLIP(TwoTowers):
     """A dual encoder with a learnt temperature; see configs/clip.py for the switches.
 
     Args:
-      text: the text tower; reads conversations.
-      image: the image tower.
-      config: the resolved configuration (sections model and loss).
-      facts: of the towers and the data set; no label of it is read.
-      rngs: for both projections.
+      setup: of which the sections model and loss are read; no label of the data set is.
     """
 
-    def __init__(
-        self,
-        text: BertModel,
-        image: ClipVisionModel,
-        config: ConfigDict,
-        *,
-        facts: Facts,
-        rngs: nnx.Rngs,
-    ) -> None:
-        super().__init__(text, image, config)
-        width, dtype = config.model.joint_width, jnp.dtype(config.model.dtype)
-        projection = partial(Linear, use_bias=False, dtype=dtype, rngs=rngs)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        loss, width = setup.config.loss, setup.config.model.joint_width
         self.query_projection, self.image_projection = (
-            projection(size, width, kernel_init=jax.nn.initializers.normal(size**-0.5))
-            for size in (text.config.hidden_size, image.config.hidden_size)
+            clip_projection(size, width, dtype=setup.dtype, rngs=setup.rngs)
+            for size in setup.widths
         )
-        self.logit_scale = nnx.Param(jnp.asarray(-np.log(config.loss.temperature), jnp.float32))
-        self.dup_policy: str = config.loss.dup_policy
+        self.logit_scale = learnt_temperature(loss.temperature)
+        self.dup_policy: str = loss.dup_policy
 
     def encode_context(self, batch: Batch, *, key: Array | None = None) -> Context:
         """Returns unit queries."""
-        keys = (None, None) if key is None else tuple(jax.random.split(key))
-        h = self.text_vectors(batch.context, batch.context_hidden, keys[0])
-        return Context(query=unit_norm(self.query_projection(dropout(h, self.dropout, keys[1]))))
+        h = self.conversation_vectors(batch, *split_key(key, 2))
+        return Context(query=unit_norm(self.query_projection(h)))
 
-    def encode_sticker(
-        self, bank: Bank, *, key: Array | None = None, attention: bool = False
-    ) -> Sticker:
-        """Returns unit embeddings of the class token; nothing attends to attributes here."""
-        cls = dropout(self.image_tokens(bank)[:, 0], self.dropout, key)
+    def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> Sticker:
+        """Returns unit embeddings of the class token."""
+        cls = dropout(self.image_tokens(bank)[:, 0], self.dropout, key)  # [N, Dv]
         return Sticker(embedding=unit_norm(self.image_projection(cls)))
 
     def loss(
-        self,
-        context: Context,
-        sticker: Sticker,
-        batch: Batch,
-        candidates: Candidates,
-        *,
-        key: Array,
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates, key: Array
+    ) -> LossAndMetrics:
         """Returns the symmetric contrastive loss of the batch; nothing is drawn."""
         scale = self.logit_scale[...]
         negative = negatives(batch, candidates, self.dup_policy)
-        total = losses.infonce(self.score(context, sticker), negative, scale)
-        return total, {
-            "loss/total": total,
-            "loss/retrieval": total,
-            "retrieval/scale": jnp.exp(scale),
-        }
+        retrieval = losses.infonce(self.score(context, sticker), negative, scale)
+        return losses.weighted_sum(
+            {"retrieval": (1.0, retrieval)}, {"retrieval/scale": jnp.exp(scale)}
+        )
 
 
 def negatives(batch: Batch, candidates: Candidates, dup_policy: str) -> Bool[Array, "B C"]:
@@ -96,6 +64,4 @@ def negatives(batch: Batch, candidates: Candidates, dup_policy: str) -> Bool[Arr
     """
     if dup_policy == "none":
         return ~jnp.eye(batch.sticker.shape[0], candidates.index.shape[0], dtype=bool)
-    return losses.negative_pairs(
-        batch.sticker, batch.intention, candidates.index, candidates.intentions, False
-    )
+    return negative_pairs(batch, candidates, spare_intention=False)

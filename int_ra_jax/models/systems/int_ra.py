@@ -13,52 +13,42 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32
-from ml_collections import ConfigDict
 
-from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker, Tokens
+from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker
 from int_ra_jax.models import losses
-from int_ra_jax.models.interface import Candidates, Facts, Negatives
-from int_ra_jax.models.layers import HeadLinear, LayerNorm, dropout, masked_mean, unit_norm
+from int_ra_jax.models.interface import Candidates, LossAndMetrics, Negatives, Setup
+from int_ra_jax.models.layers import (
+    HeadLinear,
+    LayerNorm,
+    dropout,
+    masked_mean,
+    split_key,
+    unit_norm,
+)
 from int_ra_jax.models.systems.relation import RelationAwareSticker
-from int_ra_jax.models.towers.bert import BertModel
-from int_ra_jax.models.towers.clip_vision import ClipVisionModel
-from int_ra_jax.models.two_towers import TwoTowers
+from int_ra_jax.models.two_towers import TwoTowers, learnt_temperature, negative_pairs
 
 
 class IntRA(TwoTowers):
     """The paper's model with all its readings; see configs/int_ra.py for the switches.
 
     Args:
-      text: the text tower; reads conversations, attributes and intention names.
-      image: the image tower.
-      config: the resolved configuration (sections model and loss).
-      facts: of the towers and the data set.
-      rngs: for the heads' initial parameters.
+      setup: of which the sections model and loss are read.
     """
 
     reads = frozenset({"attributes", "names"})
 
-    def __init__(
-        self,
-        text: BertModel,
-        image: ClipVisionModel,
-        config: ConfigDict,
-        *,
-        facts: Facts,
-        rngs: nnx.Rngs,
-    ) -> None:
-        model, loss = config.model, config.loss
-        dtype = jnp.dtype(model.dtype)
-        super().__init__(text, image, config)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        model, loss, facts = setup.config.model, setup.config.loss, setup.facts
+        dtype, rngs = setup.dtype, setup.rngs
         self.intention_fusion = model.intention_fusion
         self.attribute_tokens, self.regions = model.attribute_tokens, model.regions
-        self.newest_turn, self.intention_match = model.newest_turn, model.intention_match
-        self.joint_width = model.joint_width
-        self.sep, self.named_last = facts.special_ids.sep, config.text.speakers == "prefix"
+        self.intention_match, self.joint_width = model.intention_match, model.joint_width
         if self.intention_match:
             self.embedding_width += facts.num_intentions
 
-        width = text.config.hidden_size
+        width, image_width = setup.widths
         # A frozen tower's features differ in spread from channel to channel.
         self.newest_norm = LayerNorm(width, epsilon=1e-5, rngs=rngs) if model.newest_turn else None
         self.intention_classifier = HeadLinear(width, facts.num_intentions, rngs=rngs)
@@ -68,14 +58,11 @@ class IntRA(TwoTowers):
         )
         self.intention_norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs) if fused else None
         self.query_projection = HeadLinear(width, model.joint_width, dtype=dtype, rngs=rngs)
-        self.relation = RelationAwareSticker(width, image.config.hidden_size, model, dtype, rngs)
+        self.relation = RelationAwareSticker(width, image_width, model, dtype, rngs)
 
         self.retrieval_loss, self.margin = loss.retrieval, loss.margin
-        self.logit_scale = (
-            nnx.Param(jnp.asarray(-np.log(loss.temperature), jnp.float32))
-            if loss.retrieval in ("infonce", "multi_positive")
-            else None
-        )
+        learns = losses.RETRIEVAL[loss.retrieval].learns_temperature
+        self.logit_scale = learnt_temperature(loss.temperature) if learns else None
         self.in_batch = loss.negatives in ("in_batch", "both")
         self.mask_same_intention = loss.mask_same_intention
         self.lambda_ret, self.lambda_int = loss.lambda_ret, loss.lambda_int
@@ -105,25 +92,22 @@ class IntRA(TwoTowers):
         Queries are unit vectors; with ``model.intention_match`` the intention's probabilities,
         times that weight, stand behind them.
         """
-        keys = (None, None) if key is None else tuple(jax.random.split(key))
-        h = self._conversation(batch, keys[0])
-        h = dropout(h, self.dropout, keys[1])
-        logits = self.intention_classifier(h)  # un-normalised pooled state
+        h = self._conversation(batch, key)
+        logits = self.intention_classifier(h)  # [B, K], of the un-normalised pooled state
         h_y = self._intention_representation(h, logits, batch.labels)
         query = unit_norm(self.query_projection(h_y))
         if self.intention_match:
             probable = self.intention_match * jax.nn.softmax(logits)
-            query = jnp.concatenate([query, probable], axis=1)
+            query = jnp.concatenate([query, probable], axis=1)  # [B, D + K]
         return Context(query=query, intention_logits=logits)
 
     def _conversation(self, batch: Batch, key: Array | None) -> Float32[Array, "B Dt"]:
-        if not self.newest_turn:
-            return self.text_vectors(batch.context, batch.context_hidden, key)
-        tokens = batch.context
-        features = self.text_tokens(tokens, batch.context_hidden, key)
-        newest = newest_turn(tokens.ids == self.sep, tokens, behind=int(self.named_last))
-        assert self.newest_norm is not None  # created with the switch
-        return self.newest_norm(masked_mean(features, newest))
+        tower_key, dropout_key = split_key(key, 2)
+        if self.newest_norm is None:
+            return self.conversation_vectors(batch, tower_key, dropout_key)
+        features = self.text_tokens(batch.context, batch.context_hidden, tower_key)
+        h = self.newest_norm(masked_mean(features, batch.context.turn == 1))
+        return dropout(h, self.dropout, dropout_key)
 
     def _intention_representation(
         self, h: Float32[Array, "B Dt"], logits: Float[Array, "B K"], labels: Labels | None
@@ -136,7 +120,7 @@ class IntRA(TwoTowers):
             raise ValueError(
                 "batch.labels is missing: attach the intention names (Resident.attach)."
             )
-        names = self.text_vectors(labels.tokens, labels.hidden)
+        names = self.text_vectors(labels.tokens, labels.hidden)  # [K, Dt]
         soft = jax.nn.softmax(logits)
         hard = jax.nn.one_hot(jnp.argmax(logits, axis=1), logits.shape[1])
         weights = {
@@ -153,37 +137,43 @@ class IntRA(TwoTowers):
 
     # ---- stickers: Eq. 7 to 12 ----------------------------------------------------------------
 
-    def encode_sticker(
-        self, bank: Bank, *, key: Array | None = None, attention: bool = False
-    ) -> Sticker:
+    def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> Sticker:
         """Returns sticker embeddings (Eq. 8 to 12 and the right side of Eq. 13).
 
         They are unit vectors; with ``model.intention_match`` the intentions that train annotates
         the sticker with stand behind them, so that a dot product adds their probability.
         """
-        keys = (None, None) if key is None else tuple(jax.random.split(key))
-        regions = self._regions(self.image_tokens(bank))
-        attributes, mask = None, None
-        if self.relation.attention is not None:
-            attributes, mask = self._attributes(bank, keys[0])
-        h_r, mass = self.relation(regions, attributes, mask, keys[1])
-        maps = None
-        if attention and mass is not None and mask is not None and self.regions != "cls":
-            maps = mass[:, :, 1:] if self.regions == "patches+cls" else mass
-            if self.attribute_tokens == "all":  # mean over an attribute's real tokens
-                shape = (*bank.attribute_index.shape, -1)
-                weight = mask.reshape(shape)[..., None]
-                maps = maps.reshape(*shape, maps.shape[-1])
-                maps = jnp.sum(maps * weight, 2) / jnp.maximum(jnp.sum(weight, 2), 1)
+        h_r, _, _ = self._related(bank, key)
         embedding = unit_norm(h_r)
         if self.intention_match:
             annotated = bank.intentions.astype(jnp.float32)
-            embedding = jnp.concatenate([embedding, annotated], axis=1)
-        return Sticker(embedding=embedding, attention=maps)
+            embedding = jnp.concatenate([embedding, annotated], axis=1)  # [N, D + K]
+        return Sticker(embedding=embedding)
 
-    def _regions(self, tokens: Float[Array, "N T Dv"]) -> Float[Array, "N R Dv"]:
+    def attention_maps(self, bank: Bank) -> Float[Array, "N J P"] | None:
+        """Returns what each attribute attends to: the mean over heads, and over its real tokens."""
+        _, mass, mask = self._related(bank, None)
+        if mass is None or mask is None or self.regions == "cls":
+            return None
+        maps = mass[:, :, 1:] if self.regions == "patches+cls" else mass  # [N, Q, P]
+        if self.attribute_tokens == "all":
+            shape = (*bank.attribute_index.shape, -1)
+            weight = mask.reshape(shape)[..., None]  # [N, J, A, 1]
+            maps = maps.reshape(*shape, maps.shape[-1])  # [N, J, A, P]
+            maps = jnp.sum(maps * weight, 2) / jnp.maximum(jnp.sum(weight, 2), 1)
+        return maps
+
+    def _related(
+        self, bank: Bank, key: Array | None
+    ) -> tuple[Float[Array, "N D"], Float[Array, "N Q R"] | None, Bool[Array, "N Q"] | None]:
+        """Returns H^R, the attention mass of attributes on regions, and which attributes are."""
+        text_key, relation_key = split_key(key, 2)
         spans = {"patches": slice(1, None), "patches+cls": slice(None), "cls": slice(0, 1)}
-        return tokens[:, spans[self.regions]]
+        regions = self.image_tokens(bank)[:, spans[self.regions]]  # [N, R, Dv]
+        attributes, mask = None, None
+        if self.relation.attention is not None:
+            attributes, mask = self._attributes(bank, text_key)
+        return *self.relation(regions, attributes, mask, relation_key), mask
 
     def _attributes(
         self, bank: Bank, key: Array | None
@@ -199,51 +189,33 @@ class IntRA(TwoTowers):
             return self.text_vectors(texts, hidden, key)[index], bank.attribute_mask
         tokens = self.text_tokens(texts, hidden, key)
         mask = texts.mask[index] & bank.attribute_mask[:, :, None]  # [N, J, A]
-        width = tokens.shape[-1]
         tokens = tokens.astype(jnp.float32)  # a text's gradient adds up over its stickers
-        return tokens[index].reshape(index.shape[0], -1, width), mask.reshape(index.shape[0], -1)
+        rows, width = index.shape[0], tokens.shape[-1]
+        return tokens[index].reshape(rows, -1, width), mask.reshape(rows, -1)  # Q = J A
 
     # ---- score and loss: Eq. 13 and 14 --------------------------------------------------------
 
-    def _cosine(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
-        width = self.joint_width
-        return jnp.einsum("bd,nd->bn", context.query[:, :width], sticker.embedding[:, :width])
-
     def loss(
-        self,
-        context: Context,
-        sticker: Sticker,
-        batch: Batch,
-        candidates: Candidates,
-        *,
-        key: Array,
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates, key: Array
+    ) -> LossAndMetrics:
         """Returns lambda_ret * L_ret + lambda_int * L_int and its parts; nothing is drawn."""
-        size = batch.sticker.shape[0]
         # The cosine learns to rank by itself and the intention's probability by its own loss:
         # trained as a sum, each unlearns what the other knows (docs/results.md).
-        scores = self._cosine(context, sticker)
-        sections = self._sections(size, candidates.index.shape[0])
+        query, embedding = (x[:, : self.joint_width] for x in (context.query, sticker.embedding))
+        scores = jnp.einsum("bd,nd->bn", query, embedding)  # [B, C], f32
+        sections = self._sections(*scores.shape)
         retrieval = sum(
-            self._retrieval_loss(
-                scores[:, section],
-                batch,
-                Candidates(candidates.index[section], candidates.intentions[section]),
-            )
+            self._retrieval_loss(scores[:, section], batch, candidates.columns(section))
             for section in sections
         ) / len(sections)
         weights = None if self.class_weights is None else jnp.asarray(self.class_weights)
         intention = losses.cross_entropy(
             context.intention_logits, batch.intention, weights, self.label_smoothing
         )
-        total = self.lambda_ret * retrieval + self.lambda_int * intention
-        hits = jnp.argmax(context.intention_logits, axis=1) == batch.intention
-        return total, {
-            "loss/total": total,
-            "loss/retrieval": retrieval,
-            "loss/intention": intention,
-            "intention/accuracy": jnp.mean(hits.astype(jnp.float32)),
-        }
+        return losses.weighted_sum(
+            {"retrieval": (self.lambda_ret, retrieval), "intention": (self.lambda_int, intention)},
+            {"intention/accuracy": losses.accuracy(context.intention_logits, batch.intention)},
+        )
 
     def _sections(self, size: int, columns: int) -> list[np.ndarray]:
         """Returns the columns of each comparison; column b of each is the gold of anchor b."""
@@ -252,10 +224,7 @@ class IntRA(TwoTowers):
             return [live]
         if not self.in_batch:
             return [bank]
-        if self.retrieval_loss == "multi_positive":
-            # The bank's stickers of the gold intention are positives too, so nothing is won by
-            # moving away from the bank, and one softmax over the gallery keeps each sticker's
-            # share of the answers, which the batch's own stickers alone would cancel.
+        if losses.RETRIEVAL[self.retrieval_loss].compares_once:
             return [np.concatenate([live, bank[size:]])]
         # A live positive against stale negatives would reward embeddings for merely moving away
         # from what they were at the last refresh (docs/results.md): two comparisons.
@@ -264,40 +233,13 @@ class IntRA(TwoTowers):
     def _retrieval_loss(
         self, scores: Float[Array, "B C"], batch: Batch, candidates: Candidates
     ) -> Float[Array, ""]:
-        negative = losses.negative_pairs(
-            batch.sticker,
-            batch.intention,
-            candidates.index,
-            candidates.intentions,
-            self.mask_same_intention,
-        )
-        if self.retrieval_loss == "hinge":
-            return losses.hinge_loss(scores, negative, self.margin)
-        if self.retrieval_loss == "literal_eq14":
-            return losses.literal_eq14(scores, negative, self.margin)
-        assert self.logit_scale is not None  # created for the two losses below
-        scale = self.logit_scale[...]
-        if self.retrieval_loss == "infonce":
-            return losses.infonce(scores, negative, scale)
-        same = candidates.intentions[:, batch.intention].T
+        negative = negative_pairs(batch, candidates, self.mask_same_intention)
+        same = candidates.intentions[:, batch.intention].T  # [B, C]
         positive = same | jnp.eye(scores.shape[0], scores.shape[1], dtype=bool)
-        return losses.multi_positive(scores, positive, negative & ~positive, scale)
-
-
-def newest_turn(separators: Bool[Array, "B L"], tokens: Tokens, behind: int) -> Bool[Array, "B L"]:
-    """Returns which tokens belong to the newest turn, its separator included.
-
-    Args:
-      separators: which tokens are [SEP].
-      tokens: of the conversations; knowledge (type 1) is no turn.
-      behind: segments that follow the newest turn: 1 where the replying user is named last.
-    """
-    turns = tokens.mask & (tokens.type_ids == 0)
-    separators = separators & turns
-    segment = jnp.cumsum(separators, axis=1) - separators
-    newest = jnp.sum(separators, axis=1, keepdims=True) - 1 - behind
-    opening = jnp.arange(tokens.mask.shape[1]) > 0  # [CLS]
-    return turns & (segment == newest) & opening
+        scale = None if self.logit_scale is None else self.logit_scale[...]
+        return losses.RETRIEVAL[self.retrieval_loss].compute(
+            losses.Comparison(scores, positive, negative, self.margin, scale)
+        )
 
 
 def _balanced(counts: Sequence[int]) -> tuple[float, ...]:

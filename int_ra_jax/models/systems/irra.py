@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, struct
 from jaxtyping import Array, Bool, Float, Float32, Int
-from ml_collections import ConfigDict
 
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker
 from int_ra_jax.models import losses
-from int_ra_jax.models.interface import Candidates, Facts
-from int_ra_jax.models.layers import Linear, dropout, unit_norm
+from int_ra_jax.models.interface import Candidates, LossAndMetrics, Setup
+from int_ra_jax.models.layers import Linear, clip_projection, dropout, split_key, unit_norm
 from int_ra_jax.models.systems.irra_reasoning import (
     HiddenWords,
     InteractionEncoder,
@@ -24,13 +23,10 @@ from int_ra_jax.models.systems.irra_reasoning import (
     hide_words,
     masked_word_loss,
 )
-from int_ra_jax.models.towers.bert import BertModel
-from int_ra_jax.models.towers.clip_vision import ClipVisionModel
 from int_ra_jax.models.two_towers import TwoTowers
 
 _TINY = 1e-8  # keeps the logarithm of an impossible match finite: 18.4 per unit of mass
 _EXTRA_ROLES = frozenset({"bias", "cross", "joint"})
-_normal = jax.nn.initializers.normal
 
 
 def similarity_distribution_matching(
@@ -50,7 +46,7 @@ def similarity_distribution_matching(
     """
 
     def one_way(logits: Float[Array, "B B"], match: Bool[Array, "B B"]) -> Float[Array, ""]:
-        log_p = jax.nn.log_softmax(logits, axis=1)
+        log_p = jax.nn.log_softmax(logits, axis=1)  # [B, B], f32
         q = match / jnp.sum(match, axis=1, keepdims=True)
         return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - jnp.log(q + _TINY)), axis=1))
 
@@ -98,97 +94,61 @@ class IRRA(TwoTowers):
     A loss of weight 0 leaves out its modules as well.
 
     Args:
-      text: the text tower; reads conversations, and their masked copies in training.
-      image: the image tower.
-      config: the resolved configuration (sections model, loss and optim.multipliers).
-      facts: of the towers and the data set.
-      rngs: for the heads' initial parameters.
+      setup: of which the sections model, loss and optim.multipliers are read.
 
     Raises:
       ValueError: if words are to be hidden and the vocabulary has no [MASK].
     """
 
-    def __init__(
-        self,
-        text: BertModel,
-        image: ClipVisionModel,
-        config: ConfigDict,
-        *,
-        facts: Facts,
-        rngs: nnx.Rngs,
-    ) -> None:
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        config, facts, dtype, rngs = setup.config, setup.facts, setup.dtype, setup.rngs
         model, loss = config.model, config.loss
-        dtype = jnp.dtype(model.dtype)
-        super().__init__(text, image, config)
         if loss.lambda_mlm and facts.special_ids.mask < 0:
             raise ValueError(
                 "loss.lambda_mlm hides words behind [MASK], which the text tower's vocabulary does "
                 "not have. Use --config.loss.lambda_mlm=0, or another text tower."
             )
-        text_width, image_width = text.config.hidden_size, image.config.hidden_size
         width = model.joint_width
-
-        def projection(features: int) -> Linear:
-            init = _normal(features**-0.5)
-            return Linear(features, width, use_bias=False, dtype=dtype, kernel_init=init, rngs=rngs)
-
-        self.text_projection = projection(text_width)
-        self.image_projection = projection(image_width)
+        self.text_projection, self.image_projection = (
+            clip_projection(size, width, dtype=dtype, rngs=rngs) for size in setup.widths
+        )
         self.by_sticker = loss.match_label == "sticker"
         self.scale = 1.0 / loss.temperature
         self.lambda_ret, self.lambda_id = loss.lambda_ret, loss.lambda_id
         self.lambda_mlm = loss.lambda_mlm
         classes = facts.num_stickers if self.by_sticker else facts.num_intentions
-        vocabulary = facts.text.vocab_size
         self.classifier = identity_classifier(width, classes, rngs) if loss.lambda_id else None
-        self.interaction = InteractionEncoder(model, dtype, rngs) if loss.lambda_mlm else None
-        self.mlm_head = (
-            WordHead(
-                width,
-                (vocabulary, text_width),
-                model.interaction_layers,
-                tied=model.tie_mlm,
-                dtype=dtype,
-                rngs=rngs,
-            )
-            if loss.lambda_mlm
-            else None
-        )
-        self.special, self.vocabulary = facts.special_ids, vocabulary
+        hides = bool(loss.lambda_mlm)
+        self.interaction = InteractionEncoder(model, dtype, rngs) if hides else None
+        self.mlm_head = WordHead(model, facts.text, dtype, rngs) if hides else None
+        self.special, self.vocabulary = facts.special_ids, facts.text.vocab_size
         self.split_roles = not _EXTRA_ROLES.isdisjoint(config.optim.multipliers)
 
     # ---- the two sides ------------------------------------------------------------------------
 
     def encode_context(self, batch: Batch, *, key: Array | None = None) -> IrraContext:
         """Returns unit queries; with a key also the masked conversations, hidden anew each time."""
-        if key is None:
-            return IrraContext(query=unit_norm(self._query(batch, None, None)))
-        tower_key, head_key, hide_key, masked_key = jax.random.split(key, 4)
-        feature = self._query(batch, tower_key, head_key)
-        context = IrraContext(query=unit_norm(feature), feature=feature)
+        tower_key, dropout_key, hide_key, masked_key = split_key(key, 4)
+        h = self.conversation_vectors(batch, tower_key, dropout_key)
+        feature = self.text_projection(h).astype(jnp.float32)
+        query = unit_norm(feature)
+        if hide_key is None:
+            return IrraContext(query=query)
         if not self.lambda_mlm:
-            return context
+            return IrraContext(query=query, feature=feature)
         tokens, hidden = hide_words(batch.context, self.special, self.vocabulary, hide_key)
         # What is cached of frozen layers is that of the whole text; the masked one goes through.
-        masked = self.text_projection(self.text_tokens(tokens, None, masked_key))
-        return context.replace(masked=masked, hidden=hidden)  # type: ignore[attr-defined,no-any-return]
+        masked = self.text_projection(self.text_tokens(tokens, None, masked_key))  # [B, L, D]
+        return IrraContext(query=query, feature=feature, masked=masked, hidden=hidden)
 
-    def _query(
-        self, batch: Batch, tower_key: Array | None, head_key: Array | None
-    ) -> Float32[Array, "B D"]:
-        h = self.text_vectors(batch.context, batch.context_hidden, tower_key)
-        h = dropout(h, self.dropout, head_key)
-        return self.text_projection(h).astype(jnp.float32)
-
-    def encode_sticker(
-        self, bank: Bank, *, key: Array | None = None, attention: bool = False
-    ) -> IrraSticker:
+    def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> IrraSticker:
         """Returns unit embeddings of the class token; with a key also all tokens."""
         features = self.image_tokens(bank)
         if key is None:
             v = self.image_projection(features[:, 0]).astype(jnp.float32)
             return IrraSticker(embedding=unit_norm(v))
-        tokens = self.image_projection(dropout(features, self.dropout, key))
+        tokens = self.image_projection(dropout(features, self.dropout, key))  # [N, 1+P, D]
         v = tokens[:, 0].astype(jnp.float32)
         return IrraSticker(
             embedding=unit_norm(v), feature=v, tokens=tokens if self.lambda_mlm else None
@@ -197,44 +157,37 @@ class IRRA(TwoTowers):
     # ---- loss ---------------------------------------------------------------------------------
 
     def loss(
-        self,
-        context: Context,
-        sticker: Sticker,
-        batch: Batch,
-        candidates: Candidates,
-        *,
-        key: Array,
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates, key: Array
+    ) -> LossAndMetrics:
         """Returns lambda_ret L_sdm + lambda_id L_id + lambda_mlm L_mlm and its parts.
 
         Nothing is drawn here: the words were hidden when the conversations were encoded.
         """
         assert isinstance(context, IrraContext) and isinstance(sticker, IrraSticker)
-        label = batch.sticker if self.by_sticker else batch.intention
+        label, known = (
+            (batch.sticker, "sticker") if self.by_sticker else (batch.intention, "intention")
+        )
         match = label[:, None] == label[None, :]
         retrieval = similarity_distribution_matching(
             self.score(context, sticker), match, self.scale
         )
-        total = self.lambda_ret * retrieval
-        parts = {"loss/retrieval": retrieval, "label/entropy": label_entropy(label)}
+        terms = {"retrieval": (self.lambda_ret, retrieval)}
+        metrics = {"label/entropy": label_entropy(label)}
         if self.classifier is not None:
-            by_text, by_image = self.classifier(context.feature), self.classifier(sticker.feature)
+            by_text = self.classifier(context.feature)  # [B, stickers or K]
+            by_image = self.classifier(sticker.feature)
             identity = 0.5 * (
                 losses.cross_entropy(by_text, label) + losses.cross_entropy(by_image, label)
             )
-            total += self.lambda_id * identity
-            parts["loss/identity"] = identity
-            known = "sticker" if self.by_sticker else "intention"
-            parts[f"{known}/accuracy"] = _mean(jnp.argmax(by_text, axis=1) == label)
+            terms["identity"] = (self.lambda_id, identity)
+            metrics[f"{known}/accuracy"] = losses.accuracy(by_text, label)
         if context.hidden is not None:
             words, counted = context.hidden.words, context.hidden.counted
             logits = self.word_logits(context, sticker, batch)
-            masked_words = masked_word_loss(logits, words, counted)
-            total += self.lambda_mlm * masked_words
-            parts["loss/masked_words"] = masked_words
+            terms["masked_words"] = (self.lambda_mlm, masked_word_loss(logits, words, counted))
             right = jnp.sum((jnp.argmax(logits, axis=-1) == words) & counted)
-            parts["masked_words/accuracy"] = right / jnp.maximum(jnp.sum(counted), 1)
-        return total, {"loss/total": total, **parts}
+            metrics["masked_words/accuracy"] = right / jnp.maximum(jnp.sum(counted), 1)
+        return losses.weighted_sum(terms, metrics)
 
     def word_logits(
         self, context: IrraContext, sticker: IrraSticker, batch: Batch
@@ -250,7 +203,7 @@ class IRRA(TwoTowers):
         assert context.hidden is not None
         features = self.interaction(
             context.masked, batch.context.mask, sticker.tokens, context.hidden.positions
-        )
+        )  # [B, M, D]
         table = self.text.embeddings.word_embeddings.embedding[...]
         if self.text_frozen or self.text_lora:  # saves a gradient that nobody would use
             table = jax.lax.stop_gradient(table)
@@ -289,8 +242,4 @@ def identity_classifier(width: int, classes: int, rngs: nnx.Rngs) -> Linear:
       classes: C.
       rngs: for the initial parameters.
     """
-    return Linear(width, classes, kernel_init=_normal(0.001), rngs=rngs)
-
-
-def _mean(hits: Bool[Array, "*B"]) -> Float32[Array, ""]:
-    return jnp.mean(hits.astype(jnp.float32))
+    return Linear(width, classes, kernel_init=jax.nn.initializers.normal(0.001), rngs=rngs)

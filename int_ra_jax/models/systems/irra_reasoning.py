@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from int_ra_jax.common.types import Tokens
 from int_ra_jax.models.interface import SpecialIds
 from int_ra_jax.models.layers import LayerNorm, Linear, attend, quick_gelu
+from int_ra_jax.models.towers.bert import BertConfig
 
 MASK_RATE = 0.15  # of the words, in the reference implementation
 _SHARES = (0.8, 0.9)  # of them, up to here [MASK], up to here another word; the rest stay
@@ -67,14 +68,14 @@ def hide_words(
     """
     reserved = sorted({i for i in (special.pad, special.cls, special.sep, special.mask) if i >= 0})
     draw_key, kind_key, word_key = jax.random.split(key, 3)
-    is_word = tokens.mask & ~jnp.isin(tokens.ids, jnp.asarray(reserved))
+    is_word = tokens.words & (tokens.ids != special.mask)  # a user may write "[MASK]" as well
     draw = jax.random.uniform(draw_key, tokens.ids.shape)
     chosen = is_word & (draw < MASK_RATE)
     forced = ~jnp.any(chosen, axis=1, keepdims=True) & is_word
     chosen |= forced & (jnp.cumsum(is_word, axis=1) == 1)
     # The smallest draws, so that where there is no room for all, those left out are random.
     room = most_hidden(tokens.ids.shape[1])
-    positions = jax.lax.top_k(-jnp.where(chosen, draw, 2.0), room)[1]
+    positions = jax.lax.top_k(-jnp.where(chosen, draw, 2.0), room)[1]  # i32[B, M]
 
     def at_positions(leaf: Array) -> Array:
         return jnp.take_along_axis(leaf, positions, axis=1)
@@ -148,50 +149,44 @@ class InteractionEncoder(nnx.Module):
           image: features of the stickers.
           positions: where the hidden words stand; the last block computes no other token.
         """
-        hidden = self.cross_attention(self.norm_text(text), self.norm_image(image))
+        hidden = self.cross_attention(self.norm_text(text), self.norm_image(image))  # [B, L, D]
         *lower, last = self.blocks
         for block in lower:
             hidden = block(hidden, mask)
-        wanted = jnp.take_along_axis(hidden, positions[..., None], axis=1)
+        wanted = jnp.take_along_axis(hidden, positions[..., None], axis=1)  # [B, M, D]
         return self.norm_out(last(hidden, mask, wanted))
 
 
 class WordHead(nnx.Module):
     """From a hidden word's feature to logits over the vocabulary.
 
+    With ``tie_mlm`` the words' vectors are the text tower's own table instead of a matrix of this
+    head: 61 million parameters less with M-BERT's vocabulary.
+
     Args:
-      width: D.
-      shape: vocabulary size and width Dt of the text tower's word table.
-      depth: layers of the interaction encoder, which the spread of the first kernels follows.
-      tied: whether the words' vectors are the text tower's own table instead of a matrix of this
-        head: 61 million parameters less with M-BERT's vocabulary.
+      model: the section ``config.model``: joint_width, tie_mlm, and interaction_layers, which the
+        spread of the first kernels follows.
+      text: the shape of the text tower, whose words are guessed.
       dtype: compute dtype.
       rngs: for the initial parameters.
     """
 
     def __init__(
-        self,
-        width: int,
-        shape: tuple[int, int],
-        depth: int,
-        *,
-        tied: bool,
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
+        self, model: ConfigDict, text: BertConfig, dtype: jnp.dtype, rngs: nnx.Rngs
     ) -> None:
-        vocabulary, table_width = shape
-        _, out, fc = _spreads(width, depth)
+        width, tied = model.joint_width, model.tie_mlm
+        _, out, fc = _spreads(width, model.interaction_layers)
         self.dense = Linear(width, width, dtype=dtype, kernel_init=_normal(fc), rngs=rngs)
         self.norm = LayerNorm(width, epsilon=_EPSILON, dtype=dtype, rngs=rngs)
         self.output = Linear(
             width,
-            table_width if tied else vocabulary,
+            text.hidden_size if tied else text.vocab_size,
             use_bias=not tied,  # with a table, the bias is one of the words and stands below
             dtype=dtype,
             kernel_init=_normal(out),
             rngs=rngs,
         )
-        self.bias = nnx.Param(jnp.zeros(vocabulary)) if tied else None
+        self.bias = nnx.Param(jnp.zeros(text.vocab_size)) if tied else None
 
     def __call__(
         self, features: Float[Array, "B M D"], table: Float[Array, "V Dt"] | None
@@ -200,7 +195,7 @@ class WordHead(nnx.Module):
         hidden = self.output(self.norm(quick_gelu(self.dense(features))))
         if self.bias is None or table is None:
             return hidden.astype(jnp.float32)
-        logits = jnp.einsum("bmd,vd->bmv", hidden, table.astype(hidden.dtype))
+        logits = jnp.einsum("bmd,vd->bmv", hidden, table.astype(hidden.dtype))  # [B, M, V]
         return logits.astype(jnp.float32) + self.bias[...]
 
 
@@ -228,16 +223,9 @@ class _Attention(nnx.Module):
     def __call__(
         self, wanted: jax.Array, others: jax.Array, mask: jax.Array | None = None
     ) -> jax.Array:
-        def by_head(x: jax.Array) -> jax.Array:
-            return x.reshape(*x.shape[:2], self.heads, -1)
-
-        mixed = attend(
-            by_head(self.query(wanted)),
-            by_head(self.key(others)),
-            by_head(self.value(others)),
-            mask,
-        )
-        return self.out(mixed.reshape(wanted.shape))
+        query, key, value = self.query(wanted), self.key(others), self.value(others)
+        mixed, _ = attend(query, key, value, self.heads, mask)
+        return self.out(mixed)
 
 
 class _Block(nnx.Module):

@@ -15,16 +15,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx, struct
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Int
-from ml_collections import ConfigDict
 
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker
 from int_ra_jax.models import losses
-from int_ra_jax.models.interface import Candidates, Facts
-from int_ra_jax.models.layers import HeadLinear, LayerNorm, Linear, attend, dropout, unit_norm
+from int_ra_jax.models.interface import Candidates, LossAndMetrics, Setup
+from int_ra_jax.models.layers import (
+    HeadLinear,
+    LayerNorm,
+    Linear,
+    attend,
+    dropout,
+    split_key,
+    unit_norm,
+)
 from int_ra_jax.models.systems.lgur_losses import different_pairs, ranking_loss
-from int_ra_jax.models.towers.bert import BertModel
-from int_ra_jax.models.towers.clip_vision import ClipVisionModel
 from int_ra_jax.models.two_towers import TwoTowers
 
 _DECODER_BLOCKS = 2
@@ -65,7 +71,7 @@ class BiLSTM(nnx.Module):
         Returns:
           [B, L, W]; what stands at the padding must not be read.
         """
-        read = self.read(tokens).swapaxes(0, 1)  # time first
+        read = self.read(tokens).swapaxes(0, 1)  # [L, B, 8 W]: time first
         ahead, back = jnp.split(read, 2, axis=-1)
         both = self._run(self.ahead, ahead, mask.T) + self._run(self.back, back, mask.T, True)
         return (0.5 * both).swapaxes(0, 1)
@@ -119,15 +125,10 @@ class CrossBlock(nnx.Module):
           y: [B, M, W].
           mask: [B, M], True where y may be read; None where all of it may.
         """
-
-        def by_head(projected: Float[Array, "B T I"]) -> Float[Array, "B T H C"]:
-            return projected.reshape(*projected.shape[:2], self.heads, -1)
-
         asked, read = self.norm(x), self.norm(y)
-        mixed = attend(
-            by_head(self.query(asked)), by_head(self.key(read)), by_head(self.value(read)), mask
-        )
-        x = x + self.out(mixed.reshape(*x.shape[:2], -1))
+        query, key, value = self.query(asked), self.key(read), self.value(read)
+        mixed, _ = attend(query, key, value, self.heads, mask)  # [B, Q, I]
+        x = x + self.out(mixed)
         return x + self.ffn_out(jax.nn.relu(self.ffn_in(self.ffn_norm(x))))
 
 
@@ -166,55 +167,46 @@ class LgurSticker(Sticker):
 class LGUR(TwoTowers):
     """Dictionary-based granularity alignment and prototype-based granularity unification.
 
+    The image tower's patches are read, not its class token.
+
     Args:
-      text: the text tower; reads conversations.
-      image: the image tower; its patches are read, not its class token.
-      config: the resolved configuration (sections model and loss).
-      facts: of the towers and the data set.
-      rngs: for the heads' initial parameters.
+      setup: of which the sections model and loss are read.
     """
 
-    def __init__(
-        self,
-        text: BertModel,
-        image: ClipVisionModel,
-        config: ConfigDict,
-        *,
-        facts: Facts,
-        rngs: nnx.Rngs,
-    ) -> None:
-        super().__init__(text, image, config)
-        model, loss = config.model, config.loss
-        dtype = jnp.dtype(model.dtype)
+    sharding_rules = ((r"dictionary|queries", PartitionSpec("fsdp")),)
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        model, loss = setup.config.model, setup.config.loss
+        dtype, rngs = setup.dtype, setup.rngs
         if model.joint_width % model.parts:
             raise ValueError(
                 f"model.joint_width={model.joint_width} is not divisible by "
                 f"model.parts={model.parts}: every part has the same width."
             )
         width, part_width = model.token_width, model.joint_width // model.parts
-        self.words = BiLSTM(text.config.hidden_size, width, dtype=dtype, rngs=rngs)
-        self.patches = HeadLinear(image.config.hidden_size, width, dtype=dtype, rngs=rngs)
+        text_width, image_width = setup.widths
+        normal = jax.nn.initializers.normal
+
+        def block(head_width: int, hidden: int) -> CrossBlock:
+            return CrossBlock(width, model.heads, head_width, hidden, dtype=dtype, rngs=rngs)
+
+        self.words = BiLSTM(text_width, width, dtype=dtype, rngs=rngs)
+        self.patches = HeadLinear(image_width, width, dtype=dtype, rngs=rngs)
         self.foreground = HeadLinear(width, 1, rngs=rngs)
-        normal = jax.nn.initializers.normal(1.0)
-        self.dictionary = nnx.Param(normal(rngs.params(), (model.dictionary_size, width)))
-        self.rebuild = CrossBlock(
-            width, model.heads, model.rebuild_head, model.rebuild_ffn, dtype=dtype, rngs=rngs
-        )
-        self.queries = nnx.Param(normal(rngs.params(), (model.parts, width)))
+        self.dictionary = nnx.Param(normal(1.0)(rngs.params(), (model.dictionary_size, width)))
+        self.rebuild = block(model.rebuild_head, model.rebuild_ffn)
+        self.queries = nnx.Param(normal(1.0)(rngs.params(), (model.parts, width)))
         self.decoder = nnx.List(
-            CrossBlock(
-                width, model.heads, model.decoder_head, model.decoder_ffn, dtype=dtype, rngs=rngs
-            )
-            for _ in range(_DECODER_BLOCKS)
+            block(model.decoder_head, model.decoder_ffn) for _ in range(_DECODER_BLOCKS)
         )
         fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         self.projections = nnx.List(
             Linear(width, part_width, use_bias=False, dtype=dtype, kernel_init=fan_out, rngs=rngs)
             for _ in range(model.parts)
         )
-        small = jax.nn.initializers.normal(0.001)
         self.classifiers = nnx.List(
-            Linear(part_width, facts.num_intentions, kernel_init=small, rngs=rngs)
+            Linear(part_width, setup.facts.num_intentions, kernel_init=normal(0.001), rngs=rngs)
             for _ in range(model.parts)
         )
         self.margin, self.include_hard = loss.margin, loss.include_hard
@@ -234,7 +226,7 @@ class LGUR(TwoTowers):
         No token sees another one here, so all of them ask as one long row, and the dictionary's
         keys and values are computed once and not once a row.
         """
-        row = tokens.reshape(1, -1, tokens.shape[-1])
+        row = tokens.reshape(1, -1, tokens.shape[-1])  # [1, B T, W]
         return self.rebuild(row, self.dictionary[...][None]).reshape(tokens.shape)
 
     def parts(
@@ -242,19 +234,18 @@ class LGUR(TwoTowers):
     ) -> Float32[Array, "B K P"]:
         """Returns Dec(queries, tokens), each part projected by its own matrix."""
         queries = self.queries[...]
-        x = jnp.broadcast_to(queries, (tokens.shape[0], *queries.shape))
+        x = jnp.broadcast_to(queries, (tokens.shape[0], *queries.shape))  # [B, K, W]
         for block in self.decoder:
             x = block(x, tokens, mask)
-        projected = [linear(x[:, part]) for part, linear in enumerate(self.projections)]
+        projected = [linear(x[:, part]) for part, linear in enumerate(self.projections)]  # [B, P]
         return jnp.stack(projected, axis=1).astype(jnp.float32)
 
     def encode_context(self, batch: Batch, *, key: Array | None = None) -> LgurContext:
         """Returns unit queries, the parts of X_d; in training also what the losses read."""
         mask = batch.context.mask
-        keys = (None, None) if key is None else tuple(jax.random.split(key))
-        tokens = self.text_tokens(batch.context, batch.context_hidden, keys[0])
-        tokens = dropout(tokens, self.dropout, keys[1])
-        words = self.words(tokens, mask)
+        tower_key, dropout_key = split_key(key, 2)
+        tokens = self.text_tokens(batch.context, batch.context_hidden, tower_key)
+        words = self.words(dropout(tokens, self.dropout, dropout_key), mask)  # [B, L, W]
         rebuilt = self.from_dictionary(words)
         if key is None:
             return LgurContext(query=as_vector(self.parts(rebuilt, mask)))
@@ -269,12 +260,10 @@ class LGUR(TwoTowers):
             rebuilt_parts=rebuilt_parts,
         )
 
-    def encode_sticker(
-        self, bank: Bank, *, key: Array | None = None, attention: bool = False
-    ) -> LgurSticker:
+    def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> LgurSticker:
         """Returns unit sticker embeddings, the parts of I_d; in training also I and its mask."""
         patches = self.patches(dropout(self.image_tokens(bank)[:, 1:], self.dropout, key))
-        foreground = jax.nn.sigmoid(self.foreground(patches))
+        foreground = jax.nn.sigmoid(self.foreground(patches))  # [N, R, 1], f32
         rebuilt = self.parts(foreground * self.from_dictionary(patches))
         embedding = as_vector(rebuilt)
         if key is None:
@@ -290,19 +279,14 @@ class LGUR(TwoTowers):
 
     def guided_parts(self, context: LgurContext, sticker: LgurSticker) -> Float32[Array, "B K P"]:
         """Returns the parts of I_g: sticker b rebuilt from the tokens of its own conversation b."""
-        guided = self.rebuild(sticker.patches, context.tokens, context.mask)
+        guided = self.rebuild(sticker.patches, context.tokens, context.mask)  # [B, R, W]
         return self.parts(sticker.foreground * guided)
 
     def loss(
-        self,
-        context: LgurContext,  # type: ignore[override]
-        sticker: LgurSticker,  # type: ignore[override]
-        batch: Batch,
-        candidates: Candidates,
-        *,
-        key: Array,
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates, key: Array
+    ) -> LossAndMetrics:
         """Returns lambda_ret * (four ranking losses) + lambda_int * (two of intentions)."""
+        assert isinstance(context, LgurContext) and isinstance(sticker, LgurSticker)
         guided = self.guided_parts(context, sticker)
         text, text_d, image_d = context.plain_parts, context.rebuilt_parts, sticker.rebuilt_parts
         different = different_pairs(batch.sticker, batch.intention, self.match_label)
@@ -316,7 +300,7 @@ class LGUR(TwoTowers):
         for (name, (rows, columns)), draw in zip(
             pairs.items(), jax.random.split(key, len(pairs)), strict=True
         ):
-            scores = as_vector(rows) @ as_vector(columns).T
+            scores = as_vector(rows) @ as_vector(columns).T  # [B, B], f32
             parts[f"loss/ranking_{name}"], share = ranking_loss(
                 scores, different, self.margin, draw, include_hard=self.include_hard
             )
@@ -326,14 +310,10 @@ class LGUR(TwoTowers):
             of_image, of_text = (self._intention_loss(s, batch.intention) for s in pairs[name])
             parts[f"loss/intention_{name}"] = of_image + of_text
         intention = parts["loss/intention_guided"] + parts["loss/intention_dictionary"]
-        total = self.lambda_ret * retrieval + self.lambda_int * intention
-        return total, {
-            "loss/total": total,
-            "loss/retrieval": retrieval,
-            "loss/intention": intention,
-            **parts,
-            "ranking/active": jnp.mean(jnp.stack(active)),
-        }
+        return losses.weighted_sum(
+            {"retrieval": (self.lambda_ret, retrieval), "intention": (self.lambda_int, intention)},
+            {**parts, "ranking/active": jnp.mean(jnp.stack(active))},
+        )
 
     def _intention_loss(
         self, parts: Float32[Array, "B K P"], intention: Int[Array, "B"]

@@ -36,8 +36,8 @@ def semi_hard_terms(
     if not include_hard:
         window &= scores < positive
     # The largest of independent noises is a uniform draw among the columns of the window.
-    noise = jnp.where(window, jax.random.gumbel(key, scores.shape), -jnp.inf)
-    drawn = jnp.argmax(noise, axis=1)[:, None]
+    noise = jnp.where(window, jax.random.gumbel(key, scores.shape), -jnp.inf)  # [B, B]
+    drawn = jnp.argmax(noise, axis=1)[:, None]  # i32[B, 1]
     terms = jax.nn.relu(margin - positive + jnp.take_along_axis(scores, drawn, axis=1))
     return jnp.where(window.any(axis=1), terms[:, 0], 0.0)
 

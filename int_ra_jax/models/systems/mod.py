@@ -6,16 +6,12 @@ token, the [SEP] behind the replying user, for its [TAG].
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array, Float, Float32
-from ml_collections import ConfigDict
 
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker
 from int_ra_jax.models import losses
-from int_ra_jax.models.interface import Candidates, Facts
-from int_ra_jax.models.layers import HeadLinear, dropout, unit_norm
-from int_ra_jax.models.towers.bert import BertModel
-from int_ra_jax.models.towers.clip_vision import ClipVisionModel
+from int_ra_jax.models.interface import Candidates, LossAndMetrics, Setup
+from int_ra_jax.models.layers import HeadLinear, split_key, unit_norm
 from int_ra_jax.models.two_towers import TwoTowers
 
 
@@ -54,49 +50,33 @@ class MOD(TwoTowers):
     "id" they are not read.
 
     Args:
-      text: the text tower; reads conversations.
-      image: the image tower.
-      config: the resolved configuration (sections model and loss).
-      facts: of the towers and the data set.
-      rngs: for the heads' initial parameters.
+      setup: of which the sections model and loss are read.
     """
 
-    def __init__(
-        self,
-        text: BertModel,
-        image: ClipVisionModel,
-        config: ConfigDict,
-        *,
-        facts: Facts,
-        rngs: nnx.Rngs,
-    ) -> None:
-        super().__init__(text, image, config)
-        self.image_frozen = image.config.num_hidden_layers
-        width, regresses = text.config.hidden_size, config.model.head == "regress"
-        self.regression = (
-            HeadLinear(width, image.config.hidden_size, rngs=rngs) if regresses else None
-        )
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.image_frozen = self.image.config.num_hidden_layers
+        loss, facts, rngs = setup.config.loss, setup.facts, setup.rngs
+        width, image_width = setup.widths
+        regresses = setup.config.model.head == "regress"
+        self.regression = HeadLinear(width, image_width, rngs=rngs) if regresses else None
         self.sticker_classifier = (
             None if regresses else HeadLinear(width, facts.num_stickers, rngs=rngs)
         )
         self.intention_classifier = HeadLinear(width, facts.num_intentions, rngs=rngs)
-        self.mse: str = config.loss.mse
-        self.lambda_ret: float = config.loss.lambda_ret
-        self.lambda_int: float = config.loss.lambda_int
+        self.mse: str = loss.mse
+        self.lambda_ret: float = loss.lambda_ret
+        self.lambda_int: float = loss.lambda_int
 
     def encode_context(self, batch: Batch, *, key: Array | None = None) -> Context:
         """Returns [r; 1], or under "id" [h; 1], and intention logits from the same state h."""
-        keys = (None, None) if key is None else tuple(jax.random.split(key))
-        h = self.text_vectors(batch.context, batch.context_hidden, keys[0])
-        h = dropout(h, self.dropout, keys[1])
-        predicted = h if self.regression is None else self.regression(h)
+        h = self.conversation_vectors(batch, *split_key(key, 2))
+        predicted = h if self.regression is None else self.regression(h)  # [B, Dv or Dt]
         return Context(
             query=augmented_query(predicted), intention_logits=self.intention_classifier(h)
         )
 
-    def encode_sticker(
-        self, bank: Bank, *, key: Array | None = None, attention: bool = False
-    ) -> Sticker:
+    def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> Sticker:
         """Returns [f; -||f||^2 / 2], or under "id" the classifier's [W_s; b_s]; nothing is drawn.
 
         No gradient passes through f.
@@ -104,36 +84,26 @@ class MOD(TwoTowers):
         if self.sticker_classifier is not None:
             kernel, bias = self.sticker_classifier.kernel, self.sticker_classifier.bias
             assert bias is not None  # a linear layer has one unless told otherwise
-            rows = jnp.concatenate([kernel[...].T, bias[...][:, None]], axis=1)
+            rows = jnp.concatenate([kernel[...].T, bias[...][:, None]], axis=1)  # [N, Dt + 1]
             return Sticker(embedding=rows[bank.index])
         f = unit_norm(jax.lax.stop_gradient(self.image_tokens(bank)[:, 0]))
         return Sticker(embedding=augmented_item(f))
 
     def loss(
-        self,
-        context: Context,
-        sticker: Sticker,
-        batch: Batch,
-        candidates: Candidates,
-        *,
-        key: Array,
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates, key: Array
+    ) -> LossAndMetrics:
         """Returns lambda_ret * L_ret + lambda_int * L_int and its parts; nothing is drawn."""
         predicted = context.query[:, :-1]
         if self.sticker_classifier is not None:  # one class for each sticker of the gallery
-            logits = self.sticker_classifier(predicted)
+            logits = self.sticker_classifier(predicted)  # [B, N]
             retrieval = losses.cross_entropy(logits, batch.sticker)
         else:
             retrieval = regression_loss(predicted, sticker.embedding[:, :-1], self.mse)
         intention = losses.cross_entropy(context.intention_logits, batch.intention)
-        total = self.lambda_ret * retrieval + self.lambda_int * intention
-        hits = jnp.argmax(context.intention_logits, axis=1) == batch.intention
-        return total, {
-            "loss/total": total,
-            "loss/retrieval": retrieval,
-            "loss/intention": intention,
-            "intention/accuracy": jnp.mean(hits.astype(jnp.float32)),
-        }
+        return losses.weighted_sum(
+            {"retrieval": (self.lambda_ret, retrieval), "intention": (self.lambda_int, intention)},
+            {"intention/accuracy": losses.accuracy(context.intention_logits, batch.intention)},
+        )
 
     def frozen_patterns(self) -> tuple[str, ...]:
         """Returns regexes of the frozen parameters: the whole image tower, and the text's."""

@@ -11,16 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx, struct
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Int
-from ml_collections import ConfigDict
 
-from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
+from int_ra_jax.common.types import Bank, Batch, Context, Sticker
 from int_ra_jax.models import losses
-from int_ra_jax.models.interface import Candidates, Facts, SpecialIds
-from int_ra_jax.models.layers import HeadLinear, LayerNorm, Linear, dropout, unit_norm
-from int_ra_jax.models.towers.bert import BertModel
-from int_ra_jax.models.towers.clip_vision import ClipVisionModel
-from int_ra_jax.models.two_towers import TwoTowers
+from int_ra_jax.models.interface import Candidates, LossAndMetrics, Setup
+from int_ra_jax.models.layers import HeadLinear, LayerNorm, Linear, dropout, split_key, unit_norm
+from int_ra_jax.models.two_towers import TwoTowers, negative_pairs
 
 # The losses are sums: beta and lambda weigh what they weighed at the original's batch size.
 ORIGINAL_BATCH = 128
@@ -80,7 +78,7 @@ def match_probability(
 
     The original's e^s / (e^s + e^-s) is the same number, but overflows for s above 88.
     """
-    s = shift - slope * distances(x, y)
+    s = shift - slope * distances(x, y)  # [B, N, J, M], f32
     return jnp.mean(jax.nn.sigmoid(2.0 * s), axis=(2, 3))
 
 
@@ -95,7 +93,7 @@ def match_nll(
 
     Symmetric in its sides, so that one direction is all that has to be computed.
     """
-    s = shift - slope * distances(x, y)
+    s = shift - slope * distances(x, y)  # [B, N, J, M], f32
     sign = jnp.where(match, 1.0, -1.0)[:, :, None, None]
     pairs = s.shape[2] * s.shape[3]
     return jnp.log(pairs) - jax.nn.logsumexp(jax.nn.log_sigmoid(2.0 * sign * s), axis=(2, 3))
@@ -137,11 +135,6 @@ def evaluation_noise(
     )
 
 
-def words(tokens: Tokens, special: SpecialIds) -> Bool[Array, "B L"]:
-    """Returns which tokens are words: neither padding nor the marks around segments."""
-    return tokens.mask & (tokens.ids != special.cls) & (tokens.ids != special.sep)
-
-
 class LocalAttention(nnx.Module):
     """Pools tokens by softmax(w2 tanh(W1 z)); a row without any token gives zeros."""
 
@@ -157,7 +150,7 @@ class LocalAttention(nnx.Module):
         self, tokens: Float[Array, "B L W"], mask: Bool[Array, "B L"]
     ) -> Float32[Array, "B W"]:
         """Returns one vector a row from the tokens that the mask keeps."""
-        logits = self.weight(jnp.tanh(self.hidden(tokens)))[:, :, 0].astype(jnp.float32)
+        logits = self.weight(jnp.tanh(self.hidden(tokens)))[:, :, 0].astype(jnp.float32)  # [B, L]
         # The lowest finite number and not -inf, which would make NaN of a fully masked row.
         weights = jax.nn.softmax(jnp.where(mask, logits, jnp.finfo(jnp.float32).min)) * mask
         return jnp.einsum(
@@ -214,30 +207,18 @@ class PCME(TwoTowers):
     """Probabilistic cross-modal embeddings; see configs/pcme.py for the switches.
 
     Args:
-      text: the text tower; reads conversations.
-      image: the image tower.
-      config: the resolved configuration (sections model and loss).
-      facts: of the towers and the data set.
-      rngs: for the heads' initial parameters.
+      setup: of which the sections model and loss are read.
     """
 
-    def __init__(
-        self,
-        text: BertModel,
-        image: ClipVisionModel,
-        config: ConfigDict,
-        *,
-        facts: Facts,
-        rngs: nnx.Rngs,
-    ) -> None:
-        model, loss = config.model, config.loss
-        dtype = jnp.dtype(model.dtype)
-        super().__init__(text, image, config)
-        self.special_ids = facts.special_ids
+    sharding_rules = ((r"slope|shift", PartitionSpec()),)
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        model, loss = setup.config.model, setup.config.loss
         self.scoring, self.samples = model.score, model.samples
         self.context_head, self.sticker_head = (
-            GaussianHead(width, model.joint_width, model.logsig_bias, dtype, rngs)
-            for width in (text.config.hidden_size, image.config.hidden_size)
+            GaussianHead(width, model.joint_width, model.logsig_bias, setup.dtype, setup.rngs)
+            for width in setup.widths
         )
         self.slope = nnx.Param(jnp.asarray(loss.slope, jnp.float32))
         self.shift = nnx.Param(jnp.asarray(loss.shift, jnp.float32))
@@ -251,62 +232,49 @@ class PCME(TwoTowers):
 
         Without a key the samples are those of ``batch.example``.
         """
-        tower_key, dropout_key, sample_key = _split(key)
+        tower_key, dropout_key, sample_key = split_key(key, 3)
         tokens = batch.context
         features = self.text_tokens(tokens, batch.context_hidden, tower_key)
-        features = dropout(features, self.dropout, dropout_key)
-        mean, log_scale = self.context_head(
-            self.pooled(features, tokens), features, words(tokens, self.special_ids)
-        )
-        samples = self._draw(mean, log_scale, sample_key, batch.example, _CONTEXTS)
-        return SampledContext(
-            query=self._vector(mean, samples),
-            samples=None if key is None and self.scoring != "match_prob" else samples,
-            log_scale=None if key is None else log_scale,
-        )
+        features = dropout(features, self.dropout, dropout_key)  # [B, L, Dt]
+        gaussian = self.context_head(self.pooled(features, tokens), features, tokens.words)
+        query, read = self._encoded(*gaussian, sample_key, batch.example, _CONTEXTS)
+        return SampledContext(query=query, **read)
 
-    def encode_sticker(
-        self, bank: Bank, *, key: Array | None = None, attention: bool = False
-    ) -> SampledSticker:
+    def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> SampledSticker:
         """Returns what the score reads of each sticker; with a key, what the loss reads too.
 
-        Without a key the samples are those of ``bank.index``. There is no attention by attribute.
+        Without a key the samples are those of ``bank.index``.
         """
-        _, dropout_key, sample_key = _split(key)
+        _, dropout_key, sample_key = split_key(key, 3)
         features = dropout(self.image_tokens(bank), self.dropout, dropout_key)
-        patches = features[:, 1:]
-        mean, log_scale = self.sticker_head(
-            features[:, 0], patches, jnp.ones(patches.shape[:2], bool)
-        )
-        samples = self._draw(mean, log_scale, sample_key, bank.index, _STICKERS)
-        return SampledSticker(
-            embedding=self._vector(mean, samples),
-            samples=None if key is None and self.scoring != "match_prob" else samples,
-            log_scale=None if key is None else log_scale,
-        )
+        patches = features[:, 1:]  # [N, P, Dv]
+        gaussian = self.sticker_head(features[:, 0], patches, jnp.ones(patches.shape[:2], bool))
+        embedding, read = self._encoded(*gaussian, sample_key, bank.index, _STICKERS)
+        return SampledSticker(embedding=embedding, **read)
 
-    def _draw(
+    def _encoded(
         self,
         mean: Float[Array, "B D"],
         log_scale: Float[Array, "B D"],
         key: Array | None,
         index: Int[Array, "B"],
         side: int,
-    ) -> Float[Array, "B J D"]:
-        # Not brought back to length 1: the original does not either.
+    ) -> tuple[Float[Array, "B D"] | None, dict[str, Array | None]]:
+        """Returns the vector that ranks, and what else is read of a Gaussian; None what is not."""
         size, width = mean.shape
         if key is None:
             noise = evaluation_noise(index, self.samples, width, side)
         else:
             noise = jax.random.normal(key, (size, self.samples, width))
-        return mean[:, None] + jnp.exp(log_scale)[:, None] * noise
-
-    def _vector(
-        self, mean: Float[Array, "B D"], samples: Float[Array, "B J D"]
-    ) -> Float[Array, "B D"] | None:
-        """Returns what a dot product ranks by; None where pairs are compared."""
+        # Not brought back to length 1: the original does not either.
+        samples = mean[:, None] + jnp.exp(log_scale)[:, None] * noise  # [B, J, D]
         # sum_jk z_j . z'_k, the original's score by samples, is one dot product of the sums.
-        return {"mean": mean, "matmul": jnp.sum(samples, axis=1), "match_prob": None}[self.scoring]
+        ranks = {"mean": mean, "matmul": jnp.sum(samples, axis=1), "match_prob": None}
+        sampled = key is not None or self.scoring == "match_prob"
+        return ranks[self.scoring], {
+            "samples": samples if sampled else None,
+            "log_scale": None if key is None else log_scale,
+        }
 
     # ---- score and loss -----------------------------------------------------------------------
 
@@ -322,14 +290,8 @@ class PCME(TwoTowers):
         )
 
     def loss(
-        self,
-        context: Context,
-        sticker: Sticker,
-        batch: Batch,
-        candidates: Candidates,
-        *,
-        key: Array,
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates, key: Array
+    ) -> LossAndMetrics:
         """Returns L_pair + beta * VIB + lambda * Unif, its parts and the mean log scales.
 
         The pair term grows with the square of the batch, VIB with the batch and Unif not at all;
@@ -339,45 +301,31 @@ class PCME(TwoTowers):
         ratio = ORIGINAL_BATCH / batch.sticker.shape[0]
         # A gold sticker that stands in several columns matches in each: as a mismatch it would be
         # told to be near and far at once.
-        match = ~losses.negative_pairs(
-            batch.sticker,
-            batch.intention,
-            candidates.index,
-            candidates.intentions,
-            mask_same_intention=self.match == "label",
-        )
+        match = ~negative_pairs(batch, candidates, spare_intention=self.match == "label")
         nll = match_nll(context.samples, sticker.samples, match, self.slope[...], self.shift[...])
         retrieval = 2.0 * ratio**2 * jnp.sum(nll)  # both directions, which are equal
         bottleneck = ratio * sum(
             vib(jnp.mean(side.samples, axis=1), side.log_scale, self.kl)
             for side in (context, sticker)
         )
-        total = retrieval + self.beta * bottleneck
-        parts = {"loss/retrieval": retrieval, "loss/vib": bottleneck}
+        terms = {"retrieval": (1.0, retrieval), "vib": (self.beta, bottleneck)}
         if self.lambda_uniformity:
             spread = uniformity(_some_points(context.samples, sticker.samples, key))
-            total = total + self.lambda_uniformity * spread
-            parts["loss/uniformity"] = spread
-        return total, {
-            "loss/total": total,
-            **parts,
-            "log_scale/context": jnp.mean(context.log_scale),
-            "log_scale/sticker": jnp.mean(sticker.log_scale),
-        }
+            terms["uniformity"] = (self.lambda_uniformity, spread)
+        return losses.weighted_sum(
+            terms,
+            {
+                "log_scale/context": jnp.mean(context.log_scale),
+                "log_scale/sticker": jnp.mean(sticker.log_scale),
+            },
+        )
 
 
 def _some_points(
     contexts: Float[Array, "B J D"], stickers: Float[Array, "N J D"], key: Array
 ) -> Float[Array, "P D"]:
     # Without replacement: a point drawn twice is at distance 0 from itself, where Unif is largest.
-    points = jnp.concatenate([contexts, stickers]).reshape(-1, contexts.shape[-1])
+    points = jnp.concatenate([contexts, stickers]).reshape(-1, contexts.shape[-1])  # [(B+N) J, D]
     number = points.shape[0]
     chosen = jax.random.choice(key, number, (min(UNIFORMITY_POINTS, number),), replace=False)
     return points[chosen]
-
-
-def _split(key: Array | None) -> tuple[Array | None, Array | None, Array | None]:
-    if key is None:
-        return None, None, None
-    tower, drop, sample = jax.random.split(key, 3)
-    return tower, drop, sample

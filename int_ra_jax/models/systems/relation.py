@@ -43,11 +43,18 @@ class RelationAttention(nnx.Module):
 
     The keys carry no bias: softmax over the regions cancels it, so it would never get a gradient.
     Source: Int-RA paper, Eq. (11).
+
+    Args:
+      config: the ``model`` section: joint_width, heads and output_projection.
+      dtype: compute dtype of the projections.
+      rngs: for the initial parameters.
+
+    Raises:
+      ValueError: if the heads do not divide the width.
     """
 
-    def __init__(
-        self, width: int, heads: int, *, output_projection: bool, dtype: jnp.dtype, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, config: ConfigDict, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        width, heads = config.joint_width, config.heads
         if width % heads:
             raise ValueError(
                 f"model.joint_width={width} is not divisible by model.heads={heads}; "
@@ -57,24 +64,15 @@ class RelationAttention(nnx.Module):
         self.query = HeadLinear(width, width, dtype=dtype, rngs=rngs)
         self.key = HeadLinear(width, width, use_bias=False, dtype=dtype, rngs=rngs)
         self.value = HeadLinear(width, width, dtype=dtype, rngs=rngs)
-        self.out = HeadLinear(width, width, dtype=dtype, rngs=rngs) if output_projection else None
+        projects = config.output_projection
+        self.out = HeadLinear(width, width, dtype=dtype, rngs=rngs) if projects else None
 
     def __call__(
         self, attributes: Float[Array, "N Q D"], regions: Float[Array, "N R D"]
     ) -> tuple[Float[Array, "N Q D"], Float[Array, "N H Q R"]]:
         """Returns the attended values M_j and the attention weights (each sums to 1 over R)."""
-
-        def by_head(x: Float[Array, "N M D"]) -> Float[Array, "N M H C"]:
-            return x.reshape(*x.shape[:2], self.heads, -1)
-
-        attended, weights = attend(
-            by_head(self.query(attributes)),
-            by_head(self.key(regions)),
-            by_head(self.value(regions)),
-            None,
-            return_weights=True,
-        )
-        attended = attended.reshape(attributes.shape)
+        query, key, value = self.query(attributes), self.key(regions), self.value(regions)
+        attended, weights = attend(query, key, value, self.heads)
         return (attended if self.out is None else self.out(attended)), weights
 
 
@@ -106,17 +104,7 @@ class RelationAwareSticker(nnx.Module):
         self.f_vis = HeadLinear(image_width, width, dtype=dtype, rngs=rngs)
         reads = config.attributes == "on"
         self.f_des = HeadLinear(text_width, width, dtype=dtype, rngs=rngs) if reads else None
-        self.attention = (
-            RelationAttention(
-                width,
-                config.heads,
-                output_projection=config.output_projection,
-                dtype=dtype,
-                rngs=rngs,
-            )
-            if reads
-            else None
-        )
+        self.attention = RelationAttention(config, dtype, rngs) if reads else None
 
     def __call__(
         self,
@@ -133,11 +121,11 @@ class RelationAwareSticker(nnx.Module):
           mask: True where the query is real.
           key: switches dropout on.
         """
-        h_i = dropout(self.f_vis(regions), self.dropout, key)
+        h_i = dropout(self.f_vis(regions), self.dropout, key)  # [N, R, D]
         pooled = jnp.mean(h_i.astype(jnp.float32), axis=1)  # v, [N, D]
         if self.attention is None or self.f_des is None or attributes is None or mask is None:
             return pooled, None
-        m, weights = self.attention(self.f_des(attributes), h_i)
+        m, weights = self.attention(self.f_des(attributes), h_i)  # [N, Q, D], [N, H, Q, R]
         mass = jnp.mean(weights.astype(jnp.float32), axis=1)  # [N, Q, R]
         if self.relation == "region":
             weight = pool_attributes(mass, mask, self.relation_pool)  # [N, R]

@@ -11,62 +11,54 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx, struct
+from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
-from ml_collections import ConfigDict
 
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
 from int_ra_jax.models import losses
-from int_ra_jax.models.interface import Candidates, Facts, Negatives, SpecialIds
-from int_ra_jax.models.layers import HeadLinear, dropout
+from int_ra_jax.models.interface import Candidates, LossAndMetrics, Negatives, Setup, SpecialIds
+from int_ra_jax.models.layers import HeadLinear, dropout, split_key
 from int_ra_jax.models.systems.srs_layers import (
     MATCH_PARTS,
     MatchFusion,
     deep_interaction,
     match_vectors,
 )
-from int_ra_jax.models.towers.bert import BertModel
-from int_ra_jax.models.towers.clip_vision import ClipVisionModel
-from int_ra_jax.models.two_towers import TwoTowers
+from int_ra_jax.models.two_towers import TwoTowers, negative_pairs
 
 # ---- formulas ---------------------------------------------------------------------------------
 
 
-def split_utterances(
-    tokens: Tokens, number: int, length: int, special: SpecialIds
-) -> tuple[Tokens, Bool[Array, "B U T"]]:
-    """Takes rows ``[CLS] u1 [SEP] u2 [SEP] ...`` apart into rows ``[CLS] u [SEP]``.
+def split_utterances(tokens: Tokens, number: int, length: int, special: SpecialIds) -> Tokens:
+    """Takes the turns of conversations apart into rows ``[CLS] words [SEP]``.
 
-    The newest utterances are kept and stand first to last in the first slots; rows after them are
-    masked wholly. An utterance that is too long keeps its end, as the data pipeline has it.
+    The newest turns are kept and stand first to last in the first slots; rows after them are
+    masked wholly. A turn that is too long keeps its end, as the data pipeline has it.
 
     Args:
-      tokens: Tokens [B, L]; what has type 1 is knowledge and is passed over.
+      tokens: Tokens [B, L], without speakers.
       number: utterances at most. A row of L tokens holds L / 2, so U = min(number, L // 2).
       length: T, tokens of an utterance, [CLS] and [SEP] included.
       special: ids of the vocabulary.
 
     Returns:
-      Tokens [B, U, T] and which of them are words, not special tokens or padding.
+      Tokens [B, U, T] without ``turn``.
     """
     rows, width = tokens.ids.shape
-    position = jnp.arange(width)
-    word = tokens.mask & (tokens.ids != special.sep) & (position > 0) & (tokens.type_ids == 0)
-    first = word & ~jnp.pad(word[:, :-1], ((0, 0), (1, 0)))
-    utterance = jnp.cumsum(first, axis=1)  # from 1
     slots = max(min(number, width // 2), 1)
-    slot = utterance - 1 - jnp.maximum(utterance[:, -1:] - slots, 0)
-    member = word[:, None] & (slot[:, None] == jnp.arange(slots)[:, None])  # [B, U, L]
-    words = jnp.minimum(jnp.sum(member, axis=2, keepdims=True), length - 2)
-    end = jnp.max(jnp.where(member, position + 1, 0), axis=2, keepdims=True)
+    turn = jnp.where(tokens.words, tokens.turn, 0)  # i32[B, L], 1 = the newest
+    slot = jnp.minimum(jnp.max(turn, axis=1, keepdims=True), slots) - turn  # < 0 for older turns
+    member = (turn > 0)[:, None] & (slot[:, None] == jnp.arange(slots)[:, None])  # [B, U, L]
+    words = jnp.minimum(jnp.sum(member, axis=2, keepdims=True), length - 2)  # i32[B, U, 1]
+    end = jnp.max(jnp.where(member, jnp.arange(width) + 1, 0), axis=2, keepdims=True)
     column = jnp.arange(length)
-    source = jnp.clip(end - words + column - 1, 0, width - 1)
+    source = jnp.clip(end - words + column - 1, 0, width - 1)  # i32[B, U, T]
     said = tokens.ids[jnp.arange(rows)[:, None, None], source]
     is_word = (column >= 1) & (column <= words)
     mask = (column <= words + 1) & (words > 0)
     framed = jnp.where(column == 0, special.cls, jnp.where(is_word, said, special.sep))
     ids = jnp.where(mask, framed, special.pad).astype(tokens.ids.dtype)
-    return Tokens(ids, mask, jnp.zeros_like(ids)), is_word
+    return Tokens(ids, mask, type_ids=jnp.zeros_like(ids), words=is_word)
 
 
 def pooled_grid(patches: Float[Array, "N P Dv"], window: int) -> Float[Array, "N R Dv"]:
@@ -80,7 +72,7 @@ def pooled_grid(patches: Float[Array, "N P Dv"], window: int) -> Float[Array, "N
         return patches
     rows = math.isqrt(patches.shape[1]) // window
     grid = patches.reshape(patches.shape[0], rows, window, rows, window, -1)
-    pooled = jnp.mean(grid, axis=(2, 4), dtype=jnp.float32).astype(patches.dtype)
+    pooled = jnp.mean(grid, axis=(2, 4), dtype=jnp.float32).astype(patches.dtype)  # [N, ., ., Dv]
     return pooled.reshape(patches.shape[0], rows * rows, -1)
 
 
@@ -100,22 +92,6 @@ def draw_negatives(
     noise = jnp.where(allowed, jax.random.uniform(key, allowed.shape), -1.0)
     value, column = jax.lax.top_k(noise, min(number, allowed.shape[1]))
     return column, value >= 0
-
-
-def pairwise_hinge(
-    scores: Float[Array, "B C"], counts: Bool[Array, "B J"], margin: float
-) -> Float[Array, ""]:
-    """Returns the mean over pairs of max(0, margin - s_pos + s_neg).
-
-    Source: SRS (Gao et al. 2020), training objective; margin 1 there.
-
-    Args:
-      scores: column 0 is each anchor's positive, the others (J = C - 1) are its own negatives.
-      counts: which negatives are real; without any the loss is 0.
-      margin: of the unbounded score.
-    """
-    violations = jax.nn.relu(margin - scores[:, :1] + scores[:, 1:])
-    return jnp.sum(violations * counts) / jnp.maximum(jnp.sum(counts), 1)
 
 
 def smoothed_cross_entropy(
@@ -174,37 +150,25 @@ class SRS(TwoTowers):
     """Sticker Response Selector on the shared towers; see configs/srs.py for the switches.
 
     Args:
-      text: the text tower; reads each utterance on its own.
-      image: the image tower.
-      config: the resolved configuration (sections model, loss and text).
-      facts: of the towers and the data set.
-      rngs: for the heads' initial parameters.
+      setup: of which the sections model, loss and text are read.
 
     Raises:
       ValueError: if conversations come with speakers or knowledge, if the vocabulary lacks a
         special token, or if sizes do not fit together.
     """
 
-    def __init__(
-        self,
-        text: BertModel,
-        image: ClipVisionModel,
-        config: ConfigDict,
-        *,
-        facts: Facts,
-        rngs: nnx.Rngs,
-    ) -> None:
-        super().__init__(text, image, config)
-        model, loss = config.model, config.loss
-        _check(config, facts)
-        dtype = jnp.dtype(model.dtype)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        _check(setup)
+        model, loss = setup.config.model, setup.config.loss
+        facts, dtype, rngs = setup.facts, setup.dtype, setup.rngs
         self.special = facts.special_ids
         self.utterances, self.utterance_tokens = model.utterances, model.utterance_tokens
         self.original_masking = model.original_masking
         self.region_window: int = model.region_window
 
-        width, seen = model.joint_width, image.config.hidden_size
-        self.word_projection = HeadLinear(text.config.hidden_size, width, dtype=dtype, rngs=rngs)
+        width, (said, seen) = model.joint_width, setup.widths
+        self.word_projection = HeadLinear(said, width, dtype=dtype, rngs=rngs)
         self.region_projection = HeadLinear(seen, width, use_bias=False, dtype=dtype, rngs=rngs)
         self.summary_projection = HeadLinear(seen, width, use_bias=False, dtype=dtype, rngs=rngs)
         self.sticker_intention = HeadLinear(seen, facts.num_intentions, rngs=rngs)
@@ -216,7 +180,7 @@ class SRS(TwoTowers):
         self.label_smoothing = loss.label_smoothing
         # Encoded live even while a tower trains: nothing but the score tells a stale sticker from
         # a live one, and a pair's score has no gradient without the sticker's.
-        self.negatives = Negatives(bank=True, size=loss.bank_size, live=True, refresh_steps=1)
+        self.negatives = Negatives(bank=True, size=loss.bank_size)
 
     def hidden_text(self, tokens: Tokens) -> Array | None:
         """Returns the frozen lower layers' output f[B, U, T, Dt] for the utterances, or None.
@@ -226,29 +190,24 @@ class SRS(TwoTowers):
         """
         if not self.text_frozen:
             return None
-        framed, words = self._framed(tokens)
-        return self._text_prefix(_flat(framed)).reshape(*words.shape, -1)
+        framed = self._framed(tokens)
+        return self._text_prefix(_flat(framed)).reshape(*framed.ids.shape, -1)
 
     def encode_context(self, batch: Batch, *, key: Array | None = None) -> Utterances:
         """Returns X_u, the words of the newest utterances, each encoded on its own."""
-        keys = (None, None) if key is None else tuple(jax.random.split(key))
-        framed, is_word = self._framed(batch.context)
+        tower_key, dropout_key = split_key(key, 2)
+        framed = self._framed(batch.context)
         hidden = batch.context_hidden
         if hidden is not None:  # the cache was computed for rows at least as wide
-            hidden = hidden[:, : is_word.shape[1]]
-            hidden = hidden.reshape(-1, *hidden.shape[2:])
-        features = self.text_tokens(_flat(framed), hidden, keys[0])
-        words = self.word_projection(dropout(features, self.dropout, keys[1]))
-        words = words.astype(jnp.float32).reshape(*is_word.shape, -1)
-        return Utterances(words=words, word_mask=is_word)
+            hidden = hidden[:, : framed.ids.shape[1]]
+            hidden = hidden.reshape(-1, *hidden.shape[2:])  # [B U, T, Dt]
+        features = self.text_tokens(_flat(framed), hidden, tower_key)
+        words = self.word_projection(dropout(features, self.dropout, dropout_key))
+        words = words.astype(jnp.float32).reshape(*framed.ids.shape, -1)  # [B, U, T, D]
+        return Utterances(words=words, word_mask=framed.words)
 
-    def encode_sticker(
-        self, bank: Bank, *, key: Array | None = None, attention: bool = False
-    ) -> Regions:
-        """Returns G' and s: the sticker's regions, and its class token in their width.
-
-        ``attention`` has no meaning here: the stickers' attributes are not read.
-        """
+    def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> Regions:
+        """Returns G' and s: the sticker's regions, and its class token in their width."""
         tokens = self.image_tokens(bank)
         cls, patches = tokens[:, 0], pooled_grid(tokens[:, 1:], self.region_window)
         return Regions(
@@ -269,39 +228,29 @@ class SRS(TwoTowers):
         )
 
     def loss(
-        self,
-        context: Utterances,
-        sticker: Regions,
-        batch: Batch,
-        candidates: Candidates,
-        *,
-        key: Array,
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates, key: Array
+    ) -> LossAndMetrics:
         """Returns lambda_ret * hinge + lambda_int * the stickers' intention, and its parts.
 
         Each anchor is scored against its gold sticker and ``loss.candidates`` - 1 of its own among
         the columns drawn for the step: B x candidates pairs and not B x C.
         """
+        assert isinstance(context, Utterances) and isinstance(sticker, Regions)
         size = batch.sticker.shape[0]
         draw_key, dropout_key = jax.random.split(key)
-        sampled = slice(2 * size, None)  # after the golds, live and once more
-        allowed = losses.negative_pairs(
-            batch.sticker,
-            batch.intention,
-            candidates.index[sampled],
-            candidates.intentions[sampled],
-            self.spare_intention,
-        )
+        sampled = candidates.columns(slice(2 * size, None))  # after the golds, live and once more
+        allowed = negative_pairs(batch, sampled, self.spare_intention)  # [B, S]
         drawn, counts = draw_negatives(allowed, self.candidates - 1, draw_key)
-        pairs = jnp.concatenate([jnp.arange(size)[:, None], 2 * size + drawn], axis=1)
+        golds = jnp.arange(size)[:, None]
+        pairs = jnp.concatenate([golds, 2 * size + drawn], axis=1)  # i32[B, candidates]
         scores = jax.vmap(self._match)(
             context.words,
             context.word_mask,
             sticker.regions[pairs],
             sticker.summary[pairs],
             jax.random.split(dropout_key, size),
-        )
-        retrieval = pairwise_hinge(scores, counts, self.margin)
+        )  # [B, candidates], f32
+        retrieval = losses.hinge_loss(scores[:, 1:], counts, self.margin, positive=scores[:, 0])
         weight = jnp.pad(counts, ((0, 0), (1, 0)), constant_values=True).reshape(-1)
         intention = smoothed_cross_entropy(
             sticker.intention_logits[pairs.reshape(-1)],
@@ -309,16 +258,13 @@ class SRS(TwoTowers):
             weight.astype(jnp.float32),
             self.label_smoothing,
         )
-        total = self.lambda_ret * retrieval + self.lambda_int * intention
         best = jnp.max(jnp.where(counts, scores[:, 1:], -jnp.inf), axis=1)
-        return total, {
-            "loss/total": total,
-            "loss/retrieval": retrieval,
-            "loss/intention": intention,
-            "candidates/hit@1": jnp.mean((scores[:, 0] > best).astype(jnp.float32)),
-        }
+        return losses.weighted_sum(
+            {"retrieval": (self.lambda_ret, retrieval), "intention": (self.lambda_int, intention)},
+            {"candidates/hit@1": jnp.mean((scores[:, 0] > best).astype(jnp.float32))},
+        )
 
-    def _framed(self, tokens: Tokens) -> tuple[Tokens, Bool[Array, "B U T"]]:
+    def _framed(self, tokens: Tokens) -> Tokens:
         return split_utterances(tokens, self.utterances, self.utterance_tokens, self.special)
 
     def _match(
@@ -341,7 +287,8 @@ def _flat(framed: Tokens) -> Tokens:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), framed)
 
 
-def _check(config: ConfigDict, facts: Facts) -> None:
+def _check(setup: Setup) -> None:
+    config, facts = setup.config, setup.facts
     problems = []
     if config.text.speakers != "off" or config.text.knowledge != "off":
         problems.append(
@@ -351,7 +298,7 @@ def _check(config: ConfigDict, facts: Facts) -> None:
     special = facts.special_ids
     if min(special.pad, special.cls, special.sep) < 0:
         problems.append("the vocabulary lacks [PAD], [CLS] or [SEP], which frame an utterance")
-    grid, window = facts.image.image_size // facts.image.patch_size, config.model.region_window
+    grid, window = facts.image.grid, config.model.region_window
     if grid % window:
         problems.append(f"model.region_window={window} does not divide the {grid} x {grid} patches")
     if problems:

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32, PRNGKeyArray
 from ml_collections import ConfigDict
 
-from int_ra_jax.models.layers import HeadLinear, LayerNorm, attend, dropout
+from int_ra_jax.models.layers import HeadLinear, LayerNorm, attend, dropout, split_key
 
 MATCH_PARTS = 5  # vectors that a match vector concatenates
 _LOWEST = float(jnp.finfo(jnp.float32).min)  # finite, so that a row without any word is no NaN
@@ -35,7 +35,7 @@ def word_and_region_weights(
       mask: which tokens are read; where none is, all weights are 0.
     """
     logits = jnp.einsum("nrd,td->nrt", regions, words, preferred_element_type=jnp.float32)
-    logits = logits * words.shape[-1] ** -0.5
+    logits = logits * words.shape[-1] ** -0.5  # [N, R, T], f32
     over_words = jax.nn.softmax(jnp.where(mask, logits, _LOWEST), axis=2)
     over_regions = jax.nn.softmax(logits, axis=1)
     return (
@@ -71,7 +71,7 @@ def deep_interaction(
         seen = jnp.einsum("nr,nrd->nd", region_weights, regions.astype(jnp.float32))
         return said, seen / regions.shape[1]
 
-    said, seen = jax.lax.map(one, (words, read))
+    said, seen = jax.lax.map(one, (words, read))  # [U, N, D]
     return said.swapaxes(0, 1), seen.swapaxes(0, 1)
 
 
@@ -108,7 +108,7 @@ class GRU(nnx.Module):
           mask: which utterances there are.
         """
         # The inputs' part of all gates is one product for all steps.
-        gates = self.inputs(x).astype(jnp.float32).swapaxes(0, 1)
+        gates = self.inputs(x).astype(jnp.float32).swapaxes(0, 1)  # [U, N, 3 W]
 
         def step(
             state: jax.Array, given: tuple[jax.Array, jax.Array]
@@ -184,9 +184,9 @@ class MatchFusion(nnx.Module):
         for index, layer in enumerate(self.long):
             long = layer(long, mask, None if key is None else jax.random.fold_in(key, index + 1))
         long = self.long_norm(long).astype(jnp.float32)
-        logits = jnp.einsum("nuw,nvw->nuv", long, self.cross(short).astype(jnp.float32))
+        logits = jnp.einsum("nuw,nvw->nuv", long, self.cross(short).astype(jnp.float32))  # f32
         weights = jax.nn.softmax(jnp.where(mask, logits, _LOWEST), axis=2)
-        found = weights @ short
+        found = weights @ short  # [N, U, W]
         o = jax.nn.relu(self.mix(jnp.concatenate([found * long, found - long], axis=-1)))
         _, e = self.final(o, mask)
         return self.output(e)[:, 0]
@@ -211,12 +211,14 @@ class _EncoderLayer(nnx.Module):
     def __call__(
         self, x: Float[Array, "N U I"], mask: Bool[Array, "U"], key: PRNGKeyArray | None
     ) -> Float[Array, "N U W"]:
-        keys = (None,) * 4 if key is None else tuple(jax.random.split(key, 4))
-        parts = jnp.split(self.query_key_value(self.attention_norm(x)), 3, axis=-1)
-        query, key_, value = (part.reshape(*part.shape[:2], self.heads, -1) for part in parts)
+        keys = split_key(key, 4)
+        projected = self.query_key_value(self.attention_norm(x))
+        query, key_, value = jnp.split(projected, 3, axis=-1)  # [N, U, W] each
         present = jnp.broadcast_to(mask, x.shape[:2])
-        mixed = attend(query, key_, value, present, rate=self.rate, dropout_key=keys[0])
-        mixed = dropout(self.out(mixed.reshape(*x.shape[:2], -1)), self.rate, keys[1])
+        mixed, _ = attend(
+            query, key_, value, self.heads, present, rate=self.rate, dropout_key=keys[0]
+        )
+        mixed = dropout(self.out(mixed), self.rate, keys[1])
         x = x + mixed if x.shape == mixed.shape else mixed
         inner = dropout(jax.nn.relu(self.inner(self.inner_norm(x))), self.rate, keys[2])
         return x + dropout(self.outer(inner), self.rate, keys[3])

@@ -6,6 +6,7 @@ cut it at a layer, so that the output of frozen lower layers can be computed onc
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,14 +15,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from int_ra_jax.models.layers import (
-    Embed,
-    LayerNorm,
-    Linear,
-    activation,
-    attend,
-    dropout,
-)
+from int_ra_jax.models.layers import ACTIVATIONS, Embed, LayerNorm, Linear, attend, dropout
 from int_ra_jax.models.towers.tower import Tower, TowerConfig
 
 
@@ -74,23 +68,19 @@ class BertConfig(TowerConfig):
 class BertModel(Tower):
     """BERT without its pooler: ids in, one feature vector per token out.
 
-    Attributes:
+    Args:
       config: the shape; static.
+      dtype: of the computation; parameters are float32.
+      rngs: the stream ``params`` draws the initial parameters.
     """
 
     def __init__(
         self, config: BertConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
     ) -> None:
-        """Creates random parameters in float32.
-
-        Args:
-          config: the shape.
-          dtype: of the computation; parameters stay float32.
-          rngs: the stream ``params`` initialises the parameters.
-        """
         self.config = config
         self.embeddings = _Embeddings(config, dtype, rngs)
-        self.encoder = _Encoder(config, dtype, rngs)
+        layers = [_Layer(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
+        self.encoder = nnx.Dict(layer=nnx.List(layers))
 
     def __call__(
         self,
@@ -100,20 +90,10 @@ class BertModel(Tower):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "B L Dt"]:
-        """Returns the last hidden state.
+        """Returns the last hidden state; for the arguments see ``prefix``.
 
-        Args:
-          ids: [B, L] vocabulary ids; L is at most ``config.max_position_embeddings``.
-          mask: [B, L], True where a token is real. Values at other tokens are finite and unread;
-            a row without real tokens is finite too, and means nothing.
-          type_ids: [B, L], 0 for the conversation, 1 for the knowledge.
-          key: random key for dropout in training; None for none.
-
-        Returns:
-          [B, L, Dt] features in the compute dtype.
-
-        Raises:
-          ValueError: if L exceeds the position table.
+        Values at tokens that are not real are finite and unread; a row without real tokens is
+        finite too, and means nothing.
         """
         hidden = self.prefix(ids, mask, type_ids, 0, key=key)
         return self.suffix(hidden, mask, 0, key=key)
@@ -130,9 +110,9 @@ class BertModel(Tower):
         """Returns the hidden state that enters layer ``stop``: what is cached of frozen layers.
 
         Args:
-          ids: [B, L] vocabulary ids.
+          ids: [B, L] vocabulary ids; L is at most ``config.max_position_embeddings``.
           mask: [B, L], True where a token is real.
-          type_ids: [B, L] segment ids.
+          type_ids: [B, L], 0 for the conversation, 1 for the knowledge.
           stop: number of layers to run, 0 (embeddings only) to ``config.num_hidden_layers``.
           key: random key for dropout; the same key must reach ``suffix``.
 
@@ -174,7 +154,7 @@ class BertModel(Tower):
         if not cls_only:
             return self._layers(hidden, mask, start, last, key)
         if start < last:
-            hidden = self._layers(hidden, mask, start, last - 1, key)
+            hidden = self._layers(hidden, mask, start, last - 1, key)  # [B, L, Dt]
             return self._layers(hidden, mask, last - 1, last, key, hidden[:, :1])
         return self._layers(hidden, mask, start, last, key)[:, :1]
 
@@ -187,13 +167,10 @@ class BertModel(Tower):
         key: PRNGKeyArray | None,
         wanted: jax.Array | None = None,
     ) -> jax.Array:
-        return self.run(
-            self.encoder.layer,
-            hidden,
-            start,
-            stop,
-            lambda index: (mask, _fold(key, index + 1), wanted),
-        )
+        def arguments(index: int) -> tuple[Any, ...]:
+            return mask, _fold(key, index + 1), wanted
+
+        return self.run(self.encoder["layer"], hidden, start, stop, arguments)
 
 
 def _fold(key: PRNGKeyArray | None, number: int) -> PRNGKeyArray | None:
@@ -218,24 +195,23 @@ class _Embeddings(nnx.Module):
                 f"text of {length} tokens exceeds the {self.max_length} positions of this tower; "
                 "lower the token budgets"
             )
-        hidden = self.word_embeddings(ids) + self.token_type_embeddings(type_ids)
+        hidden = self.word_embeddings(ids) + self.token_type_embeddings(type_ids)  # [B, L, Dt]
         hidden = hidden + self.position_embeddings(jnp.arange(length))
         return dropout(self.LayerNorm(hidden), self.rate, key)
-
-
-class _Encoder(nnx.Module):
-    def __init__(self, config: BertConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.layer = nnx.List(
-            [_Layer(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
-        )
 
 
 class _Layer(nnx.Module):
     def __init__(self, config: BertConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         width, inner = config.hidden_size, config.intermediate_size
-        self.attention = _Attention(config, dtype, rngs)
-        self.intermediate = _Intermediate(config, dtype, rngs)
+        linear = partial(Linear, dtype=dtype, rngs=rngs)
+        projections = {name: linear(width, width) for name in ("query", "key", "value")}
+        mixing = _Output(width, width, config, dtype, rngs)
+        self.attention: Any = nnx.Dict({"self": nnx.Dict(projections), "output": mixing})
+        self.intermediate = nnx.Dict(dense=linear(width, inner))
         self.output = _Output(inner, width, config, dtype, rngs)
+        self.heads = config.num_attention_heads
+        self.rate = config.attention_probs_dropout_prob
+        self.act = ACTIVATIONS[config.hidden_act]
 
     def __call__(
         self,
@@ -246,54 +222,18 @@ class _Layer(nnx.Module):
     ) -> jax.Array:
         # wanted [B, T, Dt]: the tokens of hidden whose features are asked for; None for all.
         wanted = hidden if wanted is None else wanted
-        mixed = self.attention(wanted, hidden, mask, key)
-        return self.output(self.intermediate(mixed), mixed, _fold(key, 2))
-
-
-class _Attention(nnx.Module):
-    def __init__(self, config: BertConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        width = config.hidden_size
-        self.self = _SelfAttention(config, dtype, rngs)
-        self.output = _Output(width, width, config, dtype, rngs)
-
-    def __call__(
-        self, wanted: jax.Array, hidden: jax.Array, mask: jax.Array, key: PRNGKeyArray | None
-    ) -> jax.Array:
-        mixed = self.self(wanted, hidden, mask, _fold(key, 0))
-        return self.output(mixed, wanted, _fold(key, 1))
-
-
-class _SelfAttention(nnx.Module):
-    def __init__(self, config: BertConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        width = config.hidden_size
-        self.query = Linear(width, width, dtype=dtype, rngs=rngs)
-        self.key = Linear(width, width, dtype=dtype, rngs=rngs)
-        self.value = Linear(width, width, dtype=dtype, rngs=rngs)
-        self.heads = config.num_attention_heads
-        self.rate = config.attention_probs_dropout_prob
-
-    def __call__(
-        self, wanted: jax.Array, hidden: jax.Array, mask: jax.Array, key: PRNGKeyArray | None
-    ) -> jax.Array:
-        by_head = (self.heads, -1)  # [B, L, H, C]
-        mixed = attend(
-            self.query(wanted).reshape(*wanted.shape[:-1], *by_head),
-            self.key(hidden).reshape(*hidden.shape[:-1], *by_head),
-            self.value(hidden).reshape(*hidden.shape[:-1], *by_head),
-            mask,
-            rate=self.rate,
-            dropout_key=key,
+        project = self.attention["self"]
+        query, key_, value = (
+            project["query"](wanted),
+            project["key"](hidden),
+            project["value"](hidden),
         )
-        return mixed.reshape(wanted.shape)
-
-
-class _Intermediate(nnx.Module):
-    def __init__(self, config: BertConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.dense = Linear(config.hidden_size, config.intermediate_size, dtype=dtype, rngs=rngs)
-        self.act = activation(config.hidden_act)
-
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        return self.act(self.dense(hidden))
+        mixed, _ = attend(
+            query, key_, value, self.heads, mask, rate=self.rate, dropout_key=_fold(key, 0)
+        )
+        mixed = self.attention["output"](mixed, wanted, _fold(key, 1))  # [B, T, Dt]
+        inner = self.act(self.intermediate["dense"](mixed))
+        return self.output(inner, mixed, _fold(key, 2))
 
 
 class _Output(nnx.Module):

@@ -6,6 +6,7 @@ tower, ``prefix`` and ``suffix`` cut it at a layer, so that frozen lower layers 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,14 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from int_ra_jax.common.pixels import CLIP_MEAN, CLIP_STD, Channels
-from int_ra_jax.models.layers import (
-    BERT_INIT,
-    Embed,
-    LayerNorm,
-    Linear,
-    activation,
-    attend,
-)
+from int_ra_jax.models.layers import ACTIVATIONS, BERT_INIT, Embed, LayerNorm, Linear, attend
 from int_ra_jax.models.towers.tower import Tower, TowerConfig
 
 
@@ -78,42 +72,28 @@ class ClipVisionConfig(TowerConfig):
 class ClipVisionModel(Tower):
     """CLIP's vision transformer: normalised pixels in, one feature vector per token out.
 
-    Attributes:
+    Args:
       config: the shape; static.
+      dtype: of the computation; parameters are float32.
+      rngs: the stream ``params`` draws the initial parameters.
     """
 
     def __init__(
         self, config: ClipVisionConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
     ) -> None:
-        """Creates random parameters in float32.
-
-        Args:
-          config: the shape.
-          dtype: of the computation; parameters stay float32.
-          rngs: the stream ``params`` initialises the parameters.
-        """
         self.config = config
         width, epsilon = config.hidden_size, config.layer_norm_eps
         self.embeddings = _Embeddings(config, dtype, rngs)
         self.pre_layrnorm = LayerNorm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
-        self.encoder = _Encoder(config, dtype, rngs)
+        layers = [_Layer(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
+        self.encoder = nnx.Dict(layers=nnx.List(layers))
         self.post_layernorm = LayerNorm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
 
     def __call__(self, pixels: Float[Array, "N S S 3"]) -> Float[Array, "N P1 Dv"]:
         """Returns all tokens after the final LayerNorm, CLS first, patches row by row.
 
         Hugging Face's ``last_hidden_state`` is taken before that LayerNorm, and its
-        ``pooler_output`` is token 0 of what is returned here.
-
-        Args:
-          pixels: [N, S, S, 3] RGB, normalised by CLIP's mean and standard deviation; S is
-            ``config.image_size``.
-
-        Returns:
-          [N, 1+P, Dv] features in the compute dtype.
-
-        Raises:
-          ValueError: if S differs from the image size of the tower.
+        ``pooler_output`` is token 0 of what is returned here. For the pixels see ``prefix``.
         """
         return self.suffix(self.prefix(pixels, 0), 0)
 
@@ -121,7 +101,8 @@ class ClipVisionModel(Tower):
         """Returns the hidden state that enters layer ``stop``: what is cached of frozen layers.
 
         Args:
-          pixels: [N, S, S, 3] normalised RGB.
+          pixels: [N, S, S, 3] RGB, normalised by the config's mean and standard deviation; S is
+            ``config.image_size``.
           stop: number of layers to run, 0 (embeddings only) to ``config.num_hidden_layers``.
 
         Returns:
@@ -149,7 +130,7 @@ class ClipVisionModel(Tower):
         return self.post_layernorm(hidden)
 
     def _layers(self, hidden: jax.Array, start: int, stop: int) -> jax.Array:
-        return self.run(self.encoder.layers, hidden, start, stop, lambda index: ())
+        return self.run(self.encoder["layers"], hidden, start, stop, lambda index: ())
 
 
 class _PatchEmbedding(nnx.Module):
@@ -192,51 +173,23 @@ class _Embeddings(nnx.Module):
         return hidden + self.position_embedding(jnp.arange(hidden.shape[1]))
 
 
-class _Encoder(nnx.Module):
-    def __init__(self, config: ClipVisionConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.layers = nnx.List(
-            [_Layer(config, dtype, rngs) for _ in range(config.num_hidden_layers)]
-        )
-
-
 class _Layer(nnx.Module):
     def __init__(self, config: ClipVisionConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        width, epsilon = config.hidden_size, config.layer_norm_eps
-        self.layer_norm1 = LayerNorm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
-        self.self_attn = _SelfAttention(config, dtype, rngs)
-        self.layer_norm2 = LayerNorm(width, epsilon=epsilon, dtype=dtype, rngs=rngs)
-        self.mlp = _Mlp(config, dtype, rngs)
-
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        hidden = hidden + self.self_attn(self.layer_norm1(hidden))
-        return hidden + self.mlp(self.layer_norm2(hidden))
-
-
-class _SelfAttention(nnx.Module):
-    def __init__(self, config: ClipVisionConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        width = config.hidden_size
-        self.q_proj = Linear(width, width, dtype=dtype, rngs=rngs)
-        self.k_proj = Linear(width, width, dtype=dtype, rngs=rngs)
-        self.v_proj = Linear(width, width, dtype=dtype, rngs=rngs)
-        self.out_proj = Linear(width, width, dtype=dtype, rngs=rngs)
-        self.heads = config.num_attention_heads
-
-    def __call__(self, hidden: jax.Array) -> jax.Array:
-        split = (*hidden.shape[:-1], self.heads, -1)  # [N, 1+P, H, C]
-        mixed = attend(
-            self.q_proj(hidden).reshape(split),
-            self.k_proj(hidden).reshape(split),
-            self.v_proj(hidden).reshape(split),
-        )
-        return self.out_proj(mixed.reshape(hidden.shape))
-
-
-class _Mlp(nnx.Module):
-    def __init__(self, config: ClipVisionConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         width, inner = config.hidden_size, config.intermediate_size
-        self.fc1 = Linear(width, inner, dtype=dtype, rngs=rngs)
-        self.fc2 = Linear(inner, width, dtype=dtype, rngs=rngs)
-        self.act = activation(config.hidden_act)
+        norm = partial(LayerNorm, width, epsilon=config.layer_norm_eps, dtype=dtype, rngs=rngs)
+        linear = partial(Linear, dtype=dtype, rngs=rngs)
+        names = ("q_proj", "k_proj", "v_proj", "out_proj")
+        self.layer_norm1 = norm()
+        self.self_attn = nnx.Dict({name: linear(width, width) for name in names})
+        self.layer_norm2 = norm()
+        self.mlp = nnx.Dict(fc1=linear(width, inner), fc2=linear(inner, width))
+        self.heads = config.num_attention_heads
+        self.act = ACTIVATIONS[config.hidden_act]
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
-        return self.fc2(self.act(self.fc1(hidden)))
+        project, read = self.self_attn, self.layer_norm1(hidden)  # [N, 1+P, Dv]
+        query, key, value = (project[name](read) for name in ("q_proj", "k_proj", "v_proj"))
+        mixed, _ = attend(query, key, value, self.heads)
+        hidden = hidden + project["out_proj"](mixed)
+        inner = self.act(self.mlp["fc1"](self.layer_norm2(hidden)))
+        return hidden + self.mlp["fc2"](inner)

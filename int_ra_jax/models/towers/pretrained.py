@@ -1,7 +1,7 @@
 """Pretrained towers from Hugging Face checkpoints, without torch and strict in both directions.
 
 Every tensor of the checkpoint is used or on a named list of what is not wanted, every parameter is
-filled with finite numbers, and all problems are raised together. ``tower_shapes`` reads what a
+filled with finite numbers, and all problems are raised together. ``shapes`` reads what a
 directory says of its towers, ``weight_files`` opens the weights, ``weight_names`` maps their names.
 """
 
@@ -115,6 +115,7 @@ def load_weights(
     prefixes: Sequence[str] = ("",),
     ignore: Mapping[str, str] | None = None,
     adapt: Mapping[str, Adapter] | None = None,
+    problems: list[str] | None = None,
 ) -> Any:
     """Returns a copy of a parameter tree that is filled from a checkpoint, strictly both ways.
 
@@ -125,6 +126,7 @@ def load_weights(
         fits most parameters is taken.
       ignore: reason -> regular expression for whole source names that are not wanted.
       adapt: our name -> function of the stored array (Flax axes), for what must be resized.
+      problems: what is known to be wrong with the directory and is to be raised as well.
 
     Returns:
       The same tree with float32 arrays.
@@ -132,11 +134,20 @@ def load_weights(
     Raises:
       ValueError: names all missing, unexpected and misshapen tensors and all damaged files.
     """
-    problems: list[str] = []
-    loaded = _fill(target, directory, prefixes, ignore or {}, adapt or {}, problems)
+    problems = [] if problems is None else problems
+    noted = len(problems)
+    source = open_weights(directory, problems)
+    if source is None or len(problems) > noted:  # names in damaged files would hide the cause
+        raise _failure(directory, problems)
+    leaves = flatten(target)
+    names = match(list(leaves), source.tensors, prefixes, source.torch_layout)
+    problems += name_problems(names, source.tensors, prefixes, ignore or {}, source.file)
+    values = _values(source, names, leaves, adapt or {}, problems)
     if problems:
         raise _failure(directory, problems)
-    return loaded
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jnp.asarray(values[path_string(path)]), target
+    )
 
 
 def _directory(path_or_name: str | Path) -> Path:
@@ -162,33 +173,11 @@ def _load(
         open_weights(directory, problems)
         raise _failure(directory, problems)
     graph, target = nnx.split(nnx.eval_shape(lambda: build(config, rngs=nnx.Rngs(0))))
-    state = _fill(target, directory, tower.prefixes, tower.ignore, adapt, problems)
-    if problems:
-        raise _failure(directory, problems)
+    state = load_weights(
+        target, directory, prefixes=tower.prefixes, ignore=tower.ignore, adapt=adapt,
+        problems=problems,
+    )  # fmt: skip
     return nnx.merge(graph, state)
-
-
-def _fill(
-    target: Any,
-    directory: Path,
-    prefixes: Sequence[str],
-    ignore: Mapping[str, str],
-    adapt: Mapping[str, Adapter],
-    problems: list[str],
-) -> Any:
-    noted = len(problems)
-    source = open_weights(directory, problems)
-    if source is None or len(problems) > noted:  # names in damaged files would hide the cause
-        return None
-    leaves = flatten(target)
-    names = match(list(leaves), source.tensors, prefixes, source.torch_layout)
-    problems += name_problems(names, source.tensors, prefixes, ignore, source.file)
-    values = _values(source, names, leaves, adapt, problems)
-    if problems:
-        return None
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: jnp.asarray(values[path_string(path)]), target
-    )
 
 
 def _values(

@@ -1,7 +1,7 @@
 """What the text and the image tower share: reading a config.json, and running a stack of layers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any, TypeVar
 
 import jax
@@ -10,6 +10,9 @@ from flax import nnx
 from int_ra_jax.models.layers import ACTIVATIONS
 
 Shape = TypeVar("Shape", bound="TowerConfig")
+# A config.json may claim any number, and a tower is built before it is filled.
+_MOST = {"num_hidden_layers": 1_000, "image_size": 10_000, "patch_size": 10_000}
+_MOST_OF_THE_REST = 10_000_000
 
 
 class TowerConfig:
@@ -40,16 +43,14 @@ class TowerConfig:
         Raises:
           ValueError: names everything in the config that this tower does not do.
         """
-        known = {field.name: field.type for field in fields(cls)}  # type: ignore[arg-type]
-        # JSON writes a whole number where a float is meant.
-        shape = cls(
-            **{
-                name: float(value) if known[name] is float and isinstance(value, int) else value
-                for name, value in config.items()
-                if name in known
-            }
-        )
-        problems = cls.unsupported(config)
+        problems, values = cls.unsupported(config), {}
+        for field in fields(cls):  # type: ignore[arg-type]
+            value = config.get(field.name, field.default)
+            if wanted := _misfit(field, value):
+                problems.append(f"{field.name} {value!r} must be {wanted}")
+            else:  # JSON writes a whole number where a float is meant
+                values[field.name] = float(value) if field.type is float else value
+        shape = cls(**values)
         if shape.hidden_act not in ACTIVATIONS:
             problems.append(f"hidden_act {shape.hidden_act!r}: known are {sorted(ACTIVATIONS)}")
         if shape.hidden_size % shape.num_attention_heads:
@@ -65,6 +66,16 @@ class TowerConfig:
     def unsupported(cls, config: Mapping[str, Any]) -> list[str]:
         """Returns what a config asks for that this kind of tower lacks, one phrase each."""
         raise NotImplementedError
+
+
+def _misfit(field: Field, value: Any) -> str:
+    """Returns what a field of a shape must be if the value is not that, else an empty string."""
+    if field.type is int:
+        most = _MOST.get(field.name, _MOST_OF_THE_REST)
+        return "" if type(value) is int and 1 <= value <= most else f"a whole number, 1 to {most:,}"
+    if field.type is float:  # rates and epsilons
+        return "" if type(value) in (int, float) and 0 <= value < 1 else "a number in [0, 1)"
+    return "" if isinstance(value, type(field.default)) else "a name"
 
 
 class Tower(nnx.Module):

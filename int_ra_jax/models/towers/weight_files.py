@@ -7,6 +7,7 @@ is wrong with the names and shapes inside them.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,7 @@ def _open_safetensors(file: Path, problems: list[str]) -> dict[str, Reader]:
     except (SafetensorError, OSError) as error:
         problems.append(f"{file.name} is truncated or damaged ({error}); fetch it again")
         return {}
-
-    def reader(name: str) -> Reader:
-        return lambda: handle.get_tensor(name)
-
-    return {name: reader(name) for name in handle.keys()}  # noqa: SIM118
+    return {name: partial(handle.get_tensor, name) for name in handle.keys()}  # noqa: SIM118
 
 
 def _open_shards(directory: Path, problems: list[str]) -> dict[str, Reader]:
@@ -119,11 +116,7 @@ def _open_msgpack(file: Path, problems: list[str]) -> dict[str, Reader]:
     if not isinstance(tree, dict):
         problems.append(f"{file.name} holds no tree of parameters; fetch it again")
         return {}
-
-    def reader(array: Any) -> Reader:
-        return lambda: np.asarray(array)
-
-    return {name: reader(array) for name, array in _dotted(tree)}
+    return {name: partial(np.asarray, array) for name, array in _dotted(tree)}
 
 
 def _dotted(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

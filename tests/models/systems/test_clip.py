@@ -109,7 +109,7 @@ def test_the_projections_have_no_bias_and_the_originals_spread():
     facts = interface.Facts(text.config, image.config, INTENTIONS, GALLERY, (1,) * INTENTIONS, ids)
     wide = get_config("smoke")
     wide.model.joint_width = 512
-    system = CLIP(text, image, wide, facts=facts, rngs=nnx.Rngs(0))
+    system = CLIP(interface.Setup(text, image, wide, facts, nnx.Rngs(0)))
     for layer in (system.query_projection, system.image_projection):
         spread = float(jnp.std(layer.kernel[...]))
         assert spread == pytest.approx(layer.kernel.shape[0] ** -0.5, rel=0.05)
@@ -120,7 +120,8 @@ def test_scores_are_cosines_of_the_conversation_and_the_pixels_alone():
     sticker = TOY.call("encode_sticker", TOY.resident.bank)
     for vectors in (context.query, sticker.embedding):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
-    assert context.intention_logits is None and sticker.attention is None
+    assert context.intention_logits is None
+    assert TOY.system.attention_maps(TOY.resident.bank) is None
     assert TOY.system.reads == frozenset()
     bank = TOY.resident.bank
     other = bank.replace(attribute_index=bank.attribute_index * 0, intentions=~bank.intentions)

@@ -212,7 +212,7 @@ def test_cached_frozen_layers_change_neither_scores_nor_gradients(layers):
 def test_attention_maps_are_a_distribution_over_the_patches():
     for tokens in ("pooled", "all"):
         toy = make_toy(model__attribute_tokens=tokens)
-        maps = toy.call("encode_sticker", toy.resident.bank, attention=True).attention
+        maps = toy.call("attention_maps", toy.resident.bank)
         assert maps.shape == (GALLERY, 4, 9)
         present = np.asarray(toy.resident.bank.attribute_mask)
         np.testing.assert_allclose(np.asarray(maps).sum(2)[present], 1.0, atol=1e-5)

@@ -5,40 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fixtures.toy_system import make_toy
-from hypothesis import given
-from hypothesis import strategies as st
 
 from int_ra_jax.common.params import flatten
-from int_ra_jax.common.types import Tokens
 from int_ra_jax.models import interface
-from int_ra_jax.models.systems.int_ra import newest_turn
-
-SEP = 2
-
-
-@given(
-    turns=st.lists(st.integers(1, 4), min_size=1, max_size=4),
-    named=st.booleans(),
-    knowledge=st.integers(0, 3),
-    pads=st.integers(0, 3),
-)
-def test_the_newest_turn_is_all_of_it_and_nothing_else(turns, named, knowledge, pads):
-    ids, types, wanted = [1], [0], [False]
-    for place, words in enumerate(turns):
-        newest = place == len(turns) - 1
-        ids += [9] * words + [SEP]
-        types += [0] * (words + 1)
-        wanted += [newest] * (words + 1)
-    tail = [7, SEP] if named else []
-    known = [8] * knowledge + [SEP] if knowledge else []
-    ids += tail + known
-    types += [0] * len(tail) + [1] * len(known)
-    mask = [True] * len(ids) + [False] * pads
-    ids, types = ids + [0] * pads, types + [0] * pads
-    wanted += [False] * (len(ids) - len(wanted))
-    row = Tokens(*(jnp.asarray([leaf]) for leaf in (ids, mask, types)))
-    found = newest_turn(row.ids == SEP, row, behind=int(named))
-    assert np.asarray(found)[0].tolist() == wanted
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +41,17 @@ def test_only_the_newest_turn_and_what_it_was_read_with_make_the_query(toy):
     ours = toy.call("encode_context", toy.attached).intention_logits
     theirs = interface.merge(plain.graphdef, params).encode_context(plain.attached).intention_logits
     assert not np.allclose(ours, theirs, atol=1e-3)
+
+
+def test_words_of_other_turns_are_read_and_those_of_padding_are_not(toy):
+    context = toy.batch.context
+    features = toy.call("text_tokens", context, None)
+    newest = np.asarray(context.turn == 1)
+    mean = [np.asarray(features)[row, newest[row]].mean(axis=0) for row in range(len(newest))]
+    norm = toy.system.newest_norm(jnp.asarray(np.stack(mean)))
+    logits = toy.system.intention_classifier(norm)
+    ours = toy.call("encode_context", toy.attached).intention_logits
+    np.testing.assert_allclose(ours, logits, atol=1e-5)
 
 
 def test_the_norm_of_the_newest_turn_is_trained(toy):

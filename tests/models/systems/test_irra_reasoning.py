@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fixtures.toy_system import make_tokens
+from fixtures.toy_system import make_tokens, spoken
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +20,7 @@ from int_ra_jax.models.systems.irra_reasoning import (
     masked_word_loss,
     most_hidden,
 )
+from int_ra_jax.models.towers.bert import BertConfig
 
 SPECIAL = SpecialIds(pad=0, cls=1, sep=2, mask=7)  # [MASK] in the midst of the words
 VOCABULARY = 128
@@ -67,7 +68,7 @@ def test_the_shares_are_those_of_the_reference():
 
 def test_a_row_without_a_draw_hides_its_first_word_behind_the_mask_and_one_without_words_nothing():
     ids = jnp.array([[1, 2, 50, 2, 0], [1, 2, 2, 2, 0], [1, 2, 50, 60, 2]])
-    tokens = Tokens(ids, ids != 0, jnp.zeros_like(ids))
+    tokens = spoken(ids, ids != 0)
     first = []
     for seed in range(30):
         masked, hidden = hide(tokens, jax.random.key(seed))
@@ -143,10 +144,15 @@ def test_nothing_is_added_around_the_cross_attention():
     np.testing.assert_allclose(hidden, jnp.broadcast_to(hidden[:1, :1], hidden.shape), atol=1e-5)
 
 
+def word_head(width: int, table: tuple[int, int], layers: int, *, tied: bool) -> WordHead:
+    model = ConfigDict({"joint_width": width, "interaction_layers": layers, "tie_mlm": tied})
+    return WordHead(model, BertConfig(*table), FLOAT, nnx.Rngs(1))
+
+
 def test_kernels_are_drawn_as_clips_are():
     model = ConfigDict({"joint_width": 128, "heads": 2, "interaction_layers": 4})
     encoder = InteractionEncoder(model, FLOAT, nnx.Rngs(0))
-    head = WordHead(128, (300, 64), 4, tied=False, dtype=FLOAT, rngs=nnx.Rngs(1))
+    head = word_head(128, (300, 64), 4, tied=False)
     block, write = encoder.blocks[1], 128**-0.5 * 8**-0.5
     for layer, expected in (
         (encoder.cross_attention.query, 128**-0.5),
@@ -162,7 +168,7 @@ def test_kernels_are_drawn_as_clips_are():
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_tied_head_compares_with_the_table_and_teaches_it(tied):
-    head = WordHead(16, (30, 8), 2, tied=tied, dtype=FLOAT, rngs=nnx.Rngs(0))
+    head = word_head(16, (30, 8), 2, tied=tied)
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.normal(size=(2, 3, 16)), jnp.float32)
     table = jnp.asarray(rng.normal(size=(30, 8)), jnp.float32)

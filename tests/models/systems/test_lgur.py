@@ -281,11 +281,14 @@ def test_a_batch_can_be_encoded_in_parts(dtype):
     assert jax.eval_shape(toy.scores, toy.params).dtype == jnp.float32
 
 
-def test_every_parameter_has_its_place_on_a_mesh():
+def test_the_dictionary_and_the_queries_are_split_by_rules_of_their_own():
     mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1})
-    places = flatten(sharding.state_shardings(toy_of().params, mesh))
+    toy = toy_of()
+    places = flatten(sharding.state_shardings(toy.params, mesh, toy.system.sharding_rules))
     for name in ("dictionary", "queries", "words/ahead/kernel", "decoder/0/key/kernel"):
         assert places[name].spec == jax.sharding.PartitionSpec("fsdp", *places[name].spec[1:])
+    with pytest.raises(ValueError, match="2 parameters: dictionary, queries"):
+        sharding.state_shardings(toy.params, mesh)
 
 
 def test_parameters_start_as_the_reference_draws_them():

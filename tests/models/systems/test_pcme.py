@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import pcme as config_pcme
-from int_ra_jax.common.types import Tokens
-from int_ra_jax.models.interface import Candidates, SpecialIds
+from int_ra_jax.models.interface import Candidates
 from int_ra_jax.models.systems import pcme
 from int_ra_jax.models.systems.pcme import SampledContext, SampledSticker
 
@@ -144,13 +143,6 @@ def test_evaluation_noise_belongs_to_an_item_and_to_its_side():
     assert not np.intersect1d(noise, pcme.evaluation_noise(index, 7, 5, 1)).size
 
 
-def test_words_are_neither_padding_nor_the_marks_around_segments():
-    ids = jnp.array([[1, 7, 2, 9, 2, 0]])
-    mask = jnp.array([[True, True, True, True, True, False]])
-    found = pcme.words(Tokens(ids, mask, jnp.zeros_like(ids)), SpecialIds(0, 1, 2, 3))
-    np.testing.assert_array_equal(found, [[False, True, False, True, False, False]])
-
-
 # ---- the loss -------------------------------------------------------------------------------
 
 
@@ -238,7 +230,8 @@ def test_samples_have_the_mean_and_the_standard_deviation_of_their_gaussian():
     system = toy_of("mean").system
     system.samples = 4000
     mean, log_scale = jnp.array([[1.0, -2.0]]), jnp.array([[0.0, -2.0]])
-    drawn = system._draw(mean, log_scale, jax.random.key(0), jnp.arange(1), 0)[0]
+    _, read = system._encoded(mean, log_scale, jax.random.key(0), jnp.arange(1), 0)
+    drawn = read["samples"][0]
     np.testing.assert_allclose(jnp.mean(drawn, axis=0), mean[0], atol=0.06)
     np.testing.assert_allclose(jnp.std(drawn, axis=0), jnp.exp(log_scale[0]), rtol=0.05)
 

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fixtures.toy_system import GALLERY, INTENTIONS, make_toy
+from fixtures.toy_system import GALLERY, INTENTIONS, make_toy, spoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import srs as srs_config
 from int_ra_jax.common.params import flatten, matching
-from int_ra_jax.common.types import Tokens
+from int_ra_jax.models import losses
 from int_ra_jax.models.interface import Candidates, SpecialIds, merge
 from int_ra_jax.models.systems import srs
 
@@ -31,31 +31,34 @@ def matrices(rows: int, columns: int) -> st.SearchStrategy[np.ndarray]:
 # ---- losses -----------------------------------------------------------------------------------
 
 
+def pairwise_hinge(scores, counts, margin):
+    """Column 0 is the positive, the others are negatives."""
+    return losses.hinge_loss(scores[:, 1:], counts, margin, positive=scores[:, 0])
+
+
 def test_pairwise_hinge_golden_value():
     # Computed in float64 from the formula: positives 2 and 0 against (1, .5) and (0, 0).
     scores = jnp.array([[2.0, 1.0, 0.5], [0.0, 0.0, 0.0]])
-    assert float(srs.pairwise_hinge(scores, jnp.ones((2, 2), bool), 1.0)) == pytest.approx(0.5)
+    assert float(pairwise_hinge(scores, jnp.ones((2, 2), bool), 1.0)) == pytest.approx(0.5)
 
 
 @settings(max_examples=50, deadline=None)
 @given(matrices(3, 4), NUMBERS)
 def test_the_hinge_is_zero_where_every_negative_is_a_margin_below_and_knows_no_offset(scores, up):
     counts = jnp.ones((3, 3), bool)
-    loss = float(srs.pairwise_hinge(jnp.asarray(scores), counts, 1.0))
+    loss = float(pairwise_hinge(jnp.asarray(scores), counts, 1.0))
     assert (loss == 0) == bool((scores[:, :1] - scores[:, 1:] >= 1).all())
     moved = scores + np.float32([[up], [0], [0]])
-    assert float(srs.pairwise_hinge(jnp.asarray(moved), counts, 1.0)) == pytest.approx(
-        loss, abs=1e-4
-    )
+    assert float(pairwise_hinge(jnp.asarray(moved), counts, 1.0)) == pytest.approx(loss, abs=1e-4)
 
 
 def test_the_hinge_is_the_margin_for_equal_scores_and_passes_over_missing_negatives():
     equal = jnp.full((2, 4), 3.0)
-    assert float(srs.pairwise_hinge(equal, jnp.ones((2, 3), bool), 1.0)) == 1.0
+    assert float(pairwise_hinge(equal, jnp.ones((2, 3), bool), 1.0)) == 1.0
     one = jnp.array([[True, False, False], [False, False, False]])
     raised = equal.at[0, 2].set(9.0).at[1, 1].set(9.0)
-    assert float(srs.pairwise_hinge(raised, one, 1.0)) == 1.0
-    assert float(srs.pairwise_hinge(raised, jnp.zeros((2, 3), bool), 1.0)) == 0.0
+    assert float(pairwise_hinge(raised, one, 1.0)) == 1.0
+    assert float(pairwise_hinge(raised, jnp.zeros((2, 3), bool), 1.0)) == 0.0
 
 
 def test_smoothed_cross_entropy_golden_values():
@@ -103,52 +106,40 @@ def test_negatives_are_allowed_ones_without_repetition_and_all_of_them_come_up()
 # ---- utterances -------------------------------------------------------------------------------
 
 
-def naive_utterances(row: list[int], number: int, length: int) -> list[list[int]]:
-    """The words of the newest utterances, split by hand."""
-    said: list[list[int]] = [[]]
-    for token in row[1:]:
-        if token == SEP:
-            said.append([])
-        else:
-            said[-1].append(token)
-    return [words[-(length - 2) :] for words in said if words][-number:]
-
-
 split = jax.jit(srs.split_utterances, static_argnums=(1, 2, 3))
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.lists(st.sampled_from([SEP, 5, 6, 7, 8, 9]), min_size=1, max_size=15),
+        st.lists(st.lists(st.integers(5, 9), min_size=1, max_size=8), min_size=0, max_size=5),
         min_size=2,
         max_size=2,
     ),
     st.sampled_from([(1, 5), (3, 4), (4, 6)]),
 )
-def test_rows_are_split_into_their_newest_utterances(words, sizes):
+def test_rows_are_split_into_their_newest_utterances(said, sizes):
     number, length = sizes
-    rows = [[CLS, *row] for row in words]
-    ids = np.array([row + [PAD] * (16 - len(row)) for row in rows], np.int32)
-    mask = np.array([[i < len(row) for i in range(16)] for row in rows])
-    tokens = Tokens(jnp.asarray(ids), jnp.asarray(mask), jnp.zeros((2, 16), jnp.int32))
-    framed, is_word = split(tokens, number, length, SPECIAL)
+    rows = [[CLS, *(token for turn in turns for token in (*turn, SEP))] for turns in said]
+    ids = np.array([row + [PAD] * (48 - len(row)) for row in rows], np.int32)
+    mask = np.array([[i < len(row) for i in range(48)] for row in rows])
+    framed = split(spoken(ids, mask), number, length, SPECIAL)
     assert framed.ids.shape == (2, number, length)
-    for b, row in enumerate(rows):
-        expected = naive_utterances(row, number, length)
+    for b, turns in enumerate(said):
+        expected = [turn[-(length - 2) :] for turn in turns][-number:]
         for u in range(number):
             line = [CLS, *expected[u], SEP] if u < len(expected) else []
             assert np.asarray(framed.ids[b, u]).tolist() == line + [PAD] * (length - len(line))
             assert int(framed.mask[b, u].sum()) == len(line)
-            assert int(is_word[b, u].sum()) == max(len(line) - 2, 0)
+            assert int(framed.words[b, u].sum()) == max(len(line) - 2, 0)
 
 
 def test_knowledge_is_no_utterance():
     ids = jnp.array([[CLS, 5, SEP, 6, 7, SEP]])
-    tokens = Tokens(ids, jnp.ones_like(ids, bool), jnp.array([[0, 0, 0, 1, 1, 1]]))
-    framed, is_word = split(tokens, 3, 4, SPECIAL)
+    tokens = spoken(ids, jnp.ones_like(ids, bool), jnp.array([[0, 0, 0, 1, 1, 1]]))
+    framed = split(tokens, 3, 4, SPECIAL)
     assert np.asarray(framed.ids[0, 0]).tolist() == [CLS, 5, SEP, PAD]
-    assert int(is_word.sum()) == 1
+    assert int(framed.words.sum()) == 1
 
 
 def test_a_region_window_takes_the_mean_of_neighbouring_patches():
