@@ -122,7 +122,7 @@ class Encoder:
         intentions = np.zeros((1, len(run.dataset.intentions)), np.bool_)
         bank = Bank(np.zeros((1, size, size, 3), np.uint8), *texts, intentions, np.zeros(1, int))
         rows = np.zeros(1, int)
-        return jax.tree.structure(jax.eval_shape(self._rows_encoder, params, bank, rows))
+        return jax.tree.structure(jax.eval_shape(self._encode_rows, params, bank, rows))
 
     def stickers(self, params: Params, rows: np.ndarray) -> Sticker:
         """Returns the encoded stickers of some gallery rows, in that order."""
