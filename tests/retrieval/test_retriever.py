@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from int_ra_jax.evaluation.evaluate import evaluate
 from int_ra_jax.retrieval.retriever import Retriever, read_conversation
 from int_ra_jax.run.workdir import open_run
 from int_ra_jax.training.loop import train
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +162,42 @@ def test_a_missing_file_names_the_nearest(tmp_path):
     write(tmp_path, {}, "birthday.json")
     with pytest.raises(FileNotFoundError, match=r"no such file\. Did you mean .*birthday\.json\?"):
         read_conversation(tmp_path / "birthdya.json")
+
+
+LEAN = """
+import sys
+from pathlib import Path
+from int_ra_jax.retrieval.retriever import Retriever, read_conversation
+
+retriever = Retriever.from_workdir(sys.argv[1])
+print(len(retriever.search(read_conversation(Path(sys.argv[2])), top_k=2).stickers))
+heavy = {"tensorflow", "transformers", "torch", "sklearn", "matplotlib", "scipy.stats"}
+ours = ("int_ra_jax.evaluation", "int_ra_jax.training", "int_ra_jax.comparison")
+loaded = [name for name in sys.modules if name in heavy or name.startswith(ours)]
+assert not loaded, loaded
+"""
+
+
+def test_a_search_loads_nothing_that_only_training_or_evaluation_needs(evaluated, tmp_path):
+    turns = [{"speaker": "A", "text": "we won"}]
+    chat = write(tmp_path, {"turns": turns, "reply_speaker": "B"})
+    result = subprocess.run(
+        [sys.executable, "-c", LEAN, str(evaluated.workdir), str(chat)],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.strip() == "2"
+
+
+def test_more_conversations_than_a_batch_holds_come_back_in_their_order(retriever, source):
+    conversations = source.conversations("train")[:70]
+    together = retriever.search_many(conversations, top_k=2)
+    assert len(together) == 70
+    for row in (0, 33, 69):
+        alone = retriever.search(conversations[row], top_k=2)
+        assert [s.sticker for s in together[row].stickers] == [s.sticker for s in alone.stickers]
+        assert together[row].stickers[0].score == pytest.approx(alone.stickers[0].score, abs=1e-5)
+
+
+def test_no_conversations_have_no_answers(retriever):
+    assert retriever.search_many([]) == []
