@@ -31,6 +31,7 @@ import jax
 from benchmarks import command, ours, synthetic
 from benchmarks.collectives import KINDS, collectives
 from int_ra_jax.models import registry
+from int_ra_jax.models.interface import merge
 from int_ra_jax.training import sharding
 from int_ra_jax.training.state import create
 from int_ra_jax.training.step import make_train_step
@@ -128,7 +129,7 @@ def lowered(
     graphdef, params = registry.abstract(problem.config, problem.facts)
     _, optimizer, info = ours.optimizer_of(problem, graphdef, params)
     state = jax.eval_shape(lambda params: create(params, optimizer, 0, None), params)
-    places = sharding.state_shardings(state, mesh, system.sharding_rules)
+    places = sharding.state_shardings(state, mesh, merge(graphdef, params).sharding_rules)
     split, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
 
     def resized(tree: Any, length: int) -> Any:

@@ -146,7 +146,7 @@ def test_special_tokens_in_a_message_are_text(ours, name, words):
     tokenizer = ours[name]
     ids = tokenizer.encode(["".join(words)])[0].ids
     assert not {tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id}.intersection(ids)
-    assert tokenizer._source.mask_token_id not in ids
+    assert tokenizer.mask_id not in ids
     assert bool(ids) == bool("".join(words).strip())
 
 

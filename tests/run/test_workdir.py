@@ -28,7 +28,7 @@ def test_opening_a_workdir_again_gives_the_same_system_tokenizer_and_gallery(tra
     assert flatten(one.abstract_params) == flatten(other.abstract_params)
     for name in ("pixels", "attribute_index", "attribute_mask", "intentions", "index"):
         np.testing.assert_array_equal(getattr(one.bank, name), getattr(other.bank, name))
-    assert one.labels.tokens.ids.shape == (len(one.source.intentions), 6)
+    assert one.labels.tokens.ids.shape == (len(one.dataset.intentions), 6)
 
 
 def test_creating_a_workdir_twice_changes_nothing_a_checkpoint_depends_on(trained, tmp_path):
@@ -47,7 +47,7 @@ def test_shared_records_are_found_from_any_directory(trained, tmp_path, monkeypa
     create_workdir(tiny_config(trained.prepared, data__tfds_dir="records"), tmp_path / "run")
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    assert open_run(tmp_path / "run").source.size("test") == 22
+    assert open_run(tmp_path / "run").dataset.size("test") == 22
     assert not (tmp_path / "run" / "tfds").exists()
 
 
