@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUNS   ?= runs
-# Where pip takes torch from for the tests; on Linux the default wheels bring CUDA libraries, see README.
+# Where pip takes torch from for the tests; on Linux the default wheels bring CUDA libraries, see CONTRIBUTING.md.
 TORCH_ARGS ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 

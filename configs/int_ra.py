@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from configs import base, presets
 
-# What ``best`` sets beyond the recipe it stands on, chosen by validation (docs/results.md); the
+# What ``best`` sets beyond the recipe it stands on, chosen by validation (docs/tables/history.md); the
 # table of all systems sets the same on its own recipes.
 BEST: dict[str, Any] = {
     "model.newest_turn": True,
@@ -82,7 +82,7 @@ def _demo(config: ConfigDict) -> None:
     presets.demo(config)
     config.model.heads = 4
     # Every sticker of the intention is a right answer here, and the hinge cannot rank by how
-    # probable each intention is (docs/results.md compares them).
+    # probable each intention is (docs/tables/history.md compares them).
     config.loss.retrieval = "multi_positive"
 
 

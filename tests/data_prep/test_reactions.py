@@ -45,7 +45,7 @@ def test_the_misses_that_were_read_carry_the_lexicon_s_label():
     for row in rows:
         found = read_reaction(row["reaction"])
         assert found is not None and found.intention == row["intention"]
-    # the figures of docs/results.md
+    # the figures of docs/tables/misses.md
     assert sum(not row["label_correct"] for row in rows) == 5
     assert sum(row["answer_fits"] for row in rows) == 30
 

@@ -200,7 +200,7 @@ class IntRA(TwoTowers):
     ) -> LossAndMetrics:
         """Returns lambda_ret * L_ret + lambda_int * L_int and its parts; nothing is drawn."""
         # The cosine learns to rank by itself and the intention's probability by its own loss:
-        # trained as a sum, each unlearns what the other knows (docs/results.md).
+        # trained as a sum, each unlearns what the other knows (docs/tables/history.md).
         query, embedding = (x[:, : self.joint_width] for x in (context.query, sticker.embedding))
         scores = jnp.einsum("bd,nd->bn", query, embedding)  # [B, C], f32
         sections = self._sections(*scores.shape)
@@ -227,7 +227,7 @@ class IntRA(TwoTowers):
         if losses.RETRIEVAL[self.retrieval_loss].compares_once:
             return [np.concatenate([live, bank[size:]])]
         # A live positive against stale negatives would reward embeddings for merely moving away
-        # from what they were at the last refresh (docs/results.md): two comparisons.
+        # from what they were at the last refresh (docs/tables/history.md): two comparisons.
         return [live, bank]
 
     def _retrieval_loss(
