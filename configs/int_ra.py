@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from configs import base, presets
 
-# What ``best`` sets beyond the recipe it stands on, chosen by validation (docs/tables/history.md); the
-# table of all systems sets the same on its own recipes.
+# What ``best`` sets beyond the recipe it stands on, chosen by validation
+# (docs/tables/history.md); the table of all systems sets the same on its own recipes.
 BEST: dict[str, Any] = {
     "model.newest_turn": True,
     "model.intention_match": 3.0,
