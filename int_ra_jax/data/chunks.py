@@ -9,18 +9,18 @@ from pathlib import Path
 
 from int_ra_jax.data.schema import Conversation
 
-LINES = 5_000  # in a stretch: seconds of work, and a few megabytes
+LINES = 5_000  # in a chunk: seconds of work, and a few megabytes
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Chunk:
     """Some consecutive lines of a valid ``conversations.jsonl``.
 
     Attributes:
       path: the file.
       offset: bytes before the first line.
       lines: how many, blank ones included.
-      first_rows: split -> the row, within its split, of its first conversation in this stretch.
+      first_rows: split -> the row, within its split, of its first conversation in this chunk.
     """
 
     path: Path
@@ -29,33 +29,33 @@ class Stretch:
     first_rows: Mapping[str, int]
 
 
-def stretches(path: Path, lines: int = LINES) -> Iterator[Stretch]:
-    """Cuts a file in order; it is read once, and a stretch of it is in memory.
+def cut(path: Path, lines: int = LINES) -> Iterator[Chunk]:
+    """Cuts a file in order; it is read once, and a chunk of it is in memory.
 
     Args:
       path: a ``conversations.jsonl`` that validation has accepted.
-      lines: in each stretch but the last.
+      lines: in each chunk but the last.
     """
     rows: Counter[str] = Counter()
     offset = 0
     with path.open("rb") as file:
         while part := list(itertools.islice(file, lines)):
-            yield Stretch(path, offset, len(part), dict(rows))
+            yield Chunk(path, offset, len(part), dict(rows))
             rows.update(json.loads(line)["split"] for line in part if line.strip())
             offset += sum(map(len, part))
 
 
-def conversations(stretch: Stretch, split: str) -> Iterator[tuple[int, Conversation]]:
+def conversations(chunk: Chunk, split: str) -> Iterator[tuple[int, Conversation]]:
     """Reads the conversations of one split, each with its row in that split.
 
     Args:
-      stretch: of the file, which must not have changed since it was cut.
+      chunk: of the file, which must not have changed since it was cut.
       split: name of the split.
     """
-    row = stretch.first_rows.get(split, 0)
-    with stretch.path.open("rb") as file:
-        file.seek(stretch.offset)
-        for line in itertools.islice(file, stretch.lines):
+    row = chunk.first_rows.get(split, 0)
+    with chunk.path.open("rb") as file:
+        file.seek(chunk.offset)
+        for line in itertools.islice(file, chunk.lines):
             if line.strip() and (record := json.loads(line))["split"] == split:
                 yield row, Conversation.from_json(record)
                 row += 1

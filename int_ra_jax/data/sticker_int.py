@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from absl import logging
 
 from int_ra_jax.data import schema
-from int_ra_jax.data.chunks import Stretch, conversations, stretches
+from int_ra_jax.data.chunks import Chunk, conversations, cut
 from int_ra_jax.data.dataset import Dataset
 from int_ra_jax.data.records import (
     BUILDER,
@@ -101,7 +101,7 @@ class StickerInt(tfds.core.GeneratorBasedBuilder):
         rows = {sticker.id: row for row, sticker in enumerate(prepared.stickers)}
         return {
             split: self._generate_examples(
-                stretches(path), functools.partial(_conversation_examples, split, rows)
+                cut(path), functools.partial(_conversation_examples, split, rows)
             )
             for split in schema.SPLITS
         }
@@ -117,9 +117,9 @@ class StickerInt(tfds.core.GeneratorBasedBuilder):
 
 
 def _conversation_examples(
-    split: str, sticker_rows: Mapping[str, int], stretch: Stretch
+    split: str, sticker_rows: Mapping[str, int], chunk: Chunk
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    for row, conversation in conversations(stretch, split):
+    for row, conversation in conversations(chunk, split):
         yield (
             row,
             {

@@ -95,7 +95,7 @@ def _saved(directory: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]] | Non
     except Exception as error:  # anything, by where a damaged file breaks it
         raise ValueError(
             f"cannot read the tokenizer {path} ({type(error).__name__}: {error}); "
-            "start in another working directory"
+            "delete it, and the tokenizer is opened from the files beside it"
         ) from error
     return backend, special
 

@@ -9,6 +9,7 @@ The gallery is encoded once for each checkpoint; a search then encodes one conve
 import dataclasses
 import difflib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -58,7 +59,7 @@ class Retriever:
         self._params = jax.device_put(params)
         self._search = jax.jit(self._best, static_argnames="number")
         self._compiled: set[tuple[int, int, int]] = set()
-        with self._programs():
+        with _programs(run):
             self._sticker = Encoder(run).kept_gallery(self._params)
             self._labels = self._names()
 
@@ -70,7 +71,7 @@ class Retriever:
           FileNotFoundError: if the workdir or its checkpoint does not exist.
         """
         run = open_run(Path(workdir))
-        with kept_programs(run.config.train.compilation_cache, run.workdir):
+        with _programs(run):
             params, _ = run.restore_best()
         return cls(run, params)
 
@@ -122,7 +123,7 @@ class Retriever:
         arguments = (self._params, self._sticker, self._labels, batch)
         shape = (size, width, number)
         if shape not in self._compiled:  # to ask the disk each time would cost more than a search
-            with self._programs():
+            with _programs(self._run):
                 found = self._search(*arguments, number=number)
             self._compiled.add(shape)
         else:
@@ -154,9 +155,6 @@ class Retriever:
         hidden = jax.jit(lambda params, tokens: merge(graphdef, params).hidden_text(tokens))
         return dataclasses.replace(names, hidden=hidden(self._params, names.tokens))
 
-    def _programs(self) -> AbstractContextManager[None]:
-        return kept_programs(self._run.config.train.compilation_cache, self._run.workdir)
-
     def _ranked(
         self, scores: np.ndarray, rows: np.ndarray, probabilities: np.ndarray
     ) -> RankedList:
@@ -171,6 +169,12 @@ class Retriever:
             intention=names[order[0]] if len(order) else None,
             intention_probabilities={names[k]: float(probabilities[k]) for k in order},
         )
+
+
+def _programs(run: Run) -> AbstractContextManager[None]:
+    """Keeps programs as training does; a workdir that cannot be written is left alone."""
+    writable = os.access(run.workdir, os.W_OK)
+    return kept_programs(run.config.train.compilation_cache if writable else "off", run.workdir)
 
 
 def _power_of_two(number: int) -> int:

@@ -7,11 +7,13 @@ import os
 import time
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from flax import nnx
 
 from int_ra_jax.common.hosts import Placement
@@ -26,6 +28,8 @@ from int_ra_jax.run.ranking import score_in_chunks
 from int_ra_jax.run.workdir import Run
 
 SEARCH = "search"  # folder of a workdir: what a search would otherwise compute at every start
+_PACKAGE = Path(__file__).parents[1]
+_ENCODING = ("common", "data", "models")  # rooms whose code decides how a gallery is encoded
 
 
 class Encoder:
@@ -87,9 +91,9 @@ class Encoder:
     def kept_gallery(self, params: Params) -> Sticker:
         """Returns ``gallery(params)`` from WORKDIR/search, where these parameters left it before.
 
-        It is kept under the hash of everything that it depends on, and only the newest one is: a
-        gallery of another checkpoint is never read. Where the workdir cannot be written, or
-        several processes share the work, nothing is kept.
+        It is kept under the hash of everything that it depends on, this library's code included,
+        and only the newest one is: a gallery of another checkpoint is never read. Where the workdir
+        cannot be written, or several processes share the work, nothing is kept.
         """
         run = self._run
         if jax.process_count() > 1:
@@ -102,6 +106,10 @@ class Encoder:
         def sources() -> Iterator[str | bytes | np.ndarray]:
             yield json.dumps(run.fingerprint, sort_keys=True, default=list)
             yield f"jax {jax.__version__} {jax.default_backend()}"
+            for file in sorted(
+                file for room in _ENCODING for file in (_PACKAGE / room).rglob("*.py")
+            ):
+                yield file.read_bytes()
             for path, leaf in sorted(flatten(params).items()):
                 yield path
                 yield np.asarray(leaf)
@@ -110,7 +118,11 @@ class Encoder:
             store.forget("gallery")
             return self.gallery(params)
 
-        kept = store.get_tree("gallery", sources, compute, lambda: self._structure(params))
+        try:
+            kept = store.get_tree("gallery", sources, compute, lambda: self._structure(params))
+        except OSError as error:  # a full disk is no reason not to answer
+            logging.warning("the encoded gallery is not kept in %s: %s", folder, error)
+            return self.gallery(params)
         sticker: Sticker = self._everywhere(kept)
         return sticker
 

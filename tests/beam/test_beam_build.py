@@ -6,8 +6,7 @@ pytest.importorskip("apache_beam", reason="Beam has an environment of its own: m
 
 from fixtures.prepared import make_prepared_directory
 
-from int_ra_jax.data import chunks as stretches
-from int_ra_jax.data import schema
+from int_ra_jax.data import chunks, schema
 from int_ra_jax.data.sticker_int import prepare
 from int_ra_jax.data.validation import PreparedDataError
 
@@ -26,7 +25,7 @@ from int_ra_jax.data.validation import PreparedDataError
     ids=["one process", "two processes"],
 )
 def test_records_are_those_of_a_build_without_beam(options, tmp_path, monkeypatch):
-    monkeypatch.setattr(stretches.stretches, "__defaults__", (7,))  # many stretches
+    monkeypatch.setattr(chunks.cut, "__defaults__", (7,))  # many chunks
     directory = make_prepared_directory(tmp_path / "d", num_conversations=60)
     here = prepare(directory, tmp_path / "here")
     beam = prepare(directory, tmp_path / "beam", options)

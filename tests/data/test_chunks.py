@@ -8,19 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from int_ra_jax.data import schema
-from int_ra_jax.data.chunks import conversations, stretches
+from int_ra_jax.data.chunks import conversations, cut
 from int_ra_jax.data.validation import inspect, read_outline
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("stretches") / "d"
+    directory = tmp_path_factory.mktemp("chunks") / "d"
     return inspect(make_prepared_directory(directory, num_conversations=25)).prepared
 
 
 @given(lines=st.integers(1, 30), blank=st.integers(0, 24), seed=st.integers(0, 9))
 @settings(max_examples=30, deadline=None)
-def test_stretches_of_any_length_hold_every_conversation_once_with_its_row(
+def test_chunks_of_any_length_hold_every_conversation_once_with_its_row(
     prepared, tmp_path_factory, lines, blank, seed
 ):
     # The splits mixed, and a blank line somewhere.
@@ -28,7 +28,7 @@ def test_stretches_of_any_length_hold_every_conversation_once_with_its_row(
     random.Random(seed).shuffle(text)
     path = tmp_path_factory.mktemp("mixed") / "conversations.jsonl"
     path.write_text("\n".join([*text[:blank], "  ", *text[blank:]]) + "\n", "utf-8")
-    pieces = list(stretches(path, lines))
+    pieces = list(cut(path, lines))
     random.Random(seed).shuffle(pieces)
     wanted = {one.id: one for split in prepared.conversations.values() for one in split}
     for split in schema.SPLITS:

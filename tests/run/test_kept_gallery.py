@@ -1,12 +1,14 @@
 """A gallery is encoded once for each checkpoint, and never read under another one."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
 from fixtures.trained import tiny_config
 
 from configs import clip, lgur, pcme, srs
-from int_ra_jax.run import encode
+from int_ra_jax.run import array_store, encode
 from int_ra_jax.run.encode import SEARCH, Encoder
 from int_ra_jax.run.workdir import open_run
 from int_ra_jax.training.create import create_workdir
@@ -87,3 +89,38 @@ def test_a_workdir_from_before_they_were_noted_opens_as_the_same_run(trained, tm
     texts = ["Good morning, [SEP] story 3!", "早上好"]
     for one, other in zip(then.tokenizer.encode(texts), now.tokenizer.encode(texts), strict=True):
         assert one.ids == other.ids
+
+
+def test_a_full_disk_keeps_nothing_and_stops_nothing(opened, monkeypatch):
+    run, params = opened
+
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(array_store, "_write", full)
+    assert_equal(Encoder(run).kept_gallery(params), Encoder(run).gallery(params))
+    assert not list((run.workdir / SEARCH).iterdir())
+
+
+def test_changed_code_of_a_model_is_never_answered_from_before(opened, monkeypatch, tmp_path):
+    run, params = opened
+    Encoder(run).kept_gallery(params)
+    (before,) = (run.workdir / SEARCH).iterdir()
+    package = shutil.copytree(encode._PACKAGE, tmp_path / "package")
+    monkeypatch.setattr(encode, "_PACKAGE", package)
+    Encoder(run).kept_gallery(params)
+    assert [path.name for path in (run.workdir / SEARCH).iterdir()] == [before.name]
+    with (package / "models" / "layers.py").open("a") as file:
+        file.write("# another reading\n")
+    Encoder(run).kept_gallery(params)
+    (after,) = (run.workdir / SEARCH).iterdir()
+    assert after.name != before.name
+
+
+def test_a_damaged_saved_tokenizer_says_what_to_delete(opened):
+    run, _ = opened
+    (run.workdir / "towers" / "text" / "opened.json").write_text("{")
+    with pytest.raises(ValueError, match=r"opened\.json .*delete it"):
+        open_run(run.workdir)
+    (run.workdir / "towers" / "text" / "opened.json").unlink()
+    assert open_run(run.workdir).tokenizer.cls_id == run.tokenizer.cls_id
