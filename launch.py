@@ -25,8 +25,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from configs import base, rules
 from data_prep import modes
 from int_ra_jax.common import memory, process_flags
 
@@ -39,10 +40,9 @@ _MODE = flags.DEFINE_enum("mode", None, MODES, "What to do.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where its files go.", required=True)
 _CONVERSATION = flags.DEFINE_string("conversation", None, "search: a JSON file; see README.md.")
 _TOP_K = flags.DEFINE_integer("top_k", 5, "search: how many stickers.", lower_bound=1)
-_PROTOCOLS, _SPLITS = ("paper", "multi", "exact"), ("train", "valid", "test")
-_PROTOCOL = flags.DEFINE_enum("protocol", None, _PROTOCOLS, "eval: instead of eval.protocol.")
+_PROTOCOL = flags.DEFINE_enum("protocol", None, base.PROTOCOLS, "eval: instead of eval.protocol.")
 _SPLIT = flags.DEFINE_enum(
-    "split", None, _SPLITS, "eval: instead of eval.split; annotate: this only."
+    "split", None, base.SPLITS, "eval: instead of eval.split; annotate: this only."
 )
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
 _JSON = flags.DEFINE_bool("json", False, "search: print JSON instead of a table.")
@@ -64,10 +64,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _train(workdir: Path) -> None:
-    from int_ra_jax.common import config as configuration
-    from int_ra_jax.models.registry import SYSTEMS
-
-    configuration.validate(_CONFIG.value, tuple(SYSTEMS))
+    _validate(_CONFIG.value)
     from int_ra_jax.training.loop import train
 
     for name, value in train(_CONFIG.value, workdir).items():
@@ -76,11 +73,10 @@ def _train(workdir: Path) -> None:
 
 def _eval(workdir: Path) -> None:
     from int_ra_jax.common import config, hosts
-    from int_ra_jax.evaluation.report import table, verdict
-    from int_ra_jax.models.registry import SYSTEMS
 
-    config.validate(config.load(workdir), tuple(SYSTEMS))
+    _validate(config.load(workdir))
     from int_ra_jax.evaluation.evaluate import evaluate
+    from int_ra_jax.evaluation.report import table, verdict
     from int_ra_jax.run.workdir import open_run
     from int_ra_jax.training import sharding
 
@@ -112,6 +108,12 @@ def _search(workdir: Path) -> None:
         print(json.dumps(ranked.to_json(), indent=2, ensure_ascii=False))
     else:
         print(*ranked.to_lines(), sep="\n")
+
+
+def _validate(config: ConfigDict) -> None:
+    from int_ra_jax.models.registry import SYSTEMS
+
+    rules.validate(config, tuple(SYSTEMS))
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

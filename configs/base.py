@@ -6,7 +6,13 @@ section and presets. Imports ml_collections and the
 standard library only, so that a config loads in milliseconds.
 """
 
+from collections.abc import Iterator
+
 from ml_collections import ConfigDict
+
+from configs.rules import ABOVE_0, FROM_0, LAYERS, RATE, Rule, at_least, one_of
+
+PROTOCOLS, SPLITS = ("paper", "multi", "exact"), ("train", "valid", "test")
 
 
 def tower() -> ConfigDict:
@@ -144,3 +150,98 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     return config
+
+
+def _tower_rules(tower: str) -> dict[str, Rule]:
+    positive = dict.fromkeys(("lora_alpha", "width", "layers", "heads"), ABOVE_0)
+    rules = {"frozen_layers": LAYERS, "lora_rank": FROM_0, **positive}
+    return {f"model.{tower}.{key}": rule for key, rule in rules.items()}
+
+
+RULES: dict[str, Rule] = {
+    "model.joint_width": ABOVE_0,
+    "model.text_pool": one_of("cls", "mean", "last"),
+    "model.dropout": RATE,
+    "model.dtype": one_of("float32", "bfloat16"),
+    **_tower_rules("text"),
+    "model.text.vocabulary": ABOVE_0,
+    **_tower_rules("image"),
+    "model.image.patch": ABOVE_0,
+    # [CLS], one token of a turn, [SEP], and the replying speaker's own segment
+    "text.context_tokens": at_least(8),
+    "text.knowledge_tokens": at_least(2),
+    "text.attribute_tokens": at_least(3),
+    "text.name_tokens": at_least(3),
+    "text.speakers": one_of("prefix", "off"),
+    "text.knowledge": one_of("append", "off"),
+    "data.image_size": ABOVE_0,
+    "data.resize": one_of("squeeze", "crop"),
+    "data.frame": one_of("first", "middle"),
+    "optim.name": one_of("adam", "adamw"),
+    "optim.lr": ABOVE_0,
+    "optim.schedule": one_of("constant", "cosine", "linear"),
+    "optim.warmup_steps": FROM_0,
+    "optim.weight_decay": FROM_0,
+    "optim.b1": RATE,
+    "optim.b2": RATE,
+    "optim.eps": ABOVE_0,
+    "optim.clip_norm": FROM_0,
+    "train.batch_size": ABOVE_0,
+    "train.epochs": ABOVE_0,
+    "train.max_steps": FROM_0,
+    "train.log_steps": ABOVE_0,
+    "train.eval_steps": FROM_0,
+    "train.micro_batches": ABOVE_0,
+    "train.ema_decay": RATE,
+    "train.bucket_tokens": FROM_0,
+    "train.bucket_batches": ABOVE_0,
+    "train.cache_limit_gib": ABOVE_0,
+    "eval.batch_size": ABOVE_0,
+    "eval.sticker_batch_size": ABOVE_0,
+    "eval.protocol": one_of(*PROTOCOLS),
+    "eval.split": one_of(*SPLITS),
+    "eval.resamples": ABOVE_0,
+    "eval.conversations": FROM_0,
+    "checkpoint.steps": FROM_0,
+    "checkpoint.keep_newest": ABOVE_0,
+}
+
+
+def _towers_fit(config: ConfigDict) -> Iterator[str]:
+    for name in ("text", "image"):
+        tower = config.model[name]
+        if not tower.source and tower.width % (tower.heads or 1):
+            yield (f"model.{name}.width={tower.width} is not divisible by its heads={tower.heads}")
+        if tower.lora_rank and tower.frozen_layers:
+            yield (
+                f"model.{name}.lora_rank freezes the tower's own weights itself; "
+                f"leave model.{name}.frozen_layers at 0"
+            )
+    size, patch = config.data.image_size, config.model.image.patch
+    if not config.model.image.source and size % (patch or 1):
+        yield (
+            f"data.image_size={size} is not divisible by model.image.patch={patch}; "
+            f"use {size // patch * patch or patch}"
+        )
+
+
+def _steps_fit(config: ConfigDict) -> Iterator[str]:
+    if config.optim.weight_decay and config.optim.name == "adam":
+        yield (
+            f"optim.weight_decay={config.optim.weight_decay} is not read by optim.name=adam; "
+            "use --config.optim.name=adamw, or 0"
+        )
+    # data=-1 stands for as many as there are, which only the mesh itself can check.
+    shards = max(config.mesh.data, 1) * config.mesh.fsdp
+    size, parts = config.train.batch_size, config.train.micro_batches * shards
+    if parts and size % parts:
+        yield (
+            f"train.batch_size={size} is not divisible by {parts} (mesh.data * mesh.fsdp * "
+            f"train.micro_batches); use {max(size // parts, 1) * parts}"
+        )
+    first, last = config.log.profile_steps
+    if not 0 <= first <= last:
+        yield f"log.profile_steps={(first, last)}: the first step comes first"
+
+
+COMBINATIONS = (_towers_fit, _steps_fit)

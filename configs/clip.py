@@ -11,6 +11,7 @@ cores), ``smoke`` (random tiny towers; seconds).
 from ml_collections import ConfigDict
 
 from configs import base, presets
+from configs.rules import TEMPERATURE, Rule, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
@@ -36,6 +37,12 @@ def get_config(arg: str = "common") -> ConfigDict:
     )
     preset(config)
     return config.lock()
+
+
+RULES: dict[str, Rule] = {
+    "loss.temperature": TEMPERATURE,
+    "loss.dup_policy": one_of("none", "mask_same_sticker"),
+}
 
 
 def _original(config: ConfigDict) -> None:

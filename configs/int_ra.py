@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import base, presets
+from configs.rules import ABOVE_0, FROM_0, RATE, TEMPERATURE, Rule, heads_divide_width, one_of
 
 # What ``best`` sets beyond the recipe it stands on, chosen by validation
 # (docs/tables/history.md); the table of all systems sets the same on its own recipes.
@@ -76,6 +77,31 @@ def get_config(arg: str = "paper") -> ConfigDict:
     )
     preset(config)
     return config.lock()
+
+
+RULES: dict[str, Rule] = {
+    "model.heads": ABOVE_0,
+    "model.intention_fusion": one_of(
+        "fused", "hard_label", "soft_label", "straight_through", "off"
+    ),
+    "model.intention_match": FROM_0,
+    "model.attributes": one_of("on", "off"),
+    "model.attribute_tokens": one_of("pooled", "all"),
+    "model.regions": one_of("patches", "patches+cls", "cls"),
+    "model.relation": one_of("channel", "region", "scalar"),
+    "model.relation_pool": one_of("max", "mean", "logsumexp"),
+    "loss.retrieval": one_of("hinge", "infonce", "multi_positive", "literal_eq14"),
+    "loss.margin": FROM_0,
+    "loss.temperature": TEMPERATURE,
+    "loss.negatives": one_of("in_batch", "bank", "both"),
+    "loss.bank_size": FROM_0,
+    "loss.bank_refresh_steps": ABOVE_0,
+    "loss.lambda_ret": FROM_0,
+    "loss.lambda_int": FROM_0,
+    "loss.label_smoothing": RATE,
+    "loss.class_weights": one_of("none", "balanced"),
+}
+COMBINATIONS = (heads_divide_width,)
 
 
 def _demo(config: ConfigDict) -> None:

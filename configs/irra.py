@@ -11,6 +11,7 @@ Presets: ``original`` (the reference implementation's numbers on the paper's tow
 from ml_collections import ConfigDict
 
 from configs import base, presets
+from configs.rules import ABOVE_0, FROM_0, TEMPERATURE, Rule, heads_divide_width, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
@@ -48,6 +49,18 @@ def get_config(arg: str = "common") -> ConfigDict:
     )
     preset(config)
     return config.lock()
+
+
+RULES: dict[str, Rule] = {
+    "model.heads": ABOVE_0,
+    "model.interaction_layers": ABOVE_0,
+    "loss.match_label": one_of("intent", "sticker"),
+    "loss.temperature": TEMPERATURE,
+    "loss.lambda_ret": FROM_0,
+    "loss.lambda_id": FROM_0,
+    "loss.lambda_mlm": FROM_0,
+}
+COMBINATIONS = (heads_divide_width,)
 
 
 def _original(config: ConfigDict) -> None:

@@ -11,6 +11,7 @@ systems are compared under), ``demo`` (the embedded data set in minutes on two c
 from ml_collections import ConfigDict
 
 from configs import base, presets
+from configs.rules import ABOVE_0, FROM_0, Rule, heads_divide_width, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
@@ -52,6 +53,23 @@ def get_config(arg: str = "common") -> ConfigDict:
     )
     preset(config)
     return config.lock()
+
+
+RULES: dict[str, Rule] = {
+    "model.parts": ABOVE_0,
+    "model.token_width": ABOVE_0,
+    "model.dictionary_size": ABOVE_0,
+    "model.heads": ABOVE_0,
+    "model.rebuild_head": ABOVE_0,
+    "model.rebuild_ffn": ABOVE_0,
+    "model.decoder_head": ABOVE_0,
+    "model.decoder_ffn": ABOVE_0,
+    "loss.margin": FROM_0,
+    "loss.match_label": one_of("intent", "sticker"),
+    "loss.lambda_ret": FROM_0,
+    "loss.lambda_int": FROM_0,
+}
+COMBINATIONS = (heads_divide_width,)
 
 
 def _original(config: ConfigDict) -> None:

@@ -11,6 +11,7 @@ towers; seconds).
 from ml_collections import ConfigDict
 
 from configs import base, presets
+from configs.rules import FROM_0, Rule, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
@@ -42,6 +43,14 @@ def get_config(arg: str = "common") -> ConfigDict:
     # The features to regress must stay where they are.
     config.model.image.frozen_layers = -1
     return config.lock()
+
+
+RULES: dict[str, Rule] = {
+    "model.head": one_of("regress", "id"),
+    "loss.mse": one_of("sum", "mean"),
+    "loss.lambda_ret": FROM_0,
+    "loss.lambda_int": FROM_0,
+}
 
 
 def _original(config: ConfigDict) -> None:

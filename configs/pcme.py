@@ -12,6 +12,7 @@ data set in minutes on two cores), ``smoke`` (random tiny towers; seconds).
 from ml_collections import ConfigDict
 
 from configs import base, presets
+from configs.rules import ABOVE_0, FROM_0, Rule, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
@@ -52,6 +53,16 @@ def get_config(arg: str = "common") -> ConfigDict:
     )
     preset(config)
     return config.lock()
+
+
+RULES: dict[str, Rule] = {
+    "model.score": one_of("mean", "matmul", "match_prob"),
+    "model.samples": ABOVE_0,
+    "loss.beta": FROM_0,
+    "loss.lambda_uniformity": FROM_0,
+    "loss.kl": one_of("code", "correct"),
+    "loss.match": one_of("diag", "label"),
+}
 
 
 def _original(config: ConfigDict) -> None:

@@ -4,10 +4,11 @@
 data set, ``smoke`` random tiny towers and seconds. A system's own file adds its method's keys.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
+
+from configs.rules import nearest
 
 Preset = Callable[[ConfigDict], None]
 
@@ -20,7 +21,7 @@ def choose(arg: str, presets: Mapping[str, Preset], file: str) -> Preset:
     """
     if arg not in presets:
         names = tuple(presets)
-        near = difflib.get_close_matches(arg, names, 1, 0.0)[0]
+        near = nearest(arg, names)
         raise ValueError(f"{file} has no preset {arg!r}. Did you mean {near!r}? (one of {names})")
     return presets[arg]
 

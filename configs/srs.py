@@ -11,6 +11,7 @@ embedded data set in minutes on two cores), ``smoke`` (random tiny towers; secon
 from ml_collections import ConfigDict
 
 from configs import base, presets
+from configs.rules import ABOVE_0, FROM_0, RATE, Rule, at_least, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
@@ -58,6 +59,24 @@ def get_config(arg: str = "common") -> ConfigDict:
     )
     preset(config)
     return config.lock()
+
+
+RULES: dict[str, Rule] = {
+    "model.utterances": ABOVE_0,
+    "model.utterance_tokens": at_least(3),
+    "model.region_window": ABOVE_0,
+    "model.fusion_width": ABOVE_0,
+    "model.fusion_heads": ABOVE_0,
+    "model.fusion_inner": ABOVE_0,
+    "model.fusion_layers": ABOVE_0,
+    "loss.margin": FROM_0,
+    "loss.candidates": at_least(2),
+    "loss.negatives_from": one_of("any_other_sticker", "other_intent"),
+    "loss.bank_size": FROM_0,
+    "loss.lambda_ret": FROM_0,
+    "loss.lambda_int": FROM_0,
+    "loss.label_smoothing": RATE,
+}
 
 
 def _original(config: ConfigDict) -> None:

@@ -4,12 +4,13 @@ The towers (weights, config), the tokenizer and the image preprocessing come fro
 models and data both resolve their ``path_or_name`` here. Its files are hostile until they are read.
 """
 
-import difflib
 import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from int_ra_jax.common.nearest import nearest
 
 PACKAGE_SCHEME = "package:"
 DESCRIPTION_FILES = (
@@ -153,7 +154,6 @@ def _nearest(path: Path) -> str:
     while not missing.parent.is_dir():
         missing = missing.parent
     siblings = sorted(entry.name for entry in missing.parent.iterdir() if entry.is_dir())
-    close = difflib.get_close_matches(missing.name, siblings, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {str(missing.parent / close[0])!r}?"
+    if close := nearest(missing.name, siblings, cutoff=0.5):
+        return f"; did you mean {str(missing.parent / close)!r}?"
     return f"; {str(missing.parent)!r} exists but holds no {missing.name!r}"

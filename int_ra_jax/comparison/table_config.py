@@ -17,6 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import rules
 from int_ra_jax.common import config as configuration
 from int_ra_jax.comparison.results import METRICS, REFERENCES
 from int_ra_jax.models.registry import SYSTEMS
@@ -308,7 +309,7 @@ def _choice_problems(config: ConfigDict, where: str, key: str, choices: Any) -> 
 
 def _invalid(config: ConfigDict) -> list[str]:
     try:
-        configuration.validate(config, tuple(SYSTEMS))
+        rules.validate(config, tuple(SYSTEMS))
     except ValueError as error:
         return [line.strip() for line in str(error).splitlines()[1:]]
     return []

@@ -4,9 +4,8 @@ Each function yields messages, one per fault, and never raises on a value of the
 record with five faults is reported five times in one run.
 """
 
-import difflib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 Kinds = Mapping[str, type]
@@ -86,12 +85,6 @@ def kind_of(value: Any) -> str:
 def strings_in(value: Any) -> list[str]:
     """Returns the strings of a list, and nothing where the value is no list."""
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """Returns the end of a message: the names most like ``name``, if any is."""
-    matches = difflib.get_close_matches(name, list(known), n=3)
-    return f". Did you mean {' or '.join(map(repr, matches))}?" if matches else ""
 
 
 def stickers_in(record: Mapping[str, Any]) -> set[str]:

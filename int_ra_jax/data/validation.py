@@ -16,6 +16,7 @@ from typing import Any
 
 from absl import logging
 
+from int_ra_jax.common.nearest import did_you_mean
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data import images, record_checks, schema
 from int_ra_jax.data.schema import Conversation, PreparedDirectory, StickerEntry
@@ -255,7 +256,7 @@ class _Inspector:
             )
         for name in record_checks.strings_in(record.get("intentions")):
             if name not in self.intentions:
-                yield f"unknown intention {name!r}{record_checks.nearest(name, self.intentions)}"
+                yield f"unknown intention {name!r}{did_you_mean(name, self.intentions)}"
 
     def _image_message(self, record: dict[str, Any]) -> list[str]:
         """Decodes the frames that a run may read; returns what is wrong, if anything."""
@@ -308,12 +309,12 @@ class _Inspector:
         yield from record_checks.knowledge_messages(record.get("knowledge"))
         split = record.get("split")
         if isinstance(split, str) and split not in schema.SPLITS:
-            yield f"unknown split {split!r}{record_checks.nearest(split, schema.SPLITS)}"
+            yield f"unknown split {split!r}{did_you_mean(split, schema.SPLITS)}"
         name = record.get("intention")
         if isinstance(name, str) and name and name not in self.intentions:
-            yield f"unknown intention {name!r}{record_checks.nearest(name, self.intentions)}"
+            yield f"unknown intention {name!r}{did_you_mean(name, self.intentions)}"
         for sticker in sorted(record_checks.stickers_in(record) - self.sticker_lines.keys()):
-            yield f"unknown sticker {sticker!r}{record_checks.nearest(sticker, self.sticker_lines)}"
+            yield f"unknown sticker {sticker!r}{did_you_mean(sticker, self.sticker_lines)}"
         identity = record.get("id")
         if isinstance(identity, str) and identity in self.conversation_lines:
             line, other = self.conversation_lines[identity]

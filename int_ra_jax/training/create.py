@@ -1,7 +1,6 @@
 """Creates the workdir of a run: all of it that does not change while training."""
 
 import dataclasses
-import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from int_ra_jax.common import config as configuration
 from int_ra_jax.common import hosts
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.model_directory import resolve_directory
+from int_ra_jax.common.nearest import nearest
 from int_ra_jax.data import sticker_int, text
 from int_ra_jax.data.dataset import Dataset
 from int_ra_jax.data.gallery import training_texts
@@ -133,11 +133,10 @@ def _check_prepared(directory: str) -> None:
     path = Path(directory)
     if not path.is_dir() and path.parent.is_dir():
         siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
-        near = difflib.get_close_matches(path.name, siblings, 1)
-        if near:
+        if near := nearest(path.name, siblings, cutoff=0.6):
             raise FileNotFoundError(
                 f"no prepared directory at {path} (config.data.prepared_dir). "
-                f"Did you mean {path.parent / near[0]}?"
+                f"Did you mean {path.parent / near}?"
             )
 
 

@@ -5,13 +5,13 @@ checkpoint of Hugging Face: join with dots, and kernel, scale and embedding beco
 older or original releases call differently is rewritten to that by one table: there is one loader.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from int_ra_jax.common.params import shown
+from int_ra_jax.common.nearest import nearest
+from int_ra_jax.common.params import SHOWN, shown
 
 Reader = Callable[[], np.ndarray]
 """Reads one array of a checkpoint."""
@@ -131,9 +131,9 @@ def name_problems(
     ]
     problems = []
     if missing:
-        near = [difflib.get_close_matches(name, unexpected, n=1) for name in missing[:10]]
+        near = [nearest(name, unexpected, cutoff=0.6) for name in missing[:SHOWN]]
         pairs = [
-            f"{name} (nearest: {close[0]})" if close else name
+            f"{name} (nearest: {close})" if close else name
             for name, close in zip(missing, near, strict=False)
         ] + missing[len(near) :]
         problems.append(
