@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from configs import base, rules
 from data_prep import modes
@@ -64,7 +64,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _train(workdir: Path) -> None:
-    _validate(_CONFIG.value)
+    from int_ra_jax.models.registry import SYSTEMS
+
+    rules.validate(_CONFIG.value, SYSTEMS)
     from int_ra_jax.training.loop import train
 
     for name, value in train(_CONFIG.value, workdir).items():
@@ -73,8 +75,9 @@ def _train(workdir: Path) -> None:
 
 def _eval(workdir: Path) -> None:
     from int_ra_jax.common import config, hosts
+    from int_ra_jax.models.registry import SYSTEMS
 
-    _validate(config.load(workdir))
+    rules.validate(config.load(workdir), SYSTEMS)
     from int_ra_jax.evaluation.evaluate import evaluate
     from int_ra_jax.evaluation.report import table, verdict
     from int_ra_jax.run.workdir import open_run
@@ -108,12 +111,6 @@ def _search(workdir: Path) -> None:
         print(json.dumps(ranked.to_json(), indent=2, ensure_ascii=False))
     else:
         print(*ranked.to_lines(), sep="\n")
-
-
-def _validate(config: ConfigDict) -> None:
-    from int_ra_jax.models.registry import SYSTEMS
-
-    rules.validate(config, tuple(SYSTEMS))
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

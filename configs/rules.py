@@ -7,7 +7,7 @@ A config file that brings keys declares ``RULES``, {key: rule}, and where values
 import difflib
 import importlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,7 +16,7 @@ Rule = Callable[[Any], str]  # what is wrong with a value, to stand behind "key=
 Combination = Callable[[ConfigDict], Iterator[str]]  # what is wrong, one text a problem
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Collection[str]) -> str:
     """Returns the known name most like another; there must be one."""
     return difflib.get_close_matches(name, known, 1, 0.0)[0]
 
@@ -60,7 +60,7 @@ def heads_divide_width(config: ConfigDict) -> Iterator[str]:
         yield f"model.joint_width={width} is not divisible by model.heads={heads}"
 
 
-def validate(config: ConfigDict, systems: Sequence[str]) -> None:
+def validate(config: ConfigDict, systems: Collection[str]) -> None:
     """Checks every choice, range and combination of a run's config.
 
     Args:

@@ -16,6 +16,6 @@ def nearest(name: str, known: Collection[str], cutoff: float = 0.0) -> str:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Returns the end of a message: up to three names much like ``name``, or "" if there is none."""
+    """Returns the end of a message, with up to three names much like ``name``; "" for none."""
     matches = difflib.get_close_matches(name, list(known), n=3)
     return f". Did you mean {' or '.join(map(repr, matches))}?" if matches else ""

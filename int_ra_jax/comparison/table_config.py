@@ -309,7 +309,7 @@ def _choice_problems(config: ConfigDict, where: str, key: str, choices: Any) -> 
 
 def _invalid(config: ConfigDict) -> list[str]:
     try:
-        rules.validate(config, tuple(SYSTEMS))
+        rules.validate(config, SYSTEMS)
     except ValueError as error:
         return [line.strip() for line in str(error).splitlines()[1:]]
     return []

@@ -21,9 +21,6 @@ from int_ra_jax.common.types import ATTRIBUTES, RELATIONS, Tokens
 from int_ra_jax.data.schema import Conversation, StickerEntry
 from int_ra_jax.data.tokenizer import Tokenizer
 
-SPEAKERS = ("prefix", "off")
-KNOWLEDGE = ("append", "off")
-
 
 @runtime_checkable
 class TextConfig(Protocol):
@@ -110,9 +107,8 @@ def compose_context(
       cut.
 
     Raises:
-      ValueError: if a switch has an unknown value or ``context_tokens`` cannot hold one word.
+      ValueError: if ``context_tokens`` cannot hold one word.
     """
-    _check_text(text)
     texts = [[turn for turn in c.turns if turn.text.strip()] for c in conversations]
     knowledge = [""] * len(conversations)
     if has_knowledge and text.knowledge == "append":
@@ -264,16 +260,3 @@ def _assemble(tokenizer: Tokenizer, rows: Sequence[Sequence[Segment]], length: i
             words[row, start : end - 1] = True
         mask[row, :end] = True
     return Tokens(ids, mask, type_ids, turn, words)
-
-
-def _check_text(text: TextConfig) -> None:
-    for key, allowed in (("speakers", SPEAKERS), ("knowledge", KNOWLEDGE)):
-        if getattr(text, key) not in allowed:
-            raise ValueError(
-                f"config.text.{key} is {getattr(text, key)!r}. Choose one of {', '.join(allowed)}."
-            )
-    if text.knowledge == "append" and text.knowledge_tokens < 2:
-        raise ValueError(
-            f"config.text.knowledge_tokens={text.knowledge_tokens} cannot hold a word and [SEP]. "
-            "Use 2 or more, or config.text.knowledge=off."
-        )

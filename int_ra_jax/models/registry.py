@@ -27,9 +27,9 @@ SYSTEMS: dict[str, str] = {
 
 def build(config: ConfigDict, facts: Facts, rngs: nnx.Rngs) -> System:
     """Builds the system of ``config.model.name`` with random parameters."""
-    module, name = SYSTEMS[config.model.name].split(":")
-    dtype = jnp.dtype(config.model.dtype)
-    rate = config.model.dropout
+    model = config.model
+    module, name = SYSTEMS[model.name].split(":")
+    dtype, rate = jnp.dtype(model.dtype), model.dropout
     text = replace(facts.text, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
     towers = (
         BertModel(text, dtype=dtype, rngs=rngs),
@@ -38,10 +38,12 @@ def build(config: ConfigDict, facts: Facts, rngs: nnx.Rngs) -> System:
     setup = Setup(*towers, config, facts, rngs)
     system: System = getattr(importlib.import_module(module), name)(setup)
     # Last, so that the other parameters are drawn as they are without LoRA.
-    for tower, section in zip(towers, (config.model.text, config.model.image), strict=True):
-        tower.remat = config.model.remat
-        if section.lora_rank:
-            add_lora(tower, section.lora_rank, section.lora_alpha, rngs)
+    if model.text.lora_rank:
+        add_lora(towers[0], model.text.lora_rank, model.text.lora_alpha, rngs)
+    if model.image.lora_rank:
+        add_lora(towers[1], model.image.lora_rank, model.image.lora_alpha, rngs)
+    for tower in towers:
+        tower.remat = model.remat
     return system
 
 

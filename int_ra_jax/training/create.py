@@ -77,35 +77,35 @@ def _write_towers(config: ConfigDict, dataset: Dataset, towers: Path) -> None:
     """Leaves tokenizer and shapes of both towers in the workdir, so that it stands alone."""
     (towers / "text").mkdir(parents=True, exist_ok=True)
     (towers / "image").mkdir(parents=True, exist_ok=True)
-    names, image_names = config.model.text, config.model.image
-    if names.source:
-        load_tokenizer(names.source).save(towers / "text")
-        text_shape = load_tower_config(names.source, "text")
-        _check_vocabulary(names.source, towers / "text", text_shape)
+    model = config.model
+    if model.text.source:
+        load_tokenizer(model.text.source).save(towers / "text")
+        text_shape = load_tower_config(model.text.source, "text")
+        _check_vocabulary(model.text.source, towers / "text", text_shape)
     else:
         if not (towers / "text" / "tokenizer.json").is_file():
             texts = list(training_texts(dataset))
-            train_wordpiece(texts, towers / "text", names.vocabulary)
+            train_wordpiece(texts, towers / "text", model.text.vocabulary)
             load_tokenizer(str(towers / "text")).save(towers / "text")
         text_shape = BertConfig(
             vocab_size=load_tokenizer(str(towers / "text")).vocab_size,
-            hidden_size=names.width,
-            num_hidden_layers=names.layers,
-            num_attention_heads=names.heads,
-            intermediate_size=4 * names.width,
+            hidden_size=model.text.width,
+            num_hidden_layers=model.text.layers,
+            num_attention_heads=model.text.heads,
+            intermediate_size=4 * model.text.width,
             max_position_embeddings=text.context_length(config.text, dataset.has_knowledge),
         )
-    if image_names.source:
-        stored = load_tower_config(image_names.source, "image")
+    if model.image.source:
+        stored = load_tower_config(model.image.source, "image")
         image_shape = dataclasses.replace(stored, image_size=config.data.image_size)
     else:
         image_shape = ClipVisionConfig(
-            hidden_size=image_names.width,
-            num_hidden_layers=image_names.layers,
-            num_attention_heads=image_names.heads,
-            intermediate_size=4 * image_names.width,
+            hidden_size=model.image.width,
+            num_hidden_layers=model.image.layers,
+            num_attention_heads=model.image.heads,
+            intermediate_size=4 * model.image.width,
             image_size=config.data.image_size,
-            patch_size=image_names.patch,
+            patch_size=model.image.patch,
         )
     for kind, model_type, shape in (
         ("text", "bert", text_shape),

@@ -245,16 +245,11 @@ def test_knowledge_is_cleaned_and_in_the_order_of_the_relations():
 
 
 def test_impossible_settings_are_refused_with_the_smallest_that_works(tiny_tokenizer):
-    for config in (text_config(speakers="name"), text_config(knowledge="on")):
-        with pytest.raises(ValueError, match="Choose one of"):
-            compose_context(tiny_tokenizer, [bare_talk()], config, True)
     with pytest.raises(ValueError, match="Use at least 8"):
         compose_context(
             tiny_tokenizer, [talk("go on", "go on")], text_config(context_tokens=5), True
         )
     compose_context(tiny_tokenizer, [talk("go on", "go on")], text_config(context_tokens=8), True)
-    with pytest.raises(ValueError, match="knowledge_tokens=1"):
-        compose_context(tiny_tokenizer, [bare_talk()], text_config(knowledge_tokens=1), True)
     with pytest.raises(ValueError, match="3 or more"):
         encode_names(tiny_tokenizer, ["joy"], 2)
 

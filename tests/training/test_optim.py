@@ -102,13 +102,11 @@ def test_only_kernels_decay():
         np.testing.assert_allclose(after[path], expected, rtol=1e-6, err_msg=path)
 
 
-def test_adam_equals_adamw_without_decay_and_refuses_a_decay():
+def test_adam_equals_adamw_without_decay_and_has_none():
     params, gradients = make_params(), make_params(1)
-    adam, _, _ = step_once(make_config(name="adam", weight_decay=0.0), params, gradients)
+    adam, _, _ = step_once(make_config(name="adam", weight_decay=0.1), params, gradients)
     adamw, _, _ = step_once(make_config(weight_decay=0.0), params, gradients)
     assert all(jnp.array_equal(adam[path], adamw[path]) for path in adam)
-    with pytest.raises(ValueError, match=r"weight_decay is 0\.1, but adam has none; use adamw"):
-        step_once(make_config(name="adam"), params, gradients)
 
 
 def test_the_steps_of_the_roles_have_the_ratio_of_their_multipliers():
@@ -176,17 +174,13 @@ def test_a_parameter_without_a_role_and_a_pattern_without_a_parameter_are_errors
         make_optimizer(config, make_params(), ROLES, total_steps=9)
 
 
-def test_every_wrong_value_is_reported_at_once():
-    config = make_config(name="adamx", schedule="cosin", warmup_steps=9, lr=-1.0, b2=1.0)
+def test_what_does_not_fit_the_run_is_reported_at_once():
+    config = make_config(warmup_steps=9)
     del config.multipliers.image
     with pytest.raises(ValueError) as caught:
         make_optimizer(config, make_params(), ROLES, total_steps=9)
     for part in (
-        "name is 'adamx'; there are adam, adamw.",
-        "schedule is 'cosin'; there are constant, cosine, linear. Did you mean 'cosine'?",
         "warmup_steps is 9; use 0 or more, and less than the 9 steps",
-        "lr is -1.0",
-        "b2 is 1.0",
         "multipliers has no factor for image",
     ):
         assert part in str(caught.value)

@@ -45,7 +45,7 @@ class RelationAttention(nnx.Module):
     Source: Int-RA paper, Eq. (11).
 
     Args:
-      config: the ``model`` section: joint_width, heads and output_projection.
+      model: the section: joint_width, heads and output_projection.
       dtype: compute dtype of the projections.
       rngs: for the initial parameters.
 
@@ -53,8 +53,8 @@ class RelationAttention(nnx.Module):
       ValueError: if the heads do not divide the width.
     """
 
-    def __init__(self, config: ConfigDict, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        width, heads = config.joint_width, config.heads
+    def __init__(self, model: ConfigDict, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        width, heads = model.joint_width, model.heads
         if width % heads:
             raise ValueError(
                 f"model.joint_width={width} is not divisible by model.heads={heads}; "
@@ -64,7 +64,7 @@ class RelationAttention(nnx.Module):
         self.query = HeadLinear(width, width, dtype=dtype, rngs=rngs)
         self.key = HeadLinear(width, width, use_bias=False, dtype=dtype, rngs=rngs)
         self.value = HeadLinear(width, width, dtype=dtype, rngs=rngs)
-        projects = config.output_projection
+        projects = model.output_projection
         self.out = HeadLinear(width, width, dtype=dtype, rngs=rngs) if projects else None
 
     def __call__(
@@ -82,7 +82,7 @@ class RelationAwareSticker(nnx.Module):
     Args:
       text_width: Dt.
       image_width: Dv.
-      config: the ``model`` section: joint_width, heads, output_projection, attributes, relation,
+      model: the section: joint_width, heads, output_projection, attributes, relation,
         relation_pool, residual, dropout.
       dtype: compute dtype of the projections.
       rngs: for the initial parameters.
@@ -92,19 +92,19 @@ class RelationAwareSticker(nnx.Module):
         self,
         text_width: int,
         image_width: int,
-        config: ConfigDict,
+        model: ConfigDict,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ) -> None:
-        width = config.joint_width
-        self.relation = config.relation
-        self.relation_pool = config.relation_pool
-        self.residual = config.residual
-        self.dropout = config.dropout
+        width = model.joint_width
+        self.relation = model.relation
+        self.relation_pool = model.relation_pool
+        self.residual = model.residual
+        self.dropout = model.dropout
         self.f_vis = HeadLinear(image_width, width, dtype=dtype, rngs=rngs)
-        reads = config.attributes == "on"
+        reads = model.attributes == "on"
         self.f_des = HeadLinear(text_width, width, dtype=dtype, rngs=rngs) if reads else None
-        self.attention = RelationAttention(config, dtype, rngs) if reads else None
+        self.attention = RelationAttention(model, dtype, rngs) if reads else None
 
     def __call__(
         self,
