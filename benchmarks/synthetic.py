@@ -22,9 +22,12 @@ NAME_TOKENS = 6
 ATTRIBUTES = 4
 # bert-base-multilingual-cased and the vision tower of openai/clip-vit-base-patch32.
 _PAPER = (BertConfig(vocab_size=119547), ClipVisionConfig())
+_SMALL = {
+    "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64,
+}  # fmt: skip
 _TINY = (
-    replace(BertConfig.tiny(), num_hidden_layers=1),
-    replace(ClipVisionConfig.tiny(), num_hidden_layers=1, image_size=32),
+    BertConfig(vocab_size=128, max_position_embeddings=64, **_SMALL),
+    ClipVisionConfig(image_size=32, patch_size=8, **_SMALL),
 )
 
 

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any, SupportsFloat
 
 import jax
 from absl import logging
 from jax.sharding import Mesh
+from tqdm import tqdm
 
 from int_ra_jax.common.files import replace_text
 
@@ -193,67 +193,16 @@ class MetricLog:
                 )
 
 
-class Progress:
-    """Prints how far a piece of work is, at most every few seconds.
+def progress(name: str, total: int, unit: str) -> "tqdm[Any]":
+    """Returns a bar on the console of the first process; ``update(count)`` moves it.
 
-    ``with Progress("encode gallery", 1025, unit="stickers") as progress: progress.update(64)``.
+    Args:
+      name: what is being done.
+      total: how many units there are.
+      unit: what is counted, in the plural.
     """
-
-    def __init__(
-        self,
-        name: str,
-        total: int,
-        *,
-        unit: str = "examples",
-        every_seconds: float = 5.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Starts the clock.
-
-        Args:
-          name: what is being done.
-          total: how many units there are.
-          unit: what is counted, in the plural.
-          every_seconds: shortest time between two lines.
-          clock: seconds; replaced in tests.
-        """
-        self._name = name
-        self._total = total
-        self._unit = unit
-        self._every = every_seconds
-        self._clock = clock
-        self._done = 0
-        self._started = self._last_line = clock()
-
-    def update(self, count: int = 1) -> None:
-        """Counts ``count`` more units as done."""
-        self._done += count
-        now = self._clock()
-        if now - self._last_line < self._every or self._done >= self._total:
-            return
-        self._last_line = now
-        speed = self._done / (now - self._started)
-        self._print(
-            f"{self._done}/{self._total} {_percent(self._done, self._total)} | "
-            f"{speed:.4g} {self._unit}/s | ETA {_duration((self._total - self._done) / speed)}"
-        )
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
-            seconds = self._clock() - self._started
-            self._print(f"{self._done} {self._unit} in {_duration(seconds)}")
-
-    def _print(self, text: str) -> None:
-        if jax.process_index() == 0:
-            logging.info("%s: %s", self._name, text)
+    others = jax.process_index() > 0
+    return tqdm(desc=name, total=total, unit=f" {unit}", mininterval=5.0, disable=others)
 
 
 class Phases:

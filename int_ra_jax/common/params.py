@@ -101,20 +101,6 @@ def label_by_pattern(
     return jax.tree_util.tree_map_with_path(label_of, tree)
 
 
-def select(tree: Any, pattern: str) -> dict[str, Any]:
-    """Returns the leaves whose whole name matches a regular expression, by name.
-
-    Args:
-      tree: the tree of parameters.
-      pattern: regular expression for the whole name.
-
-    Returns:
-      Name -> leaf, in the tree's order; empty if nothing matches.
-    """
-    rule = re.compile(pattern)
-    return {name: leaf for name, leaf in flatten(tree).items() if rule.fullmatch(name)}
-
-
 def replace_leaves(tree: Any, leaves: Mapping[str, Any]) -> Any:
     """Returns a tree with some of its leaves replaced, by name.
 

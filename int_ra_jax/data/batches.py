@@ -164,12 +164,7 @@ def _stream(
             return assemble(*arguments)
         except Exception as error:
             failures.append(error)
-            # Not raised here, where TensorFlow prints a page of its own: a batch without tokens
-            # stands for it.
-            return tuple(
-                np.zeros([size or 0 for size in shape], dtype.as_numpy_dtype)
-                for shape, dtype in zip(shapes, types, strict=True)
-            )
+            raise
 
     # The leaves of Tokens; sticker, intention, example and valid.
     shapes = [(share, None)] * 5 + [(share,)] * 4
@@ -190,10 +185,14 @@ def _stream(
 
 
 def _batches(dataset: Any, failures: list[Exception]) -> Generator[Batch, None, None]:
-    for *context, sticker, intention, example, valid in dataset.as_numpy_iterator():
-        if not context[0].shape[1]:
-            raise failures[0]
-        yield Batch(Tokens(*context), sticker, intention, example, valid)
+    try:
+        for *context, sticker, intention, example, valid in dataset.as_numpy_iterator():
+            yield Batch(Tokens(*context), sticker, intention, example, valid)
+    except Exception:
+        # TensorFlow's own error holds a page of traceback; what went wrong is the first failure.
+        if failures:
+            raise failures[0] from None
+        raise
 
 
 def measure(

@@ -17,7 +17,7 @@ from absl import logging
 from flax import nnx
 
 from int_ra_jax.common.hosts import Placement
-from int_ra_jax.common.log import Progress
+from int_ra_jax.common.log import progress
 from int_ra_jax.common.params import flatten
 from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker
 from int_ra_jax.data.batches import eval_batches
@@ -25,6 +25,7 @@ from int_ra_jax.data.text import encode_attributes
 from int_ra_jax.models.interface import Params, System, merge
 from int_ra_jax.run.array_store import ArrayStore
 from int_ra_jax.run.ranking import score_in_chunks
+from int_ra_jax.run.row_chunks import chunk_rows, joined
 from int_ra_jax.run.workdir import Run
 
 SEARCH = "search"  # folder of a workdir: what a search would otherwise compute at every start
@@ -147,15 +148,11 @@ class Encoder:
         return maps
 
     def _in_chunks(self, compute: Any, params: Params, rows: np.ndarray) -> Any:
-        size = self._divisible(self._run.config.eval.sticker_batch_size)
-        parts = []
-        for start in range(0, len(rows), size):
-            # The last chunk is filled up to the static shape; its extra rows are cut off below.
-            chunk = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
-            if self._placement is not None:
-                chunk = self._placement.scatter(chunk)
-            parts.append(compute(params, self.bank, chunk))
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(rows)], *parts)
+        chunks = rows[
+            chunk_rows(len(rows), self._divisible(self._run.config.eval.sticker_batch_size))
+        ]
+        scatter = np.asarray if self._placement is None else self._placement.scatter
+        return joined((compute(params, self.bank, scatter(chunk)) for chunk in chunks), len(rows))
 
     def contexts(self, params: Params, split: str, hidden: jax.Array | None = None) -> Context:
         """Returns a split's encoded conversations on the host, one row each, in split order.
@@ -165,16 +162,14 @@ class Encoder:
           split: its name.
           hidden: f[M, L, Dt], the frozen layers' output of the split where it is cached.
         """
-        parts = []
-        for batch in self._batches(split, f"encode {split}"):
-            given = batch
+
+        def encode(batch: Batch) -> Context:
             if hidden is not None:
-                given = dataclasses.replace(batch, context_hidden=hidden[batch.example])
-            encoded = jax.device_get(self.encode_context(params, given, self.labels))
-            parts.append(encoded if self._placement is None else self._placement.as_read(encoded))
-        # The rows that only pad the last batch stand at its end.
-        size = self._run.dataset.size(split)
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:size], *parts)
+                batch = dataclasses.replace(batch, context_hidden=hidden[batch.example])
+            encoded: Context = jax.device_get(self.encode_context(params, batch, self.labels))
+            return encoded
+
+        return self._over(split, f"encode {split}", encode, np.concatenate)
 
     def score_all(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
         """Returns the scores f32[Q, N] of many conversations, in blocks."""
@@ -218,23 +213,26 @@ class Encoder:
         return None if kept is None else self._everywhere(kept)
 
     def _compute_hidden(self, params: Params, split: str) -> jax.Array | None:
-        parts = []
-        for batch in self._batches(split, f"cache {split}"):
-            part = self._hidden(params, batch)
-            if part is None:
-                return None
-            parts.append(part if self._placement is None else self._placement.as_read(part))
-        return jnp.concatenate(parts)[: self._run.dataset.size(split)]
+        hidden: jax.Array | None = self._over(
+            split, f"cache {split}", lambda batch: self._hidden(params, batch), jnp.concatenate
+        )
+        return hidden
+
+    def _over(self, split: str, what: str, compute: Any, join: Any) -> Any:
+        """Returns what is computed of a split's conversations, in split order."""
+        as_read = (lambda tree: tree) if self._placement is None else self._placement.as_read
+        parts = (as_read(compute(batch)) for batch in self._batches(split, what))
+        return joined(parts, self._run.dataset.size(split), join)
 
     def _batches(self, split: str, what: str) -> Iterator[Batch]:
         run, placement = self._run, self._placement
         size, width = run.dataset.size(split), self._divisible(run.config.eval.batch_size)
         share = (0, 1) if placement is None else (placement.share, placement.shares)
         stream = eval_batches(run.dataset, run.tokenizer, run.config.text, split, width, *share)
-        with Progress(what, size, unit="conversations") as progress:
+        with progress(what, size, "conversations") as bar:
             for start, batch in zip(range(0, size, width), stream, strict=True):
                 yield batch if placement is None else placement.place(batch)
-                progress.update(min(width, size - start))
+                bar.update(min(width, size - start))
 
     def _divisible(self, size: int) -> int:
         """Enlarges a batch to the next size that the devices divide."""

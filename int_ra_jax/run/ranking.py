@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32, PyTree
 
+from int_ra_jax.run.row_chunks import chunk_rows
+
 # Pairs scored at a time: the fastest of those measured on two CPU cores (docs/performance.md).
 QUERY_CHUNK = 256
 STICKER_CHUNK = 8192
@@ -32,8 +34,8 @@ def score_in_chunks(
 ) -> Float32[Array, "Q N"]:
     """Scores every conversation against every sticker, one block of pairs at a time.
 
-    The last block is filled up by repeating real rows, because a row of zeros can give NaN in a
-    model that normalises; what they score is cut off and never returned.
+    The last block is filled up by repeating real rows; what they score is cut off and never
+    returned.
 
     Args:
       score_fn: (contexts of one chunk, stickers of one chunk) -> f[q, n]. Each pair's score must
@@ -193,8 +195,8 @@ def _cut(name: str, tree: _Encoded, num_rows: int, chunk: int) -> _Encoded:
     _check_chunk(name, chunk)
     size = min(chunk, num_rows)
     if num_rows % size:
-        index = jnp.minimum(jnp.arange(-(-num_rows // size) * size), num_rows - 1)
-        tree = jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0), tree)
+        rows = chunk_rows(num_rows, size)
+        return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), tree)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), tree)
 
 

@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
+from operator import itemgetter
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -15,6 +15,7 @@ from int_ra_jax.common.types import Resident, Tokens
 from int_ra_jax.data.text import context_length
 from int_ra_jax.models.interface import Params, merge
 from int_ra_jax.run.encode import Encoder
+from int_ra_jax.run.row_chunks import chunk_rows, joined
 from int_ra_jax.run.workdir import Run
 
 _CHUNK = 64  # rows encoded at once
@@ -72,17 +73,15 @@ def _in_chunks(
         out_shardings=placement.whole,
     )
     number = len(jax.tree.leaves(rows)[0])
-    size = -(-_CHUNK // placement.parts) * placement.parts
-    parts = []
-    for start in range(0, number, size):
-        # The last chunk repeats its final row up to the static shape.
-        index = np.minimum(np.arange(start, start + size), number - 1)
-        chunk = jax.tree.map(lambda leaf, index=index: leaf[index], rows)
-        part = compute(params, placement.scatter(chunk))
-        if part is None:
-            return None
-        parts.append(part)
-    return jnp.concatenate(parts)[:number]
+    chunks = chunk_rows(number, -(-_CHUNK // placement.parts) * placement.parts)
+    hidden: jax.Array | None = joined(
+        (
+            compute(params, placement.scatter(jax.tree.map(itemgetter(chunk), rows)))
+            for chunk in chunks
+        ),
+        number,
+    )
+    return hidden
 
 
 def _check_size(run: Run) -> int:

@@ -1,10 +1,7 @@
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given
-from hypothesis import strategies as st
 
 from int_ra_jax.common.params import (
     count,
@@ -13,7 +10,6 @@ from int_ra_jax.common.params import (
     matching,
     path_string,
     replace_leaves,
-    select,
 )
 
 NAMES = ["head/bias", "head/kernel", "layer/0/kernel", "layer/1/kernel"]
@@ -106,14 +102,6 @@ def test_unused_patterns_are_accepted_on_request_only():
 def test_two_leaves_of_one_name_are_refused():
     with pytest.raises(ValueError, match="a/b"):
         flatten({"a": {"b": jnp.ones(1)}, "a/b": jnp.ones(1)})
-
-
-@given(st.sets(st.sampled_from(["a", "b", "ab", "ba", "c0"]), min_size=1))
-def test_select_partitions_the_tree_with_its_complement(names):
-    tree = {name: np.ones(1) for name in names}
-    inside, outside = select(tree, "a.*"), select(tree, "(?!a).*")
-    assert inside.keys() | outside.keys() == names
-    assert not inside.keys() & outside.keys()
 
 
 def test_leaves_are_replaced_by_name_and_an_unknown_name_is_refused():

@@ -52,18 +52,6 @@ class BertConfig(TowerConfig):
                 problems.append(f"{switch}: only an encoder can be a text tower")
         return problems
 
-    @classmethod
-    def tiny(cls) -> "BertConfig":
-        """Returns a two-layer shape for tests and demonstrations without weights."""
-        return cls(
-            vocab_size=128,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=64,
-            max_position_embeddings=64,
-        )
-
 
 class BertModel(Tower):
     """BERT without its pooler: ids in, one feature vector per token out.

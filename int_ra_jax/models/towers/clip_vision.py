@@ -56,18 +56,6 @@ class ClipVisionConfig(TowerConfig):
         channels = config.get("num_channels", 3)
         return [] if channels == 3 else [f"num_channels {channels}: only RGB (3)"]
 
-    @classmethod
-    def tiny(cls) -> "ClipVisionConfig":
-        """Returns a two-layer shape (4 patches of 8 pixels) for tests and demonstrations."""
-        return cls(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            image_size=16,
-            patch_size=8,
-        )
-
 
 class ClipVisionModel(Tower):
     """CLIP's vision transformer: normalised pixels in, one feature vector per token out.

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fixtures import torch_checkpoints as hf
+from fixtures.tiny_towers import TINY_BERT
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from int_ra_jax.common.params import flatten
 from int_ra_jax.models.towers.bert import BertConfig, BertModel
 from int_ra_jax.models.towers.pretrained import load_text_tower
 
-TINY = BertConfig.tiny()
+TINY = TINY_BERT
 
 
 @pytest.fixture(autouse=True)

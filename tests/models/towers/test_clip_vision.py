@@ -3,13 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fixtures import torch_checkpoints as hf
+from fixtures.tiny_towers import TINY_CLIP
 from flax import nnx
 
 from int_ra_jax.common.params import flatten
 from int_ra_jax.models.towers.clip_vision import ClipVisionConfig, ClipVisionModel
 from int_ra_jax.models.towers.pretrained import load_image_tower
 
-TINY = ClipVisionConfig.tiny()
+TINY = TINY_CLIP
 TOWER = ClipVisionModel(TINY, rngs=nnx.Rngs(0))
 GRAPH, STATE = nnx.split(TOWER)
 encode = jax.jit(TOWER)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fixtures.tiny_towers import TINY_BERT, TINY_CLIP
 from fixtures.toy_system import make_toy
 from flax import nnx
 from hypothesis import given, settings
@@ -13,11 +14,11 @@ from hypothesis import strategies as st
 from configs import int_ra
 from int_ra_jax.common.params import flatten, path_string, replace_leaves
 from int_ra_jax.models import interface, registry
-from int_ra_jax.models.towers.bert import BertConfig, BertModel
-from int_ra_jax.models.towers.clip_vision import ClipVisionConfig, ClipVisionModel
+from int_ra_jax.models.towers.bert import BertModel
+from int_ra_jax.models.towers.clip_vision import ClipVisionModel
 from int_ra_jax.models.towers.lora import add_lora, merge_lora
 
-TEXT, IMAGE = BertConfig.tiny(), ClipVisionConfig.tiny()
+TEXT, IMAGE = TINY_BERT, TINY_CLIP
 ALPHA = 6.0
 INPUTS = {
     "text": (jnp.arange(20).reshape(2, 10), jnp.ones((2, 10), bool), jnp.zeros((2, 10), int)),

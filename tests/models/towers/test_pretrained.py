@@ -17,12 +17,13 @@ from fixtures.checkpoints import (
     write_bert,
     write_config,
 )
+from fixtures.tiny_towers import TINY_BERT, TINY_CLIP
 from flax import nnx, serialization
 from safetensors.numpy import save_file
 
 from int_ra_jax.common.params import flatten
-from int_ra_jax.models.towers.bert import BertConfig, BertModel
-from int_ra_jax.models.towers.clip_vision import ClipVisionConfig, ClipVisionModel
+from int_ra_jax.models.towers.bert import BertModel
+from int_ra_jax.models.towers.clip_vision import ClipVisionModel
 from int_ra_jax.models.towers.pretrained import load_image_tower, load_text_tower, load_weights
 
 
@@ -103,8 +104,8 @@ def test_flax_msgpack_loads(wrap, tmp_path):
 
 
 def test_flax_msgpack_of_an_image_tower_loads(tmp_path):
-    tower = ClipVisionModel(ClipVisionConfig.tiny(), rngs=nnx.Rngs(5))
-    config = {"model_type": "clip", "vision_config": vars(ClipVisionConfig.tiny())}
+    tower = ClipVisionModel(TINY_CLIP, rngs=nnx.Rngs(5))
+    config = {"model_type": "clip", "vision_config": vars(TINY_CLIP)}
     (tmp_path / "config.json").write_text(json.dumps(config))
     content = serialization.msgpack_serialize(nested(tower, "vision_model") | {"logit_scale": 1.0})
     (tmp_path / "flax_model.msgpack").write_bytes(content.replace(b"\xa3cls", b"\xaatext_model"))
@@ -113,7 +114,7 @@ def test_flax_msgpack_of_an_image_tower_loads(tmp_path):
 
 def test_load_weights_fills_a_concrete_or_an_abstract_state(bert_checkpoint):
     abstract = nnx.state(nnx.eval_shape(tiny_bert))
-    concrete = nnx.state(BertModel(BertConfig.tiny(), rngs=nnx.Rngs(1)))
+    concrete = nnx.state(BertModel(TINY_BERT, rngs=nnx.Rngs(1)))
     wanted = flatten(nnx.state(tiny_bert()))
     for target in (abstract, concrete):
         loaded = load_weights(target, bert_checkpoint)
@@ -253,11 +254,11 @@ def test_a_fused_projection_that_three_does_not_divide_is_refused(tmp_path):
 
 
 def test_everything_wrong_with_config_preprocessing_and_weights_is_in_one_error(tmp_path):
-    tower = ClipVisionModel(ClipVisionConfig.tiny(), rngs=nnx.Rngs(5))
+    tower = ClipVisionModel(TINY_CLIP, rngs=nnx.Rngs(5))
     tensors = torch_tensors(tower)
     tensors.pop("post_layernorm.bias")
     save_file(tensors, tmp_path / "model.safetensors")
-    write_config(tmp_path, model_type="clip_vision_model", **vars(ClipVisionConfig.tiny()))
+    write_config(tmp_path, model_type="clip_vision_model", **vars(TINY_CLIP))
     (tmp_path / "preprocessor_config.json").write_text('{"image_std": [1, 1], "resample": 2}')
     text = failure(tmp_path, load_image_tower)
     for reason in ("image_std [1, 1]", "resample 2", "post_layernorm.bias"):

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fixtures.tiny_towers import TINY_BERT, TINY_CLIP
 from flax import nnx
 from jax.ad_checkpoint import print_saved_residuals
 
@@ -83,8 +84,8 @@ def test_the_config_switches_it_on_in_both_towers():
         config = int_ra.get_config("smoke")
         config.model.remat = remat
         facts = interface.Facts(
-            BertConfig.tiny(),
-            ClipVisionConfig.tiny(),
+            TINY_BERT,
+            TINY_CLIP,
             3,
             12,
             (1, 1, 1),

@@ -14,6 +14,7 @@ from fixtures.checkpoints import (
     write_bert,
     write_config,
 )
+from fixtures.tiny_towers import TINY_BERT, TINY_CLIP
 from fixtures.toy_system import make_toy
 from flax import nnx
 from hypothesis import HealthCheck, example, given, settings
@@ -23,8 +24,7 @@ from safetensors.numpy import save_file
 from int_ra_jax.common.params import flatten
 from int_ra_jax.common.pixels import normalise
 from int_ra_jax.models import interface
-from int_ra_jax.models.towers.bert import BertConfig
-from int_ra_jax.models.towers.clip_vision import ClipVisionConfig, ClipVisionModel
+from int_ra_jax.models.towers.clip_vision import ClipVisionModel
 from int_ra_jax.models.towers.pretrained import load_image_tower, load_text_tower, load_tower_config
 from int_ra_jax.models.towers.shapes import resize_positions
 
@@ -34,11 +34,11 @@ def config_of(kind):
 
 
 def test_a_config_is_read_without_weights(tmp_path):
-    text, vision = vars(BertConfig.tiny()), vars(ClipVisionConfig.tiny())
+    text, vision = vars(TINY_BERT), vars(TINY_CLIP)
     config = {"model_type": "chinese_clip", "text_config": text, "vision_config": vision}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_tower_config(tmp_path, "text") == BertConfig.tiny()
-    assert load_tower_config(tmp_path, "image") == ClipVisionConfig.tiny()
+    assert load_tower_config(tmp_path, "text") == TINY_BERT
+    assert load_tower_config(tmp_path, "image") == TINY_CLIP
 
 
 def test_a_position_table_keeps_cls_constants_and_its_own_size():
@@ -92,8 +92,8 @@ hostile = (
     changes=st.dictionaries(
         st.sampled_from(
             [
-                *vars(BertConfig.tiny()),
-                *vars(ClipVisionConfig.tiny()),
+                *vars(TINY_BERT),
+                *vars(TINY_CLIP),
                 "model_type",
                 "text_config",
                 "vision_config",
@@ -128,7 +128,7 @@ def test_all_bad_values_are_listed(tmp_path):
 
 
 def test_patches_larger_than_the_image_are_refused(tmp_path):
-    shape = vars(ClipVisionConfig.tiny()) | {"patch_size": 32}
+    shape = vars(TINY_CLIP) | {"patch_size": 32}
     write_config(tmp_path, model_type="clip_vision_model", **shape)
     assert "patch_size 32 exceeds image_size 16" in failure(tmp_path, config_of("image"))
 
@@ -164,9 +164,9 @@ def test_positions_of_a_roberta_begin_behind_its_padding(tmp_path):
 
 
 def test_the_scaling_of_pixels_is_part_of_the_shape_and_survives_its_description(tmp_path):
-    tower = ClipVisionModel(ClipVisionConfig.tiny(), rngs=nnx.Rngs(5))
+    tower = ClipVisionModel(TINY_CLIP, rngs=nnx.Rngs(5))
     save_file(torch_tensors(tower), tmp_path / "model.safetensors")
-    write_config(tmp_path, model_type="clip_vision_model", **vars(ClipVisionConfig.tiny()))
+    write_config(tmp_path, model_type="clip_vision_model", **vars(TINY_CLIP))
     own = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(own))
     config = load_image_tower(tmp_path).config
