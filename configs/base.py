@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from configs.rules import ABOVE_0, FROM_0, LAYERS, RATE, Rule, at_least, one_of
+from configs.rules import ABOVE_0, FROM_0, LAYERS, RATE, Rule, at_least, each, one_of
 
 PROTOCOLS, SPLITS = ("paper", "multi", "exact"), ("train", "valid", "test")
 
@@ -152,58 +152,35 @@ def get_config(arg: str = "") -> ConfigDict:
     return config
 
 
-def _tower_rules(tower: str) -> dict[str, Rule]:
-    positive = dict.fromkeys(("lora_alpha", "width", "layers", "heads"), ABOVE_0)
-    rules = {"frozen_layers": LAYERS, "lora_rank": FROM_0, **positive}
-    return {f"model.{tower}.{key}": rule for key, rule in rules.items()}
-
-
 RULES: dict[str, Rule] = {
-    "model.joint_width": ABOVE_0,
-    "model.text_pool": one_of("cls", "mean", "last"),
-    "model.dropout": RATE,
-    "model.dtype": one_of("float32", "bfloat16"),
-    **_tower_rules("text"),
-    "model.text.vocabulary": ABOVE_0,
-    **_tower_rules("image"),
-    "model.image.patch": ABOVE_0,
+    **each(LAYERS, "model.text.frozen_layers", "model.image.frozen_layers"),
+    **each(FROM_0, "model.text.lora_rank", "model.image.lora_rank"),
+    **each(ABOVE_0, "model.text.lora_alpha", "model.image.lora_alpha", "model.joint_width"),
+    **each(ABOVE_0, "model.text.width", "model.text.layers", "model.text.heads"),
+    **each(ABOVE_0, "model.image.width", "model.image.layers", "model.image.heads"),
+    **each(ABOVE_0, "model.text.vocabulary", "model.image.patch", "data.image_size"),
+    **each(ABOVE_0, "optim.lr", "optim.eps", "train.batch_size", "train.epochs"),
+    **each(ABOVE_0, "train.log_steps", "train.micro_batches", "train.bucket_batches"),
+    **each(ABOVE_0, "train.cache_limit_gib", "checkpoint.keep_newest"),
+    **each(ABOVE_0, "eval.batch_size", "eval.sticker_batch_size", "eval.resamples"),
+    **each(FROM_0, "optim.warmup_steps", "optim.weight_decay", "optim.clip_norm"),
+    **each(FROM_0, "train.max_steps", "train.eval_steps", "train.bucket_tokens"),
+    **each(FROM_0, "eval.conversations", "checkpoint.steps"),
+    **each(RATE, "model.dropout", "optim.b1", "optim.b2", "train.ema_decay"),
     # [CLS], one token of a turn, [SEP], and the replying speaker's own segment
     "text.context_tokens": at_least(8),
     "text.knowledge_tokens": at_least(2),
-    "text.attribute_tokens": at_least(3),
-    "text.name_tokens": at_least(3),
+    **each(at_least(3), "text.attribute_tokens", "text.name_tokens"),
+    "model.text_pool": one_of("cls", "mean", "last"),
+    "model.dtype": one_of("float32", "bfloat16"),
     "text.speakers": one_of("prefix", "off"),
     "text.knowledge": one_of("append", "off"),
-    "data.image_size": ABOVE_0,
     "data.resize": one_of("squeeze", "crop"),
     "data.frame": one_of("first", "middle"),
     "optim.name": one_of("adam", "adamw"),
-    "optim.lr": ABOVE_0,
     "optim.schedule": one_of("constant", "cosine", "linear"),
-    "optim.warmup_steps": FROM_0,
-    "optim.weight_decay": FROM_0,
-    "optim.b1": RATE,
-    "optim.b2": RATE,
-    "optim.eps": ABOVE_0,
-    "optim.clip_norm": FROM_0,
-    "train.batch_size": ABOVE_0,
-    "train.epochs": ABOVE_0,
-    "train.max_steps": FROM_0,
-    "train.log_steps": ABOVE_0,
-    "train.eval_steps": FROM_0,
-    "train.micro_batches": ABOVE_0,
-    "train.ema_decay": RATE,
-    "train.bucket_tokens": FROM_0,
-    "train.bucket_batches": ABOVE_0,
-    "train.cache_limit_gib": ABOVE_0,
-    "eval.batch_size": ABOVE_0,
-    "eval.sticker_batch_size": ABOVE_0,
     "eval.protocol": one_of(*PROTOCOLS),
     "eval.split": one_of(*SPLITS),
-    "eval.resamples": ABOVE_0,
-    "eval.conversations": FROM_0,
-    "checkpoint.steps": FROM_0,
-    "checkpoint.keep_newest": ABOVE_0,
 }
 
 

@@ -15,14 +15,7 @@ from configs.rules import TEMPERATURE, Rule, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
-    """Returns the config of a preset.
-
-    Args:
-      arg: one of PRESETS.
-
-    Raises:
-      ValueError: for another preset name.
-    """
+    """Returns the config of a preset, one of PRESETS; another name is a ValueError."""
     preset = presets.choose(arg or "common", PRESETS, "configs/clip.py")
     config = base.get_config()
     config.model.name = "clip"

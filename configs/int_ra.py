@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import base, presets
-from configs.rules import ABOVE_0, FROM_0, RATE, TEMPERATURE, Rule, heads_divide_width, one_of
+from configs.rules import ABOVE_0, FROM_0, RATE, TEMPERATURE, Rule, each, heads_divide_width, one_of
 
 # What ``best`` sets beyond the recipe it stands on, chosen by validation
 # (docs/tables/history.md); the table of all systems sets the same on its own recipes.
@@ -26,14 +26,7 @@ BEST: dict[str, Any] = {
 
 
 def get_config(arg: str = "paper") -> ConfigDict:
-    """Returns the config of a preset.
-
-    Args:
-      arg: one of PRESETS.
-
-    Raises:
-      ValueError: for another preset name.
-    """
+    """Returns the config of a preset, one of PRESETS; another name is a ValueError."""
     preset = presets.choose(arg or "paper", PRESETS, "configs/int_ra.py")
     config = base.get_config()
     config.model.update(
@@ -80,24 +73,20 @@ def get_config(arg: str = "paper") -> ConfigDict:
 
 
 RULES: dict[str, Rule] = {
-    "model.heads": ABOVE_0,
+    **each(ABOVE_0, "model.heads", "loss.bank_refresh_steps"),
+    **each(FROM_0, "model.intention_match", "loss.margin", "loss.bank_size"),
+    **each(FROM_0, "loss.lambda_ret", "loss.lambda_int"),
     "model.intention_fusion": one_of(
         "fused", "hard_label", "soft_label", "straight_through", "off"
     ),
-    "model.intention_match": FROM_0,
     "model.attributes": one_of("on", "off"),
     "model.attribute_tokens": one_of("pooled", "all"),
     "model.regions": one_of("patches", "patches+cls", "cls"),
     "model.relation": one_of("channel", "region", "scalar"),
     "model.relation_pool": one_of("max", "mean", "logsumexp"),
     "loss.retrieval": one_of("hinge", "infonce", "multi_positive", "literal_eq14"),
-    "loss.margin": FROM_0,
     "loss.temperature": TEMPERATURE,
     "loss.negatives": one_of("in_batch", "bank", "both"),
-    "loss.bank_size": FROM_0,
-    "loss.bank_refresh_steps": ABOVE_0,
-    "loss.lambda_ret": FROM_0,
-    "loss.lambda_int": FROM_0,
     "loss.label_smoothing": RATE,
     "loss.class_weights": one_of("none", "balanced"),
 }

@@ -11,18 +11,11 @@ Presets: ``original`` (the reference implementation's numbers on the paper's tow
 from ml_collections import ConfigDict
 
 from configs import base, presets
-from configs.rules import ABOVE_0, FROM_0, TEMPERATURE, Rule, heads_divide_width, one_of
+from configs.rules import ABOVE_0, FROM_0, TEMPERATURE, Rule, each, heads_divide_width, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
-    """Returns the config of a preset.
-
-    Args:
-      arg: one of PRESETS.
-
-    Raises:
-      ValueError: for another preset name.
-    """
+    """Returns the config of a preset, one of PRESETS; another name is a ValueError."""
     preset = presets.choose(arg or "common", PRESETS, "configs/irra.py")
     config = base.get_config()
     config.text.knowledge = "off"  # the baselines read the conversation alone
@@ -52,13 +45,10 @@ def get_config(arg: str = "common") -> ConfigDict:
 
 
 RULES: dict[str, Rule] = {
-    "model.heads": ABOVE_0,
-    "model.interaction_layers": ABOVE_0,
+    **each(ABOVE_0, "model.heads", "model.interaction_layers"),
+    **each(FROM_0, "loss.lambda_ret", "loss.lambda_id", "loss.lambda_mlm"),
     "loss.match_label": one_of("intent", "sticker"),
     "loss.temperature": TEMPERATURE,
-    "loss.lambda_ret": FROM_0,
-    "loss.lambda_id": FROM_0,
-    "loss.lambda_mlm": FROM_0,
 }
 COMBINATIONS = (heads_divide_width,)
 

@@ -11,18 +11,11 @@ systems are compared under), ``demo`` (the embedded data set in minutes on two c
 from ml_collections import ConfigDict
 
 from configs import base, presets
-from configs.rules import ABOVE_0, FROM_0, Rule, heads_divide_width, one_of
+from configs.rules import ABOVE_0, FROM_0, Rule, each, heads_divide_width, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
-    """Returns the config of a preset.
-
-    Args:
-      arg: one of PRESETS.
-
-    Raises:
-      ValueError: for another preset name.
-    """
+    """Returns the config of a preset, one of PRESETS; another name is a ValueError."""
     preset = presets.choose(arg or "common", PRESETS, "configs/lgur.py")
     config = base.get_config()
     config.model.update(
@@ -56,18 +49,11 @@ def get_config(arg: str = "common") -> ConfigDict:
 
 
 RULES: dict[str, Rule] = {
-    "model.parts": ABOVE_0,
-    "model.token_width": ABOVE_0,
-    "model.dictionary_size": ABOVE_0,
-    "model.heads": ABOVE_0,
-    "model.rebuild_head": ABOVE_0,
-    "model.rebuild_ffn": ABOVE_0,
-    "model.decoder_head": ABOVE_0,
-    "model.decoder_ffn": ABOVE_0,
-    "loss.margin": FROM_0,
+    **each(ABOVE_0, "model.parts", "model.token_width", "model.dictionary_size", "model.heads"),
+    **each(ABOVE_0, "model.rebuild_head", "model.rebuild_ffn"),
+    **each(ABOVE_0, "model.decoder_head", "model.decoder_ffn"),
+    **each(FROM_0, "loss.margin", "loss.lambda_ret", "loss.lambda_int"),
     "loss.match_label": one_of("intent", "sticker"),
-    "loss.lambda_ret": FROM_0,
-    "loss.lambda_int": FROM_0,
 }
 COMBINATIONS = (heads_divide_width,)
 

@@ -11,18 +11,11 @@ towers; seconds).
 from ml_collections import ConfigDict
 
 from configs import base, presets
-from configs.rules import FROM_0, Rule, one_of
+from configs.rules import FROM_0, Rule, each, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
-    """Returns the config of a preset.
-
-    Args:
-      arg: one of PRESETS.
-
-    Raises:
-      ValueError: for another preset name.
-    """
+    """Returns the config of a preset, one of PRESETS; another name is a ValueError."""
     preset = presets.choose(arg or "common", PRESETS, "configs/mod.py")
     config = base.get_config()
     # regress: the image features of the sticker, nearest first | id: one class for each sticker
@@ -46,10 +39,9 @@ def get_config(arg: str = "common") -> ConfigDict:
 
 
 RULES: dict[str, Rule] = {
+    **each(FROM_0, "loss.lambda_ret", "loss.lambda_int"),
     "model.head": one_of("regress", "id"),
     "loss.mse": one_of("sum", "mean"),
-    "loss.lambda_ret": FROM_0,
-    "loss.lambda_int": FROM_0,
 }
 
 

@@ -16,14 +16,7 @@ from configs.rules import ABOVE_0, FROM_0, Rule, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
-    """Returns the config of a preset.
-
-    Args:
-      arg: one of PRESETS.
-
-    Raises:
-      ValueError: for another preset name.
-    """
+    """Returns the config of a preset, one of PRESETS; another name is a ValueError."""
     preset = presets.choose(arg or "common", PRESETS, "configs/pcme.py")
     config = base.get_config()
     config.text.knowledge = "off"  # the baselines read the conversation alone

@@ -46,6 +46,11 @@ def at_least(low: float) -> Rule:
     return number(lambda x: x >= low, f"must be at least {low}")
 
 
+def each(rule: Rule, *keys: str) -> dict[str, Rule]:
+    """Returns one rule for several keys."""
+    return dict.fromkeys(keys, rule)
+
+
 ABOVE_0 = number(lambda x: x > 0, "must be above 0")
 FROM_0 = number(lambda x: x >= 0, "must not be negative")
 RATE = number(lambda x: 0 <= x < 1, "must lie in [0, 1)")

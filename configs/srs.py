@@ -11,18 +11,11 @@ embedded data set in minutes on two cores), ``smoke`` (random tiny towers; secon
 from ml_collections import ConfigDict
 
 from configs import base, presets
-from configs.rules import ABOVE_0, FROM_0, RATE, Rule, at_least, one_of
+from configs.rules import ABOVE_0, FROM_0, RATE, Rule, at_least, each, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
-    """Returns the config of a preset.
-
-    Args:
-      arg: one of PRESETS.
-
-    Raises:
-      ValueError: for another preset name.
-    """
+    """Returns the config of a preset, one of PRESETS; another name is a ValueError."""
     preset = presets.choose(arg or "common", PRESETS, "configs/srs.py")
     config = base.get_config()
     # What comes in is the conversation alone, and nobody's name.
@@ -62,19 +55,12 @@ def get_config(arg: str = "common") -> ConfigDict:
 
 
 RULES: dict[str, Rule] = {
-    "model.utterances": ABOVE_0,
+    **each(ABOVE_0, "model.utterances", "model.region_window", "model.fusion_width"),
+    **each(ABOVE_0, "model.fusion_heads", "model.fusion_inner", "model.fusion_layers"),
+    **each(FROM_0, "loss.margin", "loss.bank_size", "loss.lambda_ret", "loss.lambda_int"),
     "model.utterance_tokens": at_least(3),
-    "model.region_window": ABOVE_0,
-    "model.fusion_width": ABOVE_0,
-    "model.fusion_heads": ABOVE_0,
-    "model.fusion_inner": ABOVE_0,
-    "model.fusion_layers": ABOVE_0,
-    "loss.margin": FROM_0,
     "loss.candidates": at_least(2),
     "loss.negatives_from": one_of("any_other_sticker", "other_intent"),
-    "loss.bank_size": FROM_0,
-    "loss.lambda_ret": FROM_0,
-    "loss.lambda_int": FROM_0,
     "loss.label_smoothing": RATE,
 }
 
