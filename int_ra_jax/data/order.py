@@ -92,26 +92,3 @@ def shuffled_rows(positions: Any, size: int, seed: int) -> Any:
         seed=tf.pad(seeds, [[0, 0], [0, 1]]),
         max_index=tf.constant(size - 1, tf.int64),
     )
-
-
-def padding_share(
-    buckets: Buckets, batch_size: int, seed: int, bucketed: bool = True, steps: int = 200
-) -> tuple[float, int]:
-    """Returns the share of tokens that only pad, and the number of widths, over an epoch.
-
-    Args:
-      buckets: lengths and widths.
-      batch_size: B.
-      seed: of the order.
-      bucketed: False for what it would be with every batch at the widest.
-      steps: counts no more batches than these, the first ones.
-    """
-    size = len(buckets.lengths)
-    real = filled = 0
-    widths = set()
-    for step in range(min(steps, -(-size // batch_size))):
-        rows, width = rows_of_step(step, batch_size, size, seed, buckets)
-        widths.add(int(width) if bucketed else buckets.widest)
-        real += int(buckets.lengths[rows.numpy()].sum())
-        filled += batch_size * (int(width) if bucketed else buckets.widest)
-    return 1.0 - real / filled, len(widths)

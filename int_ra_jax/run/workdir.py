@@ -29,7 +29,7 @@ from int_ra_jax.data.gallery import gallery_bank
 from int_ra_jax.data.records import open_records
 from int_ra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from int_ra_jax.models import interface, registry
-from int_ra_jax.models.towers.pretrained import load_tower_config
+from int_ra_jax.models.towers.shapes import load_tower_config
 from int_ra_jax.run.array_store import ArrayStore
 from int_ra_jax.run.checkpoint import Checkpoints
 from int_ra_jax.run.checkpoint_record import check_fingerprint

@@ -29,7 +29,6 @@ from int_ra_jax.data.text import Truncation, context_length
 from int_ra_jax.evaluation.judge import judge, validate
 from int_ra_jax.models import registry
 from int_ra_jax.models.interface import Params, split
-from int_ra_jax.models.towers.pretrained import load_image_tower, load_text_tower
 from int_ra_jax.run import workdir as runs
 from int_ra_jax.run.checkpoint import Checkpoints
 from int_ra_jax.run.compiled_programs import kept_programs
@@ -265,6 +264,10 @@ def initial_params(trainer: Trainer) -> tuple[Params, str]:
     )
     where, loaded, origins = flatten(shardings), dict[str, jax.Array](), list[str]()
     text, image, size = config.model.text.source, config.model.image.source, config.data.image_size
+    if not text and not image:
+        return params, "random for the rest"
+    from int_ra_jax.models.towers.pretrained import load_image_tower, load_text_tower
+
     for name, source, load in (
         ("text", text, load_text_tower),
         ("image", image, lambda source: load_image_tower(source, image_size=size)),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from int_ra_jax.data.batches import make_batches, measure
-from int_ra_jax.data.order import Buckets, padding_share, rows_of_step
+from int_ra_jax.data.order import Buckets, rows_of_step
 from int_ra_jax.data.text import context_length
 
 WIDEST = 50
@@ -66,6 +66,19 @@ def test_the_order_depends_on_the_seed_and_on_nothing_else():
     other, _ = take(range(8), 5, 80, 2, buckets)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def padding_share(buckets, batch_size, seed, bucketed=True, steps=200):
+    """The share of tokens that only pad, and the number of widths, over the first batches."""
+    size = len(buckets.lengths)
+    real = filled = 0
+    widths = set()
+    for step in range(min(steps, -(-size // batch_size))):
+        rows, width = rows_of_step(step, batch_size, size, seed, buckets)
+        widths.add(int(width) if bucketed else buckets.widest)
+        real += int(buckets.lengths[rows.numpy()].sum())
+        filled += batch_size * (int(width) if bucketed else buckets.widest)
+    return 1.0 - real / filled, len(widths)
 
 
 def test_larger_windows_pad_less_and_all_pad_less_than_none():
