@@ -29,8 +29,7 @@ from int_ra_jax.models import registry
 from int_ra_jax.models.interface import Params, merge
 from int_ra_jax.models.towers.pretrained import load_weights
 from int_ra_jax.training import optim
-from int_ra_jax.training.state import create
-from int_ra_jax.training.step import make_train_step
+from int_ra_jax.training.step import create_state, make_train_step
 
 WEIGHTS = "model.safetensors"
 
@@ -102,7 +101,9 @@ def train(problem: Problem, directory: Path) -> Prepared:
     negatives, shape = system.negatives, None
     if negatives.bank and not negatives.live:
         shape = (len(problem.resident.bank.index), problem.config.model.joint_width)
-    state = [jax.jit(lambda params: create(params, optimizer, 0, shape), donate_argnums=0)(params)]
+    state = [
+        jax.jit(lambda params: create_state(params, optimizer, 0, shape), donate_argnums=0)(params)
+    ]
     step = jax.jit(make_train_step(graphdef, optimizer, info.trainable), donate_argnums=0)
     batch, resident = jax.device_put((problem.batch, problem.resident))
     begin = time.perf_counter()

@@ -33,8 +33,7 @@ from benchmarks.collectives import KINDS, collectives
 from int_ra_jax.models import registry
 from int_ra_jax.models.interface import merge
 from int_ra_jax.training import sharding
-from int_ra_jax.training.state import create
-from int_ra_jax.training.step import make_train_step
+from int_ra_jax.training.step import create_state, make_train_step
 
 DEVICES = 64
 STICKERS = 4096  # in the gallery; with fewer, every device would encode the whole table of texts
@@ -128,7 +127,7 @@ def lowered(
     """
     graphdef, params = registry.abstract(problem.config, problem.facts)
     _, optimizer, info = ours.optimizer_of(problem, graphdef, params)
-    state = jax.eval_shape(lambda params: create(params, optimizer, 0, None), params)
+    state = jax.eval_shape(lambda params: create_state(params, optimizer, 0, None), params)
     places = sharding.state_shardings(state, mesh, merge(graphdef, params).sharding_rules)
     split, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
 

@@ -23,8 +23,7 @@ from int_ra_jax.common import hosts
 from int_ra_jax.common.log import MetricLog, Phases, log_start
 from int_ra_jax.common.params import flatten, replace_leaves
 from int_ra_jax.common.types import Batch, Resident
-from int_ra_jax.data.batches import make_batches, measure
-from int_ra_jax.data.order import Buckets
+from int_ra_jax.data.batches import Buckets, make_batches, measure
 from int_ra_jax.data.text import Truncation, context_length
 from int_ra_jax.evaluation.judge import judge, validate
 from int_ra_jax.models import registry
@@ -38,8 +37,7 @@ from int_ra_jax.training import optim, resident, sharding
 from int_ra_jax.training.create import create_workdir
 from int_ra_jax.training.preemption import PreemptionGuard
 from int_ra_jax.training.profiler import PROFILE, ProfileWindow
-from int_ra_jax.training.state import TrainState, create
-from int_ra_jax.training.step import TrainStep, make_train_step
+from int_ra_jax.training.step import TrainState, TrainStep, create_state, make_train_step
 
 _SHOWN = ("train/loss/total", "train/loss/retrieval", "train/intention/accuracy")
 
@@ -191,7 +189,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
     bank_shape = (len(run.dataset.stickers), system.embedding_width) if stale else None
     averaged = info.trainable if config.train.ema_decay else frozenset()
     abstract = jax.eval_shape(
-        lambda params: create(params, optimizer, config.seed, bank_shape, averaged),
+        lambda params: create_state(params, optimizer, config.seed, bank_shape, averaged),
         run.abstract_params,
     )
     shardings = sharding.state_shardings(abstract, mesh, system.sharding_rules)
@@ -337,7 +335,7 @@ def _new(trainer: Trainer, params: Params) -> TrainState:
     def new(params: Params) -> TrainState:
         # Copied: the state is donated to the first step, and must not alias the caller's arrays.
         copied = jax.tree.map(jnp.copy, params)
-        return create(copied, trainer.optimizer, seed, bank_shape, averaged)
+        return create_state(copied, trainer.optimizer, seed, bank_shape, averaged)
 
     return jax.jit(new, out_shardings=shardings)(params)
 

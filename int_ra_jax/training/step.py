@@ -1,7 +1,8 @@
-"""The one training step, for every system: encode, score, differentiate, update.
+"""The one training step, for every system, and the state that it changes.
 
-Pure functions of (state, batch, resident); the loop jits them with shardings. Imports nothing of
-the data pipeline, so it runs on a machine that has only jax, flax, optax and orbax.
+A step encodes, scores, differentiates and updates; the state is the only pytree that a checkpoint
+holds. Pure functions of (state, batch, resident); the loop jits them with shardings. Imports
+nothing of the data pipeline, so it runs on a machine that has only jax, flax, optax and orbax.
 """
 
 import dataclasses
@@ -11,15 +12,79 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
+from flax import nnx, struct
 from jaxtyping import Array, Int
 
-from int_ra_jax.common.params import flatten, path_string
+from int_ra_jax.common.params import flatten, path_string, replace_leaves
 from int_ra_jax.common.types import Bank, Batch, Context, Resident, Sticker
 from int_ra_jax.models.interface import Candidates, Negatives, Params, System, merge
-from int_ra_jax.training.state import TrainState
 
 Metrics = dict[str, Any]
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that the next step depends on, besides the data.
+
+    The batch is f(seed, step), so ``step`` is also the position in the data. Fields are ``Any``
+    for the reason given in ``common.types``: JAX also maps shapes and shardings over them.
+
+    Attributes:
+      step: i32[], optimiser steps done.
+      params: nested dict of parameters.
+      opt_state: optax state of the trainable parameters.
+      key: u32[2], the run's random key; step t uses fold_in(key, t).
+      bad_step: i32[], the first step whose loss or gradient was not finite, else -1. From then on
+        no step changes the parameters, so that nothing is lost before the host notices.
+      bank_embedding: f32[N, D], the gallery as it was encoded at the last refresh; None where no
+        stale columns are used.
+      ema: {path: f32[...]}, running average of the parameters that train; None without one.
+    """
+
+    step: Any
+    params: Any
+    opt_state: Any
+    key: Any
+    bad_step: Any
+    bank_embedding: Any = None
+    ema: Any = None
+
+    @property
+    def evaluated_params(self) -> Params:
+        """The parameters that validation reads and a run is judged by: averaged where they are."""
+        return self.params if self.ema is None else replace_leaves(self.params, self.ema)
+
+
+def create_state(
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    bank_shape: tuple[int, int] | None,
+    averaged: frozenset[str] = frozenset(),
+) -> TrainState:
+    """Returns the state before the first step; a pure function, so it can be created sharded.
+
+    Args:
+      params: initial parameters.
+      optimizer: creates its own state from them.
+      seed: of dropout and sampled negatives.
+      bank_shape: (N, D) where stale columns are used, else None.
+      averaged: paths of the parameters to keep a running average of, which starts at their initial
+        values; none for no average.
+    """
+    leaves = flatten(params) if averaged else {}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        key=jax.random.key_data(jax.random.key(seed)),
+        bad_step=jnp.full((), -1, jnp.int32),
+        bank_embedding=None if bank_shape is None else jnp.zeros(bank_shape, jnp.float32),
+        # Copies: a donated state must not hold one array twice.
+        ema={path: jnp.copy(leaves[path]) for path in sorted(averaged)} if averaged else None,
+    )
+
+
 TrainStep = Callable[[TrainState, Batch, Resident], tuple[TrainState, Metrics]]
 
 
@@ -154,7 +219,7 @@ def compute_loss(
         sticker = jax.tree.map(lambda leaf: jnp.concatenate([leaf[:size], leaf]), sticker)
     else:
         if bank_embedding is None:
-            raise ValueError("stale columns need TrainState.bank_embedding; see state.create.")
+            raise ValueError("stale columns need TrainState.bank_embedding; see create_state.")
         live = stickers(columns).embedding
         stale = jnp.concatenate([columns, sample_columns(bank, negatives, sample_key)])
         columns = jnp.concatenate([columns, stale])

@@ -8,8 +8,7 @@ from fixtures.prepared import text_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from int_ra_jax.data.batches import make_batches, measure
-from int_ra_jax.data.order import Buckets, rows_of_step
+from int_ra_jax.data.batches import Buckets, make_batches, measure, rows_of_step
 from int_ra_jax.data.text import context_length
 
 WIDEST = 50

@@ -17,8 +17,7 @@ from int_ra_jax.models.interface import merge
 from int_ra_jax.models.towers.bert import BertConfig
 from int_ra_jax.models.towers.clip_vision import ClipVisionConfig
 from int_ra_jax.training import optim, sharding
-from int_ra_jax.training.state import create
-from int_ra_jax.training.step import make_train_step
+from int_ra_jax.training.step import create_state, make_train_step
 
 STEPS, BATCH, EXAMPLES, WIDTH, HEADS = 20, 8, 24, 32, 8
 ALONE = (1, 1, 1)
@@ -88,7 +87,7 @@ class Trained:
     def __init__(self, preset, shape):
         mesh = self.mesh = sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)))
         where = sharding.placement(mesh)
-        state = create(preset.params, preset.optimizer, 0, (GALLERY, preset.embedding_width))
+        state = create_state(preset.params, preset.optimizer, 0, (GALLERY, preset.embedding_width))
         self.shardings = sharding.state_shardings(state, mesh)
         state = jax.device_put(jax.tree.map(jnp.copy, state), self.shardings)
         resident = where.everywhere(preset.resident)

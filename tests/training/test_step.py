@@ -11,8 +11,13 @@ from fixtures.toy_system import GALLERY, Toy, make_toy
 from int_ra_jax.common.params import flatten, matching
 from int_ra_jax.models.interface import Negatives
 from int_ra_jax.training import optim, sharding
-from int_ra_jax.training.state import TrainState, create
-from int_ra_jax.training.step import compute_loss, make_train_step, sample_columns
+from int_ra_jax.training.step import (
+    TrainState,
+    compute_loss,
+    create_state,
+    make_train_step,
+    sample_columns,
+)
 
 WIDTH = 32  # config.model.joint_width of the toy
 
@@ -34,7 +39,7 @@ class Stepper:
             toy.graphdef, self.optimizer, self.info.trainable, ema_decay=ema_decay
         )
         averaged = self.info.trainable if ema_decay else frozenset()
-        state = create(toy.params, self.optimizer, 0, (GALLERY, WIDTH), averaged)
+        state = create_state(toy.params, self.optimizer, 0, (GALLERY, WIDTH), averaged)
         bank = jax.random.normal(jax.random.key(1), (GALLERY, WIDTH)) / WIDTH**0.5
         self.state = state.replace(bank_embedding=bank)
         if mesh is None:

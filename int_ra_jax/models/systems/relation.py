@@ -45,21 +45,13 @@ class RelationAttention(nnx.Module):
     Source: Int-RA paper, Eq. (11).
 
     Args:
-      model: the section: joint_width, heads and output_projection.
+      model: the section: joint_width, heads (which divide it) and output_projection.
       dtype: compute dtype of the projections.
       rngs: for the initial parameters.
-
-    Raises:
-      ValueError: if the heads do not divide the width.
     """
 
     def __init__(self, model: ConfigDict, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         width, heads = model.joint_width, model.heads
-        if width % heads:
-            raise ValueError(
-                f"model.joint_width={width} is not divisible by model.heads={heads}; "
-                f"use a multiple of {heads}."
-            )
         self.heads = heads
         self.query = HeadLinear(width, width, dtype=dtype, rngs=rngs)
         self.key = HeadLinear(width, width, use_bias=False, dtype=dtype, rngs=rngs)
