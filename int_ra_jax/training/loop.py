@@ -108,7 +108,8 @@ def _train(config: ConfigDict, workdir: Path, began: float) -> dict[str, float]:
             kept = trainer.resident = resident.build(run, state.params, placement)
             trainer.encoder = Encoder(run, kept.bank, kept.labels, placement)
             judged = judge(run, "valid", "multi")  # whatever eval.protocol is: no test label
-            hidden = resident.hidden(trainer.encoder, state.params, config, "valid")
+            cached = kept.context_hidden is not None
+            hidden = trainer.encoder.hidden(state.params, "valid") if cached else None
         first = int(state.step)
         stop = min(trainer.total_steps, config.train.max_steps or trainer.total_steps)
         batches = make_batches(

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from ml_collections import ConfigDict
 
 from int_ra_jax.common.hosts import Placement
 from int_ra_jax.common.types import Resident, Tokens
@@ -47,16 +46,11 @@ def build(run: Run, params: Params, placement: Placement) -> Resident:
             attributes = _texts(run, params, run.bank.attributes, placement)
             bank = dataclasses.replace(bank, attribute_hidden=attributes)
         encoder = Encoder(run, bank, labels, placement)
-        context_hidden = hidden(encoder, params, run.config, "train")
+        context_hidden = encoder.hidden(params, "train")
     images = _in_chunks(run, params, "hidden_image", run.bank.pixels, placement)
     if images is not None:
         bank = dataclasses.replace(bank, image_hidden=images, pixels=None)
     return Resident(bank, labels, context_hidden)
-
-
-def hidden(encoder: Encoder, params: Params, config: ConfigDict, split: str) -> jax.Array | None:
-    """Returns the frozen layers' output of a split, or None where none is frozen or cached."""
-    return encoder.hidden(params, split) if config.train.cache_frozen else None
 
 
 def _texts(run: Run, params: Params, tokens: Tokens, placement: Placement) -> jax.Array:

@@ -88,7 +88,6 @@ def test_without_the_cache_everything_is_left_to_the_step(opened):
     )  # fmt: skip
     assert plain.context_hidden is plain.labels.hidden is plain.bank.image_hidden is None
     np.testing.assert_array_equal(plain.bank.pixels, run.bank.pixels)
-    assert resident.hidden(Encoder(run), params, changed, "valid") is None
 
 
 def test_a_run_that_trains_its_towers_caches_nothing(trained):
@@ -125,9 +124,9 @@ def test_runs_that_share_a_folder_take_the_frozen_layers_output_from_each_other(
     assert again.sharding.is_fully_replicated and len(again.sharding.device_set) == 8
     # Whatever changes the output is not taken for it: weights, tokens, split, precision.
     changed = jax.tree.map(lambda leaf: leaf + 1, params)
-    assert resident.hidden(Encoder(other), changed, other.config, "train") is None
-    assert resident.hidden(Encoder(other), params, other.config, "valid") is None
+    assert Encoder(other).hidden(changed, "train") is None
+    assert Encoder(other).hidden(params, "valid") is None
     for name, key in (("tokens", {"text__context_tokens": 40}),
                       ("precision", {"model__dtype": "bfloat16"})):  # fmt: skip
         differs, _ = opened(name, **key)
-        assert resident.hidden(Encoder(differs), params, differs.config, "train") is None
+        assert Encoder(differs).hidden(params, "train") is None
