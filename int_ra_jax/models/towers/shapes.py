@@ -84,6 +84,35 @@ IMAGE = TowerSource(
 )
 
 
+@overload
+def load_tower_config(path_or_name: str | Path, tower: Literal["text"]) -> BertConfig: ...
+@overload
+def load_tower_config(path_or_name: str | Path, tower: Literal["image"]) -> ClipVisionConfig: ...
+def load_tower_config(
+    path_or_name: str | Path, tower: Literal["text", "image"]
+) -> BertConfig | ClipVisionConfig:
+    """Returns the shape of a tower from its description alone; weights are neither read nor needed.
+
+    Args:
+      path_or_name: as for the loaders.
+      tower: which tower, since a Chinese-CLIP holds both.
+
+    Returns:
+      A BertConfig for "text", a ClipVisionConfig for "image".
+
+    Raises:
+      FileNotFoundError: if there is no such directory or hub repository.
+      ValueError: if config.json is missing, or describes no such tower.
+    """
+    directory = resolve_directory(path_or_name)
+    problems: list[str] = []
+    describe = describe_text if tower == "text" else describe_image
+    config, _ = describe(directory, problems)
+    if config is None or problems:
+        raise failure(directory, problems)
+    return config
+
+
 def describe_text(directory: Path, problems: list[str]) -> Described[BertConfig]:
     """Returns the shape of the text tower in a model directory.
 
@@ -203,35 +232,6 @@ def _parse(shape: type[Shape], section: Mapping[str, Any], problems: list[str]) 
         return None
 
 
-@overload
-def load_tower_config(path_or_name: str | Path, tower: Literal["text"]) -> BertConfig: ...
-@overload
-def load_tower_config(path_or_name: str | Path, tower: Literal["image"]) -> ClipVisionConfig: ...
-def load_tower_config(
-    path_or_name: str | Path, tower: Literal["text", "image"]
-) -> BertConfig | ClipVisionConfig:
-    """Returns the shape of a tower from its description alone; weights are neither read nor needed.
-
-    Args:
-      path_or_name: as for the loaders.
-      tower: which tower, since a Chinese-CLIP holds both.
-
-    Returns:
-      A BertConfig for "text", a ClipVisionConfig for "image".
-
-    Raises:
-      FileNotFoundError: if there is no such directory or hub repository.
-      ValueError: if config.json is missing, or describes no such tower.
-    """
-    directory = resolve_directory(path_or_name)
-    problems: list[str] = []
-    describe = describe_text if tower == "text" else describe_image
-    config, _ = describe(directory, problems)
-    if config is None or problems:
-        raise failure(directory, problems)
-    return config
-
-
 def failure(directory: Path, problems: Sequence[str]) -> ValueError:
-    """Returns the error that lists what is wrong with a model directory."""
+    """Returns the error that names everything wrong with a model directory."""
     return ValueError(f"cannot load weights from {directory}:\n  " + "\n  ".join(problems))
