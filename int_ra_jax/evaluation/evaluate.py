@@ -11,6 +11,7 @@ from absl import logging
 from jaxtyping import Float
 
 from int_ra_jax.common import params as parameter_paths
+from int_ra_jax.common import phases as phase
 from int_ra_jax.common.hosts import Placement
 from int_ra_jax.common.log import METRICS_FILE, Phases, read_metrics, versions
 from int_ra_jax.common.types import Context
@@ -69,7 +70,7 @@ def evaluate(run: Run, params: Params, step: int, placement: Placement | None = 
     phases = Phases(run.workdir)
     split, directory = run.config.eval.split, run.workdir / "eval"
     encoder = Encoder(run, placement=placement)
-    with phases("evaluation: encode"):
+    with phases(phase.ENCODE):
         judged = judge(run, split, run.config.eval.protocol)
         # Computed once, so that it is worth a pass of its own only where other runs need it, too.
         kept = run.config.train.cache_frozen and run.config.train.shared_cache
@@ -78,13 +79,13 @@ def evaluate(run: Run, params: Params, step: int, placement: Placement | None = 
         gallery = encoder.kept_gallery(params)
         scores, seconds = encoder.timed_scores(params, contexts, gallery)
         tables = {run.config.model.name: scores}
-    with phases("evaluation: reference rows"):
+    with phases(phase.REFERENCES):
         tables |= _reference_tables(run, judged)
-    with phases("evaluation: metrics"):
+    with phases(phase.METRICS):
         rows = _per_query(tables, judged)
         systems = _systems(run, rows)
         differences = _differences(run, rows)
-    with phases("evaluation: report"):
+    with phases(phase.REPORT):
         shown = examples.choose(len(judged.gold), run.config.eval.conversations)
         drawn = examples.draw(run, encoder, params, judged, contexts, shown,
                               tables[run.config.model.name])  # fmt: skip
@@ -206,7 +207,7 @@ def _report_data(
         protocol=_protocol(run, judged),
         systems=systems,
         main_system=run.config.model.name,
-        primary_metric="hit@1",
+        headline_metric="hit@1",
         differences=differences,
         interval_note=f"95% percentile bootstrap over queries, {run.config.eval.resamples:,} "
         "resamples; differences are paired by query",

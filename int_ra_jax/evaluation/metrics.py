@@ -22,7 +22,6 @@ from int_ra_jax.evaluation.checks import (
     check_protocol,
     check_relevant,
     check_tables,
-    first_rows,
     row_blocks,
     scorable_queries,
 )
@@ -204,52 +203,6 @@ def macro_pr_curve(
     return PrecisionRecall(recall, precision, auc, float(relevance_table[kept].mean()))
 
 
-def micro_pr_curve(
-    scores: ArrayLike,
-    relevant: ArrayLike,
-    *,
-    standardise: bool,
-    on_empty: OnEmpty = "error",
-) -> PrecisionRecall:
-    """Pools all (query, sticker) pairs and sweeps one threshold over them.
-
-    Only meaningful where scores are comparable across queries; otherwise standardise, which
-    z-scores each row first. Pairs with equal scores enter together, so constant scores give the
-    prevalence at every recall. The area is the step-wise average precision of the pooled pairs,
-    not a trapezoid, which would be optimistic.
-
-    Args:
-      scores: [Q, N] real; finite where standardise is set.
-      relevant: [Q, N] bool (or 0/1).
-      standardise: subtract each row's mean and divide by its standard deviation (a constant row
-        becomes 0).
-      on_empty: as in evaluate_rankings.
-
-    Returns:
-      The curve; precision at recall r is that of the highest threshold which reaches r.
-
-    Raises:
-      ValueError: as evaluate_rankings, or if standardise meets an infinite score.
-    """
-    score_table, relevance_table = check_tables(scores, relevant)
-    kept = scorable_queries(relevance_table, on_empty)
-    values, relevance_table = score_table[kept], relevance_table[kept]
-    if standardise:
-        values = _standardise(values.astype(np.float64))
-    # Thresholds between two relevant scores change precision but never recall, so the positions
-    # of the relevant scores in the sorted pool are all that the curve needs.
-    pool = np.sort(values, axis=None)
-    thresholds, hits = np.unique(values[relevance_table], return_counts=True)
-    retrieved = (pool.size - np.searchsorted(pool, thresholds, side="left"))[::-1]
-    found = np.cumsum(hits[::-1])
-    precision = found / retrieved
-    auc = float((precision * hits[::-1]).sum() / found[-1])
-    needed = np.maximum(-(-_RECALL_PERCENT * found[-1] // 100), 1)
-    reached = np.searchsorted(found, needed, side="left")
-    prevalence = float(relevance_table.mean())
-    return PrecisionRecall(_RECALL_PERCENT / 100, precision[reached], auc, prevalence)
-
-
 def relevance(
     protocol: str,
     *,
@@ -383,13 +336,3 @@ def _summarise(values: dict[str, np.ndarray], kept: np.ndarray, per_query: bool)
     if per_query:
         result["per_query"] = values
     return result
-
-
-def _standardise(scores: Float[np.ndarray, "Q N"]) -> Float[np.ndarray, "Q N"]:
-    """Gives each row mean 0 and standard deviation 1; a constant row becomes 0."""
-    if not np.isfinite(scores).all():
-        rows = np.flatnonzero(~np.isfinite(scores).all(axis=1))
-        raise ValueError(f"Infinite scores cannot be standardised: rows {first_rows(rows)}.")
-    constant = np.ptp(scores, axis=1, keepdims=True) == 0
-    centred = np.where(constant, 0.0, scores - scores.mean(axis=1, keepdims=True))
-    return centred / np.where(constant, 1.0, scores.std(axis=1, keepdims=True))

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
@@ -23,6 +22,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.evaluation import plots
 from int_ra_jax.evaluation.plots import Curve
@@ -46,7 +46,7 @@ def table(data: ReportData) -> list[str]:
 
 
 def verdict(data: ReportData) -> list[str]:
-    """States the primary metric, then each comparison and whether its interval leaves zero out.
+    """States the headline metric, then each comparison and whether its interval leaves zero out.
 
     Args:
       data: the report; only intervals are read, nothing is assumed about who wins.
@@ -54,7 +54,7 @@ def verdict(data: ReportData) -> list[str]:
     Returns:
       For example ``["hit@1 36.5% [33.9, 39.1]", "+6.1 points over linear [3.2, 9.0]: better"]``.
     """
-    metric = data.primary_metric
+    metric = data.headline_metric
     value = data.systems[data.main_system].metrics[metric]
     headline = f"{metric} {_scaled(metric, value.value)}{'' if _is_rank(metric) else '%'}"
     if value.low is not None and value.high is not None:
@@ -69,15 +69,12 @@ def verdict(data: ReportData) -> list[str]:
     return [headline, *comparisons]
 
 
-def write_report(directory: Path, data: ReportData) -> Path:
+def write_report(directory: Path, data: ReportData) -> None:
     """Writes ``report.html``, one self-contained page.
 
     Args:
       directory: made if missing; an older page is replaced in one step.
       data: what to show.
-
-    Returns:
-      The path of the page.
 
     Raises:
       ValueError: if parts of ``data`` contradict each other or a picture is unreadable; all
@@ -105,18 +102,15 @@ def write_report(directory: Path, data: ReportData) -> Path:
         has_maps=any(view["regions"] for view in examples),
         picture_rules=Markup("\n".join(sheet.rules)),
     )
-    return _write(directory / "report.html", page)
+    replace_text(directory / "report.html", page)
 
 
-def write_report_json(directory: Path, data: ReportData) -> Path:
+def write_report_json(directory: Path, data: ReportData) -> None:
     """Writes ``report.json``: the page's numbers without pictures, curves and conversations.
 
     Args:
       directory: made if missing; an older file is replaced in one step.
       data: the same object as the page was made from, so that the two cannot disagree.
-
-    Returns:
-      The path of the file.
 
     Raises:
       ValueError: if a number is NaN or infinite, which JSON cannot hold; names the keys.
@@ -127,34 +121,28 @@ def write_report_json(directory: Path, data: ReportData) -> Path:
     content["systems"] = {name: row.metrics for name, row in data.systems.items()}
     content["notes"] = {name: row.note for name, row in data.systems.items()}
     content["verdict"] = verdict(data)
-    return _write(directory / "report.json", _json(content, indent=2) + "\n")
+    replace_text(directory / "report.json", _json(content, indent=2) + "\n")
 
 
-def write_per_query(directory: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+def write_per_query(directory: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes ``per_query.jsonl``, one object a query, so that any test can be run again.
 
     Args:
       directory: made if missing; an older file is replaced in one step.
       rows: plain values (also NumPy's) by name, for example query id, seed, AP, hits, gold rank.
 
-    Returns:
-      The path of the file.
-
     Raises:
       ValueError: if a number is NaN or infinite; names the keys.
     """
-    return _write(directory / "per_query.jsonl", "".join(_json(row) + "\n" for row in rows))
+    replace_text(directory / "per_query.jsonl", "".join(_json(row) + "\n" for row in rows))
 
 
-def write_pr_curve_csv(directory: Path, curves: Mapping[str, Curve]) -> Path:
+def write_pr_curve_csv(directory: Path, curves: Mapping[str, Curve]) -> None:
     """Writes ``pr_curve.csv`` with the columns system, recall, precision.
 
     Args:
       directory: made if missing; an older file is replaced in one step.
       curves: system -> recall (x) and precision (y).
-
-    Returns:
-      The path of the file.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -164,7 +152,7 @@ def write_pr_curve_csv(directory: Path, curves: Mapping[str, Curve]) -> Path:
             [name, f"{recall:.6g}", f"{precision:.6g}"]
             for recall, precision in zip(curve.x, curve.y, strict=True)
         )
-    return _write(directory / "pr_curve.csv", text.getvalue())
+    replace_text(directory / "pr_curve.csv", text.getvalue())
 
 
 @dataclass(frozen=True)
@@ -323,7 +311,7 @@ def _problems(data: ReportData) -> Iterator[str]:
     metrics = {name for system in data.systems.values() for name in system.metrics}
     for what, name, known in [
         ("main_system", data.main_system, data.systems),
-        ("primary_metric", data.primary_metric, metrics),
+        ("headline_metric", data.headline_metric, metrics),
         *(("differences: baseline", row.baseline, data.systems) for row in data.differences),
         *(("differences: metric", row.metric, metrics) for row in data.differences),
         *(("pr_curves: system", name, data.systems) for name in data.pr_curves),
@@ -332,8 +320,8 @@ def _problems(data: ReportData) -> Iterator[str]:
             near = get_close_matches(name, list(known), 1, 0) or ["nothing"]
             yield f"{what} {name!r} is not in the table; nearest is {near[0]!r}"
     main = data.systems.get(data.main_system)
-    if main and data.primary_metric not in main.metrics:
-        yield f"main_system {data.main_system!r} has no value for {data.primary_metric!r}"
+    if main and data.headline_metric not in main.metrics:
+        yield f"main_system {data.main_system!r} has no value for {data.headline_metric!r}"
     k = len(data.intentions.names)
     confusion = data.intentions.confusion
     if confusion is not None and confusion.shape != (k, k):
@@ -384,12 +372,3 @@ def _not_finite(content: Any, key: str) -> Iterator[str]:
     elif isinstance(content, dict | list):
         for name, value in content.items() if isinstance(content, dict) else enumerate(content):
             yield from _not_finite(value, f"{key}.{name}" if key else str(name))
-
-
-def _write(path: Path, text: str) -> Path:
-    """Writes beside the target first, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(beside, path)
-    return path

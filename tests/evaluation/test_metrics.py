@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.metrics import average_precision_score, precision_recall_curve
+from sklearn.metrics import average_precision_score
 
 from int_ra_jax.evaluation import checks, metrics
 from int_ra_jax.evaluation.metrics import (
@@ -18,7 +18,6 @@ from int_ra_jax.evaluation.metrics import (
     evaluate_rankings,
     last_written_intention,
     macro_pr_curve,
-    micro_pr_curve,
     relevance,
     unannotated_stickers,
 )
@@ -101,7 +100,6 @@ def test_golden_values():
 
 def test_average_precision_is_a_step_sum_and_not_a_trapezoid():
     assert evaluate_rankings([[3.0, 2.0, 1.0]], [[0, 1, 0]])["mAP"] == 0.5
-    assert micro_pr_curve([[3.0, 2.0, 1.0]], [[0, 1, 0]], standardise=False).auc == 0.5
 
 
 def test_scores_equal_to_relevance_are_perfect_and_their_reverse_is_the_minimum():
@@ -278,38 +276,10 @@ def test_the_macro_curve_is_the_naive_interpolation():
     assert perfect.auc == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("levels", [None, 3])
-def test_the_micro_curve_equals_scikit_learn_ties_included(levels):
-    scores, relevant = random_case(13, levels=levels)
-    curve = micro_pr_curve(scores, relevant, standardise=False)
-    assert curve.auc == pytest.approx(average_precision_score(relevant.ravel(), scores.ravel()))
-    precision, recall, _ = precision_recall_curve(relevant.ravel(), scores.ravel())
-    for level in range(101):
-        # recall falls along the arrays; the last point that reaches the level has the highest
-        # threshold, once the artificial end point (recall 0, precision 1) is left out
-        reached = np.flatnonzero(recall[:-1] >= max(level / 100, 1e-9) - 1e-12)[-1]
-        assert curve.precision[level] == pytest.approx(precision[reached])
-
-
-def test_standardising_removes_the_scale_of_a_query_from_the_micro_curve_only_where_asked():
+def test_the_macro_curve_does_not_depend_on_the_scale_of_a_query_s_scores():
     scores, relevant = random_case(17)
     stretched = scores * np.array([1, 10, 100, 1, 5, 2])[:, None] + np.arange(6)[:, None] * 1000
-    plain = [micro_pr_curve(s, relevant, standardise=False).auc for s in (scores, stretched)]
-    scaled = [micro_pr_curve(s, relevant, standardise=True).auc for s in (scores, stretched)]
-    assert plain[0] != pytest.approx(plain[1])
-    assert scaled[0] == pytest.approx(scaled[1])
     assert macro_pr_curve(scores, relevant).auc == macro_pr_curve(stretched, relevant).auc
-
-
-def test_constant_scores_give_the_prevalence_line_and_infinite_ones_are_not_standardised():
-    _, relevant = random_case(19)
-    constant = np.full(relevant.shape, 0.1)
-    curve = micro_pr_curve(constant, relevant, standardise=True)
-    np.testing.assert_allclose(curve.precision, relevant.mean())
-    assert curve.auc == pytest.approx(curve.prevalence)
-    constant[2, 3] = -np.inf
-    with pytest.raises(ValueError, match=r"Infinite.*2"):
-        micro_pr_curve(constant, relevant, standardise=True)
 
 
 ANNOTATIONS = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]], bool)

@@ -76,7 +76,7 @@ def report_data(**changes) -> ReportData:
         protocol=Protocol("multi", "same intention", {"queries": 4}),
         systems={"int_ra": System(row, "ours"), "chance": System(chance), "$_odd$": System(row)},
         main_system="int_ra",
-        primary_metric="hit@1",
+        headline_metric="hit@1",
         differences=[Difference("hit@1", "chance", 0.275, 0.249, 0.301, 1e-9)],
         interval_note="95% bootstrap",
         pr_curves={name: Curve(line, 1 - line / 2) for name in ["int_ra", "$_odd$"]},
@@ -98,7 +98,8 @@ def report_data(**changes) -> ReportData:
 
 
 def page(tmp_path: Path, **changes) -> str:
-    return report.write_report(tmp_path, report_data(**changes)).read_text(encoding="utf-8")
+    report.write_report(tmp_path, report_data(**changes))
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 class Outline(HTMLParser):
@@ -231,8 +232,8 @@ def test_a_page_of_24_conversations_with_distinct_noisy_stickers_stays_small(tmp
         example(number, [picture(6 * number + i, side=224, grid=14) for i in range(6)])
         for number in range(24)
     ]
-    path = report.write_report(tmp_path, report_data(examples=examples))
-    assert path.stat().st_size < 6e6
+    report.write_report(tmp_path, report_data(examples=examples))
+    assert (tmp_path / "report.html").stat().st_size < 6e6
 
 
 def test_filters_see_every_conversation_and_hits_are_marked_without_colour(tmp_path):
@@ -266,7 +267,7 @@ def test_missing_parts_are_said_and_not_left_blank(tmp_path):
 )
 def test_the_verdict_calls_better_only_what_the_interval_allows(metric, difference, half):
     row = Difference(metric, "chance", difference, difference - half, difference + half, 0.5)
-    line = report.verdict(report_data(primary_metric=metric, differences=[row]))[1]
+    line = report.verdict(report_data(headline_metric=metric, differences=[row]))[1]
     gain = -difference if metric.startswith("gold_rank") else difference
     expected = "better" if gain > half else "worse" if gain < -half else "no clear difference"
     assert line.endswith(f": {expected}")
@@ -278,7 +279,7 @@ def test_the_verdict_reads_as_promised():
         "+27.5 points over chance [24.9, 30.1]: better",
     ]
     ranks = Difference("gold_rank_median", "chance", -8.5, -11.5, -5.5, 0.01)
-    assert report.verdict(report_data(primary_metric="gold_rank_median", differences=[ranks])) == [
+    assert report.verdict(report_data(headline_metric="gold_rank_median", differences=[ranks])) == [
         "gold_rank_median 12.0 [9.0, 15.0]",
         "−8.5 ranks against chance [−11.5, −5.5]: better",
     ]
@@ -327,8 +328,8 @@ def test_all_contradictions_are_reported_at_once(tmp_path):
 
 
 def test_the_json_holds_the_table_s_numbers(tmp_path):
-    path = report.write_report_json(tmp_path, report_data(config={"n": np.int32(3)}))
-    content = json.loads(path.read_text(encoding="utf-8"))
+    report.write_report_json(tmp_path, report_data(config={"n": np.int32(3)}))
+    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert content["systems"]["int_ra"]["hit@1"] == {
         "value": 0.365,
         "low": 0.339,
@@ -352,15 +353,16 @@ def test_per_query_rows_come_back_as_written(tmp_path):
         {"id": "q1", "gold_rank": np.int64(4), "ap": np.float32(0.5)},
         {"id": "说\u2028", "ap": 1.0},
     ]
-    lines = report.write_per_query(tmp_path, iter(rows)).read_text(encoding="utf-8").split("\n")
+    report.write_per_query(tmp_path, iter(rows))
+    lines = (tmp_path / "per_query.jsonl").read_text(encoding="utf-8").split("\n")
     assert [json.loads(line) for line in lines[:-1]] == rows and lines[-1] == ""
 
 
 def test_the_csv_holds_every_point_of_every_curve(tmp_path):
     recall = np.linspace(0, 1, 101)
     curves = {"int_ra": Curve(recall, recall**2), 'a,"b"': Curve(recall[:3], 1 - recall[:3])}
-    path = report.write_pr_curve_csv(tmp_path, curves)
-    with path.open(encoding="utf-8", newline="") as file:
+    report.write_pr_curve_csv(tmp_path, curves)
+    with (tmp_path / "pr_curve.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for name, curve in curves.items():
         got = [(float(r["recall"]), float(r["precision"])) for r in rows if r["system"] == name]
