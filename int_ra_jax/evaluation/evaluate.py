@@ -16,7 +16,7 @@ from int_ra_jax.common.hosts import Placement
 from int_ra_jax.common.log import METRICS_FILE, Phases, read_metrics, versions
 from int_ra_jax.common.types import Context
 from int_ra_jax.data.schema import Conversation
-from int_ra_jax.evaluation import examples, metrics, reference, report, significance
+from int_ra_jax.evaluation import examples, metrics, reference, relevance, report, significance
 from int_ra_jax.evaluation.judge import Judged, judge, known_splits
 from int_ra_jax.evaluation.plots import Curve
 from int_ra_jax.evaluation.report_data import (
@@ -34,21 +34,12 @@ from int_ra_jax.models.interface import Params
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.workdir import Run
 
-# per-query name -> name of its mean
-MEANS = {"ap": "mAP", "reciprocal_rank": "mrr"}
 NOTES = {
     "chance": "a uniformly random ranking, in closed form",
     "majority_intention": "stickers of the commonest train intention first, whatever is said",
     "prior": "the best fixed answer: stickers by how many train conversations they suit",
     "linear": "TF-IDF and logistic regression on the context; stickers by the probability of "
     "their intentions",
-}
-EXPLANATIONS = {
-    "multi": "A sticker is relevant if it is annotated with the query's intention in {known}, or "
-    "if it is the one that was sent.",
-    "paper": "A sticker is relevant if the single intention written last for it (train, then "
-    "test, then valid, as in the released code) is the query's.",
-    "exact": "Only the sticker that was sent is relevant.",
 }
 
 
@@ -153,7 +144,7 @@ def _systems(run: Run, rows: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str
         intervals = significance.bootstrap_intervals(
             values, resamples=run.config.eval.resamples, seed=run.config.seed
         )
-        named = {MEANS.get(metric, metric): Interval(**row) for metric, row in intervals.items()}
+        named = {metrics.MEANS[metric]: Interval(**row) for metric, row in intervals.items()}
         order = ["hit@1", "hit@3", "hit@5", "mAP", "mrr"]
         order += [metric for metric in named if metric not in order]
         note = NOTES.get(name, "this run's system")
@@ -174,7 +165,7 @@ def _differences(run: Run, rows: Mapping[str, Mapping[str, np.ndarray]]) -> list
             )
             found.append(
                 Difference(
-                    metric=MEANS.get(metric, metric),
+                    metric=metrics.MEANS[metric],
                     baseline=baseline,
                     difference=paired["difference"],
                     low=paired["low"],
@@ -258,7 +249,7 @@ def _protocol(run: Run, judged: Judged) -> Protocol:
     name = run.config.eval.protocol
     return Protocol(
         name=name,
-        explanation=EXPLANATIONS[name].format(
+        explanation=relevance.PROTOCOLS[name].format(
             known=" or ".join(known_splits(run.config.eval.split))
         ),
         counts={
@@ -266,7 +257,7 @@ def _protocol(run: Run, judged: Judged) -> Protocol:
             "gallery": len(run.dataset.stickers),
             "queries without a relevant sticker": int((~judged.relevant.any(axis=1)).sum()),
             "stickers never annotated in train": len(
-                metrics.unannotated_stickers(judged.annotations)
+                relevance.unannotated_stickers(judged.annotations)
             ),
         },
     )
