@@ -74,6 +74,7 @@ def get_config(arg: str = "demo") -> ConfigDict:
         {
             "trials": 4,  # per system, trained with seed 0, judged by validation mAP; 0 = no search
             "seed": 0,  # of the draw from the space; a space no larger than trials is taken whole
+            "sampler": "random",  # random: a seeded draw; tpe: Optuna's, which learns as it goes
             "space": nested({"optim.lr": _LEARNING_RATES[arg]}),
         }
     )

@@ -6,12 +6,13 @@ that none gets another budget. Nothing is trained here.
 
 import copy
 import difflib
+import importlib.util
 import math
 import random
 import re
 import runpy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ BUDGET = re.compile(
 )
 # What a system may choose by itself, and the reader must know.
 RECIPE = re.compile(r"model\.(dropout|text_pool)$|optim\.|text\.(speakers|knowledge)$")
+SAMPLERS = ("random", "tpe")
+Point = Mapping[str, Any]  # dotted key -> value
+_CHECKED = 100
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _KEYS = {
     "prepared_dir", "seeds", "main", "also_tested", "systems", "readings", "overrides", "search",
@@ -45,8 +49,8 @@ class Entry:
       reference: config file and preset, as ``--config`` takes them.
       preset: the preset's own keys and values.
       config: the resolved config, before anything is searched.
-      trials: keys and values of each trial; empty where nothing is searched.
-      points: how many combinations its space has.
+      space: what is searched over, dotted key -> choices; empty where nothing is.
+      budget: how many trials it has: no more than its space has points.
       changes: of a reading, what it changes of the main system.
     """
 
@@ -54,9 +58,14 @@ class Entry:
     reference: str
     preset: Mapping[str, Any]
     config: ConfigDict
-    trials: tuple[Mapping[str, Any], ...] = ()
-    points: int = 1
+    space: Mapping[str, list[Any]] = field(default_factory=dict)
+    budget: int = 0
     changes: Mapping[str, Any] | None = None
+
+    @property
+    def points(self) -> int:
+        """How many combinations its space has."""
+        return math.prod(map(len, self.space.values()))
 
     def resolved(self, **values: Any) -> ConfigDict:
         """Returns the config with further keys set; ``values`` are dotted keys."""
@@ -95,9 +104,7 @@ class Table:
           keys: which to look at, BUDGET or RECIPE.
         """
         flat = {name: configuration.flatten(entry.config) for name, entry in self.systems.items()}
-        searched = {
-            key for entry in self.systems.values() for point in entry.trials for key in point
-        }
+        searched = {key for entry in self.systems.values() for key in entry.space}
         looked_at = sorted(
             {key for values in flat.values() for key in values.keys() - searched if keys.match(key)}
         )
@@ -147,8 +154,11 @@ def read(settings: ConfigDict, root: Path) -> Table:
     return Table(settings, systems, readings, tuple(left_out))
 
 
-def draw(space: Mapping[str, list[Any]], trials: int, seed: int) -> tuple[dict[str, Any], ...]:
+def draw(space: Mapping[str, list[Any]], trials: int, seed: int) -> list[Point]:
     """Draws combinations of a space without repetition; all of them where there are no more.
+
+    Not Optuna's own grid: its order changes with the space, and a trial's number, which names its
+    folder, has to stay where a space grows.
 
     Args:
       space: dotted key -> choices.
@@ -159,17 +169,15 @@ def draw(space: Mapping[str, list[Any]], trials: int, seed: int) -> tuple[dict[s
       One dict of dotted keys for each trial.
     """
     points = math.prod(map(len, space.values()))
-    chosen: Any = range(points)
-    if points > trials:
-        chosen = random.Random(seed).sample(range(points), trials)
+    every = range(points)
     drawn = []
-    for point in chosen:
+    for point in every if points <= trials else random.Random(seed).sample(every, trials):
         values = {}
-        for key, choices in reversed(list(space.items())):
+        for key, choices in reversed(space.items()):
             point, digit = divmod(point, len(choices))
             values[key] = choices[digit]
-        drawn.append({key: values[key] for key in space})
-    return tuple(drawn)
+        drawn.append(dict(reversed(values.items())))
+    return drawn
 
 
 def _shape_problems(settings: ConfigDict) -> Iterator[str]:
@@ -201,6 +209,12 @@ def _shape_problems(settings: ConfigDict) -> Iterator[str]:
             yield f"tested={name!r} is no metric; {_nearest(str(name), list(METRICS))}"
     if settings.search.trials < 0:
         yield f"search.trials={settings.search.trials} must not be negative"
+    sampler = settings.search.get("sampler", SAMPLERS[0])
+    if sampler not in SAMPLERS:
+        yield f"search.sampler={sampler!r}; {_nearest(str(sampler), list(SAMPLERS))}"
+    for package in ("optuna", "statsmodels"):
+        if importlib.util.find_spec(package) is None:
+            yield f"the package {package} is missing; pip install 'int-ra-jax[compare]'"
     if settings.resamples < 1:
         yield f"resamples={settings.resamples} must be above 0"
     if not settings.prepared_dir and not settings.write_only:
@@ -249,11 +263,13 @@ def _system(
             problems += _choice_problems(config, f"{where}.{key}", key, choices)
     if problems:
         return None, [f"{name}: {problem}" for problem in problems]
-    space, count = {**common, **own}, settings.search.trials
-    trials = draw(space, count, settings.search.seed) if space and count else ()
-    points = math.prod(map(len, space.values()))
-    entry = Entry(name, section.config, preset, config, trials, points)
-    for values in trials:
+    space = {**common, **own} if settings.search.trials else {}
+    budget = min(settings.search.trials, math.prod(map(len, space.values()))) if space else 0
+    entry = Entry(name, section.config, preset, config, space, budget)
+    # TPE may suggest any of them, but a large space is not gone through.
+    suggests = settings.search.get("sampler", SAMPLERS[0]) == "tpe"
+    checked = max(budget, _CHECKED) if suggests else budget
+    for values in draw(space, checked, settings.search.seed) if budget else ():
         named = ", ".join(f"{key}={value}" for key, value in values.items())
         problems += [f"{name} with {named}: {x}" for x in _invalid(entry.resolved(**values))]
     return entry, problems
@@ -319,9 +335,8 @@ def _repeated(entries: Mapping[str, Entry]) -> list[str]:
     seen: dict[str, str] = {}
     problems = []
     for name, entry in entries.items():
-        content = repr((sorted(configuration.flatten(entry.config).items()), entry.trials))
-        if entry.changes is not None:  # inherits the trials of the system it reads
-            content = repr(sorted(configuration.flatten(entry.config).items()))
+        config = sorted(configuration.flatten(entry.config).items())
+        content = repr((config, entry.space, entry.changes is None))
         if content in seen:
             problems.append(f"{seen[content]} and {name} are the same configuration")
         seen.setdefault(content, name)
