@@ -170,13 +170,13 @@ def draw(space: Mapping[str, list[Any]], trials: int, seed: int) -> list[Point]:
     """
     points = math.prod(map(len, space.values()))
     every = range(points)
-    drawn = []
+    drawn: list[Point] = []
     for point in every if points <= trials else random.Random(seed).sample(every, trials):
         values = {}
-        for key, choices in reversed(space.items()):
+        for key, choices in reversed(list(space.items())):
             point, digit = divmod(point, len(choices))
             values[key] = choices[digit]
-        drawn.append(dict(reversed(values.items())))
+        drawn.append({key: values[key] for key in space})
     return drawn
 
 

@@ -7,24 +7,21 @@ bytes. All texts pass through Jinja's autoescape.
 """
 
 import base64
-import csv
 import hashlib
-import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.types import ATTRIBUTES
-from int_ra_jax.evaluation import plots
+from int_ra_jax.evaluation import page, plots
 from int_ra_jax.evaluation.plots import Curve
 from int_ra_jax.evaluation.report_data import (
     Difference,
@@ -69,25 +66,39 @@ def verdict(data: ReportData) -> list[str]:
     return [headline, *comparisons]
 
 
-def write_report(directory: Path, data: ReportData) -> None:
-    """Writes ``report.html``, one self-contained page.
+def write(directory: Path, data: ReportData, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes every file of an evaluation, each as a whole, and none where one cannot be made.
 
     Args:
-      directory: made if missing; an older page is replaced in one step.
+      directory: made if missing.
       data: what to show.
+      rows: one a query, as ``per_query`` takes them.
 
     Raises:
-      ValueError: if parts of ``data`` contradict each other or a picture is unreadable; all
-        contradictions are named at once.
+      ValueError: if parts of ``data`` contradict each other or a picture is unreadable, or if a
+        number is NaN or infinite, which JSON cannot hold.
     """
+    texts = {
+        "report.json": numbers(data),
+        "per_query.jsonl": per_query(rows),
+        "pr_curve.csv": pr_curve(data.pr_curves),
+        "report.html": html(data),
+    }
+    for name, text in texts.items():
+        replace_text(directory / name, text)
+
+
+def html(data: ReportData) -> str:
+    """Returns the page; all contradictions between parts of the data are raised at once."""
     problems = list(_problems(data))
     if problems:
         raise ValueError("the report's data contradicts itself:\n- " + "\n- ".join(problems))
     sheet = _Sheet()
     examples = [_example_view(example, sheet) for example in data.examples]
     metrics = list(dict.fromkeys(name for row in data.systems.values() for name in row.metrics))
-    template = _environment().get_template("report.html.jinja")
-    page = template.render(
+    return page.render(
+        Path(__file__).with_name("report.html.jinja"),
+        _FILTERS,
         data=data,
         verdict=verdict(data),
         others=[name for name in data.systems if name != data.main_system],
@@ -102,57 +113,35 @@ def write_report(directory: Path, data: ReportData) -> None:
         has_maps=any(view["regions"] for view in examples),
         picture_rules=Markup("\n".join(sheet.rules)),
     )
-    replace_text(directory / "report.html", page)
 
 
-def write_report_json(directory: Path, data: ReportData) -> None:
-    """Writes ``report.json``: the page's numbers without pictures, curves and conversations.
-
-    Args:
-      directory: made if missing; an older file is replaced in one step.
-      data: the same object as the page was made from, so that the two cannot disagree.
-
-    Raises:
-      ValueError: if a number is NaN or infinite, which JSON cannot hold; names the keys.
-    """
+def numbers(data: ReportData) -> str:
+    """Returns the page's numbers as JSON, without pictures, curves and conversations."""
     left_out = {"pr_curves", "training", "examples"}
     content = {key: value for key, value in vars(data).items() if key not in left_out}
     # Rows without their notes: systems.NAME.METRIC is {value, low, high}.
     content["systems"] = {name: row.metrics for name, row in data.systems.items()}
     content["notes"] = {name: row.note for name, row in data.systems.items()}
     content["verdict"] = verdict(data)
-    replace_text(directory / "report.json", _json(content, indent=2) + "\n")
+    return _json(content, indent=2) + "\n"
 
 
-def write_per_query(directory: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes ``per_query.jsonl``, one object a query, so that any test can be run again.
+def per_query(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns one JSON object a query, so that any test can be run again.
 
     Args:
-      directory: made if missing; an older file is replaced in one step.
       rows: plain values (also NumPy's) by name, for example query id, seed, AP, hits, gold rank.
-
-    Raises:
-      ValueError: if a number is NaN or infinite; names the keys.
     """
-    replace_text(directory / "per_query.jsonl", "".join(_json(row) + "\n" for row in rows))
+    return "".join(_json(row) + "\n" for row in rows)
 
 
-def write_pr_curve_csv(directory: Path, curves: Mapping[str, Curve]) -> None:
-    """Writes ``pr_curve.csv`` with the columns system, recall, precision.
-
-    Args:
-      directory: made if missing; an older file is replaced in one step.
-      curves: system -> recall (x) and precision (y).
-    """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["system", "recall", "precision"])
-    for name, curve in curves.items():
-        table.writerows(
-            [name, f"{recall:.6g}", f"{precision:.6g}"]
-            for recall, precision in zip(curve.x, curve.y, strict=True)
-        )
-    replace_text(directory / "pr_curve.csv", text.getvalue())
+def pr_curve(curves: Mapping[str, Curve]) -> str:
+    """Returns recall (x) and precision (y) of every system as CSV."""
+    return page.csv_text(
+        {"system": name, "recall": f"{recall:.6g}", "precision": f"{precision:.6g}"}
+        for name, curve in curves.items()
+        for recall, precision in zip(curve.x, curve.y, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -220,21 +209,12 @@ def _example_view(example: Example, sheet: _Sheet) -> dict[str, Any]:
     }
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        scaled=lambda value, metric: _scaled(metric, value),
-        signed=lambda value, metric: _signed(metric, value),
-        duration=_duration,
-        sha256=lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
-    )
-    return environment
+_FILTERS: dict[str, Callable[..., str]] = {
+    "scaled": lambda value, metric: _scaled(metric, value),
+    "signed": lambda value, metric: _signed(metric, value),
+    "duration": lambda seconds: _duration(seconds),
+    "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
+}
 
 
 def _is_rank(metric: str) -> bool:
@@ -243,7 +223,7 @@ def _is_rank(metric: str) -> bool:
 
 
 def _scaled(metric: str, value: float) -> str:
-    return f"{value if _is_rank(metric) else 100 * value:.1f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value if _is_rank(metric) else 100 * value:.1f}".replace("-", page.MINUS)
 
 
 def _signed(metric: str, value: float) -> str:
@@ -280,12 +260,7 @@ def _forest(differences: Sequence[Difference]) -> list[dict[str, Any]]:
     rows = []
     for row in differences:
         peers = [peer for peer in differences if _is_rank(peer.metric) == _is_rank(row.metric)]
-        low, high = min(0.0, *(p.low for p in peers)), max(0.0, *(p.high for p in peers))
-        span = (high - low) * 1.08 or 1.0
-        start = (low + high - span) / 2
-        ends = {"zero": 0.0, "low": row.low, "high": row.high, "mid": row.difference}
-        places = {name: f"{100 * (value - start) / span:.2f}" for name, value in ends.items()}
-        rows.append({"row": row, "outcome": _outcome(row), **places})
+        rows.append({"row": row, "outcome": _outcome(row), **page.places(row, peers)})
     return rows
 
 

@@ -98,7 +98,7 @@ def report_data(**changes) -> ReportData:
 
 
 def page(tmp_path: Path, **changes) -> str:
-    report.write_report(tmp_path, report_data(**changes))
+    report.write(tmp_path, report_data(**changes), [])
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -227,13 +227,12 @@ def test_the_words_that_the_sticker_replaces_are_shown_where_they_are_known(tmp_
     assert "in place of" not in page(tmp_path)
 
 
-def test_a_page_of_24_conversations_with_distinct_noisy_stickers_stays_small(tmp_path):
+def test_a_page_of_24_conversations_with_distinct_noisy_stickers_stays_small():
     examples = [
         example(number, [picture(6 * number + i, side=224, grid=14) for i in range(6)])
         for number in range(24)
     ]
-    report.write_report(tmp_path, report_data(examples=examples))
-    assert (tmp_path / "report.html").stat().st_size < 6e6
+    assert len(report.html(report_data(examples=examples)).encode()) < 6e6
 
 
 def test_filters_see_every_conversation_and_hits_are_marked_without_colour(tmp_path):
@@ -300,7 +299,9 @@ def test_an_unreadable_sticker_is_named_and_the_old_page_survives(tmp_path):
     with pytest.raises(ValueError, match=r"broken\.png"):
         page(tmp_path, examples=examples)
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == old
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["broken.png", "report.html"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "broken.png", "per_query.jsonl", "pr_curve.csv", "report.html", "report.json",
+    ]  # fmt: skip
 
 
 def test_all_contradictions_are_reported_at_once(tmp_path):
@@ -327,9 +328,8 @@ def test_all_contradictions_are_reported_at_once(tmp_path):
         assert part in message
 
 
-def test_the_json_holds_the_table_s_numbers(tmp_path):
-    report.write_report_json(tmp_path, report_data(config={"n": np.int32(3)}))
-    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+def test_the_json_holds_the_table_s_numbers():
+    content = json.loads(report.numbers(report_data(config={"n": np.int32(3)})))
     assert content["systems"]["int_ra"]["hit@1"] == {
         "value": 0.365,
         "low": 0.339,
@@ -344,26 +344,23 @@ def test_the_json_holds_the_table_s_numbers(tmp_path):
 def test_numbers_that_json_cannot_hold_are_named(tmp_path, value):
     rows = [{"id": "q1", "metrics": {"ap": value}, "hits": [1.0, value]}]
     with pytest.raises(ValueError, match=r"metrics\.ap, hits\.1"):
-        report.write_per_query(tmp_path, rows)
+        report.write(tmp_path, report_data(), rows)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_per_query_rows_come_back_as_written(tmp_path):
+def test_per_query_rows_come_back_as_written():
     rows = [
         {"id": "q1", "gold_rank": np.int64(4), "ap": np.float32(0.5)},
         {"id": "说\u2028", "ap": 1.0},
     ]
-    report.write_per_query(tmp_path, iter(rows))
-    lines = (tmp_path / "per_query.jsonl").read_text(encoding="utf-8").split("\n")
+    lines = report.per_query(iter(rows)).split("\n")
     assert [json.loads(line) for line in lines[:-1]] == rows and lines[-1] == ""
 
 
-def test_the_csv_holds_every_point_of_every_curve(tmp_path):
+def test_the_csv_holds_every_point_of_every_curve():
     recall = np.linspace(0, 1, 101)
     curves = {"int_ra": Curve(recall, recall**2), 'a,"b"': Curve(recall[:3], 1 - recall[:3])}
-    report.write_pr_curve_csv(tmp_path, curves)
-    with (tmp_path / "pr_curve.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(io.StringIO(report.pr_curve(curves), newline="")))
     for name, curve in curves.items():
         got = [(float(r["recall"]), float(r["precision"])) for r in rows if r["system"] == name]
         np.testing.assert_allclose(got, np.stack([curve.x, curve.y], 1), atol=1e-6)
