@@ -8,7 +8,6 @@ DIR/shared                         frozen layers' output and the linear row, lik
 DIR/table                          what is written
 """
 
-import itertools
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -101,19 +100,17 @@ class _Runs:
         for entry in self._searched(names):
             for number in range(entry.budget):
                 self.search.begin(entry, number)
-                yield (job := self.trial(entry, number))
+                yield (job := self.drawn(entry)[number])
                 if job.record():
                     self.search.tell(entry, number, job.validation()[1])
 
-    def trial(self, entry: Entry, number: int, evaluates: bool = False) -> Job:
-        """Returns one trial."""
-        label = f"seed {SEARCH_SEED}" if evaluates else f"trial {number}"
-        values = self.search.drawn(entry)[number]
-        return self._job(entry, label, f"trial-{number:03d}", values, SEARCH_SEED, evaluates)
-
-    def drawn(self, entry: Entry) -> list[Job]:
-        """Returns the trials that are known so far, by number."""
-        return [self.trial(entry, number) for number in range(len(self.search.drawn(entry)))]
+    def drawn(self, entry: Entry, evaluates: bool = False) -> list[Job]:
+        """Returns the trials that are known so far, by number; as the runs of a seed, if asked."""
+        seed = f"seed {SEARCH_SEED}" if evaluates else ""
+        return [
+            self._job(entry, seed or f"trial {n}", f"trial-{n:03d}", values, SEARCH_SEED, evaluates)
+            for n, values in enumerate(self.search.drawn(entry))
+        ]
 
     def chosen(self, entry: Entry) -> int | None:
         """Returns the trial with the best validation mAP, the first of equals; None without one."""
@@ -129,10 +126,10 @@ class _Runs:
 
         A system none of whose trials is complete has none yet.
         """
-        entries = {**self.table.systems, **self.table.readings}
         jobs = [
             self.seed(entry, seed)
-            for seed, (name, entry) in itertools.product(self.table.settings.seeds, entries.items())
+            for seed in self.table.settings.seeds
+            for name, entry in self.table.entries.items()
             if name in names
         ]
         return [job for job in jobs if job is not None]
@@ -147,7 +144,7 @@ class _Runs:
             if number is None:
                 return None
             if searched is entry and seed == SEARCH_SEED:  # it has been trained already
-                return self.trial(entry, number, evaluates=True)
+                return self.drawn(entry, evaluates=True)[number]
             values = self.search.drawn(searched)[number]
             # Named by the choice: a search that is widened, or a trial that failed before, may
             # end in another one, and a workdir belongs to one config.
@@ -207,7 +204,7 @@ class _Runs:
         logging.info("%d seeds: %s", len(seeds), ", ".join(map(str, seeds)))
         needed = {entry.name for entry in self._searched(table.selected)} | table.selected
         recorded: list[float] = []
-        for name, entry in {**table.systems, **table.readings}.items():
+        for name, entry in table.entries.items():
             if name not in needed:
                 continue
             trials = [job.record() for job in self.drawn(entry)]
@@ -241,7 +238,7 @@ def _write(runs: _Runs, table: Table, directory: Path, launcher: Path) -> list[s
     settings = table.settings
     groups: dict[str, list[comparison_data.RunResult]] = {}
     rows: list[RunRow] = []
-    for name, entry in {**table.systems, **table.readings}.items():
+    for name, entry in table.entries.items():
         group = groups.setdefault(name, [])
         for seed in settings.seeds:
             job, label = runs.seed(entry, seed), f"{name}, seed {seed}"
@@ -277,8 +274,8 @@ def _trial_rows(runs: _Runs, table: Table) -> list[TrialRow]:
     rows = []
     for name, entry in table.systems.items():
         chosen = runs.chosen(entry)
-        for number, values in enumerate(runs.search.drawn(entry)):
-            job = runs.trial(entry, number)
+        points = zip(runs.search.drawn(entry), runs.drawn(entry), strict=True)
+        for number, (values, job) in enumerate(points):
             done = job.record() is not None
             error = "" if done else runs.failed.get(f"{name}, trial {number}", "not done yet")
             best = job.validation()[1] if done else None

@@ -91,9 +91,14 @@ class Table:
     left_out: tuple[str, ...] = ()
 
     @property
+    def entries(self) -> dict[str, Entry]:
+        """Systems, then readings: every row that is trained."""
+        return {**self.systems, **self.readings}
+
+    @property
     def selected(self) -> frozenset[str]:
         """Names of the entries to train."""
-        return frozenset(self.settings.only or (*self.systems, *self.readings))
+        return frozenset(self.settings.only or self.entries)
 
     def unequal(self, keys: re.Pattern[str] = BUDGET) -> dict[str, dict[str, Any]]:
         """Returns the keys whose values differ between systems, system by system.
