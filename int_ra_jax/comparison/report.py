@@ -17,18 +17,17 @@ from int_ra_jax.comparison.compare import LEVEL
 from int_ra_jax.comparison.results import METRICS, Comparison, Row, Spread, Test
 from int_ra_jax.evaluation import page, plots
 
-_FACTS = ("parameters", "trained", "training_seconds", "ranking_ms")
-_TEX = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    **{character: "\\" + character for character in "&%$#_{}"},
-    "±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "×": r"$\times$",
-}  # fmt: skip
-_HEADINGS = {
+_FACTS = {
     "parameters": "parameters",
     "trained": "of them trained",
     "training_seconds": "training",
     "ranking_ms": "ranking, ms/query",
 }
+_TEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    **{character: "\\" + character for character in "&%$#_{}"},
+    "±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "×": r"$\times$",
+}  # fmt: skip
 
 
 def write(directory: Path, compared: Comparison) -> Path:
@@ -249,7 +248,7 @@ def _sections(compared: Comparison) -> list[tuple[str, str, list[Row]]]:
 def _columns(compared: Comparison, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Returns the table as texts: the best value in ** **, a * where main differs."""
     shown = [name for name in _FACTS if any(row.facts.get(name) is not None for row in rows)]
-    header = ["", *METRICS, *(_HEADINGS[name] for name in shown)]
+    header = ["", *METRICS, *(_FACTS[name] for name in shown)]
     best = {m: max((_percent(row.metrics[m].mean) for row in rows), key=float, default="")
             for m in METRICS}  # fmt: skip
     body = []

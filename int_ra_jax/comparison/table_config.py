@@ -195,12 +195,23 @@ def _shape_problems(settings: ConfigDict) -> Iterator[str]:
             )
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"{name!r} is among systems and readings: one name is one row"
-    if settings.main not in settings.systems:
-        yield f"main={settings.main!r} is no system; {_nearest(settings.main, [*settings.systems])}"
-    yield from _also_tested_problems(settings)
-    for name in settings.only:
-        if name not in names:
-            yield f"only={name!r} is no row of this table; {_nearest(str(name), names)}"
+    also = list(settings.also_tested)
+    others = [name for name in settings.systems if name != settings.main]
+    sampler = settings.search.get("sampler", SAMPLERS[0])
+    for key, values, what, known in (
+        ("main", [settings.main], "system", [*settings.systems]),
+        ("also_tested", [x for x in also if x != settings.main], "system", others),
+        ("only", settings.only, "row of this table", names),
+        ("tested", settings.tested, "metric", [*METRICS]),
+        ("search.sampler", [sampler], "sampler", [*SAMPLERS]),
+    ):
+        for name in values:
+            if name not in known:
+                yield f"{key}={name!r} is no {what}; {_nearest(str(name), known)}"
+    if settings.main in also:
+        yield f"also_tested={settings.main!r} is main, which is tested anyway"
+    for name in sorted({name for name in also if name in others and also.count(name) > 1}):
+        yield f"also_tested holds {name!r} twice"
     seeds = list(settings.seeds)
     if not seeds:
         yield "seeds is empty; give at least one, as --config.seeds='(0, 1, 2)'"
@@ -209,14 +220,8 @@ def _shape_problems(settings: ConfigDict) -> Iterator[str]:
             yield f"seeds holds {seed!r}; a seed is a whole number from 0"
         elif seeds.count(seed) > 1:
             yield f"seeds holds {seed} twice"
-    for name in settings.tested:
-        if name not in METRICS:
-            yield f"tested={name!r} is no metric; {_nearest(str(name), list(METRICS))}"
     if settings.search.trials < 0:
         yield f"search.trials={settings.search.trials} must not be negative"
-    sampler = settings.search.get("sampler", SAMPLERS[0])
-    if sampler not in SAMPLERS:
-        yield f"search.sampler={sampler!r}; {_nearest(str(sampler), list(SAMPLERS))}"
     for package in ("optuna", "statsmodels"):
         if importlib.util.find_spec(package) is None:
             yield f"the package {package} is missing; pip install 'int-ra-jax[compare]'"
@@ -224,18 +229,6 @@ def _shape_problems(settings: ConfigDict) -> Iterator[str]:
         yield f"resamples={settings.resamples} must be above 0"
     if not settings.prepared_dir and not settings.write_only:
         yield "prepared_dir is empty; name a prepared directory with --config.prepared_dir=DIR"
-
-
-def _also_tested_problems(settings: ConfigDict) -> Iterator[str]:
-    also = list(settings.also_tested)
-    others = [name for name in settings.systems if name != settings.main]
-    for name in also:
-        if name == settings.main:
-            yield f"also_tested={name!r} is main, which is tested anyway"
-        elif name not in others:
-            yield f"also_tested={name!r} is no system; {_nearest(str(name), others)}"
-        elif also.count(name) > 1:
-            yield f"also_tested holds {name!r} twice"
 
 
 def _system(

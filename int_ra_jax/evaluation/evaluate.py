@@ -1,6 +1,7 @@
 """Evaluates a run: rankings, reference rows, intervals, and the files of WORKDIR/eval/."""
 
 import platform
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 from absl import logging
 from jaxtyping import Float
+from sklearn.metrics import confusion_matrix
 
 from int_ra_jax.common import config as configuration
 from int_ra_jax.common import params as parameter_paths
@@ -218,9 +220,8 @@ def _intentions(run: Run, judged: Judged, contexts: Context) -> Intentions:
         counts[split] = np.bincount(intention, minlength=len(names)).tolist()
     confusion = None
     if contexts.intention_logits is not None:
-        confusion = np.zeros((len(names), len(names)), np.int64)
         predicted = np.argmax(contexts.intention_logits, axis=1)
-        np.add.at(confusion, (judged.intention, predicted), 1)
+        confusion = confusion_matrix(judged.intention, predicted, labels=range(len(names)))
     return Intentions(names=names, counts=counts, confusion=confusion)
 
 
@@ -242,9 +243,9 @@ def _facts(run: Run, step: int, phases: Phases, ranking_ms: float) -> RunFacts:
         path: int(np.prod(leaf.shape))
         for path, leaf in parameter_paths.flatten(run.abstract_params).items()
     }
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     for path, role in labels.items():
-        counts[role] = counts.get(role, 0) + sizes[path]
+        counts[role] += sizes[path]
     return RunFacts(
         step=step,
         parameters=counts,

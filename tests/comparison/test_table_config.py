@@ -183,7 +183,7 @@ def test_all_problems_are_reported_at_once_with_the_nearest_choice():
         ({"also_tested": ("no_residual",)}, "also_tested='no_residual' is no system; did you mean"),
         ({"also_tested": ("chance",)}, "also_tested='chance' is no system; did you mean"),
         ({"resamples": 0}, "resamples=0 must be above 0"),
-        ({"search": sampled("tpee")}, "search.sampler='tpee'; did you mean 'tpe'?"),
+        ({"search": sampled("tpee")}, "search.sampler='tpee' is no sampler; did you mean 'tpe'?"),
     ],
 )
 def test_what_cannot_be_meant_is_said(changes, message):

@@ -71,7 +71,7 @@ def test_tpe_goes_where_validation_was_better(tmp_path):
     space = {"optim.lr": [float(n) for n in range(60)]}
     search = {"sampler": "tpe", "seed": 0}
     tried = run_some(
-        tmp_path, search, entry(space, 24), range(24), lambda point: point["optim.lr"] >= 40
+        tmp_path, search, entry(space, 24), range(24), lambda point: float(point["optim.lr"] >= 40)
     )
     later = [point["optim.lr"] for point in tried[10:]]
     assert len(set(later)) == 14
