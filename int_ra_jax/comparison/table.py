@@ -4,7 +4,8 @@ DIR/runs/SYSTEM/trial-000          one trial of the search, judged by validation
 DIR/runs/SYSTEM/trial-000-seed-1   its config under another seed, evaluated, where it was chosen
 DIR/runs/SYSTEM/seed-1             the same where nothing is searched
 DIR/records, DIR/compiled          the data set's records and the programs, shared by all runs
-DIR/shared                         frozen layers' output and the linear row, likewise
+DIR/shared                         frozen layers' output, vocabulary and linear row, likewise
+DIR/trials.db                      the search's trials
 DIR/table                          what is written
 """
 
