@@ -298,9 +298,10 @@ def _unfinished(runs: _Runs, table: Table) -> list[str]:
 def _notes(table: Table) -> list[str]:
     """Says what the reader must know of the budgets."""
     budget = table.settings.search.trials
+    how = ", suggested by TPE" if table.settings.search.get("sampler") == "tpe" else ""
     notes = [
-        f"search: at most {budget} trials for each system, each with seed {SEARCH_SEED}, the best "
-        f"validation {PRIMARY_METRIC} taken; readings inherit what was chosen for "
+        f"search: at most {budget} trials for each system{how}, each with seed {SEARCH_SEED}, the "
+        f"best validation {PRIMARY_METRIC} taken; readings inherit what was chosen for "
         f"{table.settings.main}"
         if budget
         else "no search: every system runs as its config file has it"

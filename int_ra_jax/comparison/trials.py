@@ -92,19 +92,30 @@ class Trials:
         if entry.name not in self._studies:
             import optuna
 
-            optuna.logging.set_verbosity(optuna.logging.WARNING)
-            if self._storage is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                # Two commands may work on one table.
-                patient = {"connect_args": {"timeout": 60}}
-                self._storage = optuna.storages.RDBStorage(f"sqlite:///{self._path}", patient)
             # Other choices or another config are another search, whatever its name in the table.
             content = json.dumps([configuration.fingerprint(entry.config), entry.space])
-            self._studies[entry.name] = optuna.create_study(
-                study_name=f"{entry.name} {hashlib.sha256(content.encode()).hexdigest()[:12]}",
-                storage=self._storage, direction="maximize", load_if_exists=True,
-            )  # fmt: skip
+            try:
+                self._studies[entry.name] = optuna.create_study(
+                    study_name=f"{entry.name} {hashlib.sha256(content.encode()).hexdigest()[:12]}",
+                    storage=self._opened(), direction="maximize", load_if_exists=True,
+                )  # fmt: skip
+            except Exception as error:  # of SQLite, SQLAlchemy, Alembic or Optuna
+                raise ValueError(
+                    f"{self._path} cannot be used ({type(error).__name__}: {error}); move it away: "
+                    "what is done stands in the runs' own folders, and the search is noted anew"
+                ) from error
         return self._studies[entry.name]
+
+    def _opened(self) -> Any:
+        import optuna
+
+        if self._storage is None:
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Two commands may work on one table.
+            patient = {"connect_args": {"timeout": 60}}
+            self._storage = optuna.storages.RDBStorage(f"sqlite:///{self._path}", patient)
+        return self._storage
 
 
 def _distributions(entry: Entry) -> dict[str, Any]:

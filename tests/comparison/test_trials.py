@@ -105,3 +105,12 @@ def test_another_space_or_another_config_is_another_search(tmp_path):
     wider = entry({**SPACE, "optim.lr": [*SPACE["optim.lr"], 1.0]})
     assert run_some(tmp_path, search, wider, []) == []
     assert len(run_some(tmp_path, search, entry(), [])) == 2
+
+
+def test_a_damaged_file_is_named_and_loses_nothing(tmp_path):
+    path = tmp_path / "trials.db"
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(ValueError, match=r"trials\.db cannot be used .*move it away"):
+        run_some(tmp_path, {"seed": 0}, entry(), [0])
+    path.unlink()
+    assert len(run_some(tmp_path, {"seed": 0}, entry(), [0])) == 4
