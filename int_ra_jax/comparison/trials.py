@@ -100,9 +100,10 @@ class Trials:
                     storage=self._opened(), direction="maximize", load_if_exists=True,
                 )  # fmt: skip
             except Exception as error:  # of SQLite, SQLAlchemy, Alembic or Optuna
+                reason = str(error).partition("\n")[0]
                 raise ValueError(
-                    f"{self._path} cannot be used ({type(error).__name__}: {error}); move it away: "
-                    "what is done stands in the runs' own folders, and the search is noted anew"
+                    f"{self._path} cannot be used ({reason}); move it away: what is done stands in "
+                    "the runs' own folders, and the search is noted anew"
                 ) from error
         return self._studies[entry.name]
 

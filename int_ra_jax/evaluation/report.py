@@ -79,10 +79,10 @@ def write(directory: Path, data: ReportData, rows: Iterable[Mapping[str, Any]]) 
         number is NaN or infinite, which JSON cannot hold.
     """
     texts = {
+        "report.html": html(data),  # the first, since it finds contradictions
         "report.json": numbers(data),
         "per_query.jsonl": per_query(rows),
         "pr_curve.csv": pr_curve(data.pr_curves),
-        "report.html": html(data),
     }
     for name, text in texts.items():
         replace_text(directory / name, text)
