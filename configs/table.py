@@ -9,15 +9,14 @@ pretrained text tower at all), ``smoke`` (random tiny towers; seconds a run).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import base, int_ra, presets
 
-# ``best`` is Int-RA with what ranked best on validation; every other one has a file of its name
-SYSTEMS = ("int_ra", "best", "clip", "irra", "pcme", "lgur", "srs", "mod")
-# preset -> the preset of every system's own file
+# the table's preset -> what it sets in every system
 PRESETS: dict[str, presets.Preset] = {
     "paper": presets.common,
     "demo": presets.demo,
@@ -27,6 +26,69 @@ PRESETS: dict[str, presets.Preset] = {
 }
 # of every system's own file, where it has another name
 _OWN_PRESETS = {"paper": "common", "multilingual": "demo", "scratch": "demo"}
+
+
+# The features of an image tower that nobody trained are all alike, so that regressing them ranks by
+# chance (docs/baselines/mod.md): the id head alone, and the choice is what it reads.
+_ID_HEAD = {"model.text_pool": ("last", "mean")}
+# Hidden words go through the whole text tower, frozen or not, in every step: some 15 minutes a run
+# where every other system takes two to four (docs/comparison.md).
+_NO_HIDDEN_WORDS = {"loss.lambda_mlm": 0.0}
+# The others' 48 tokens hold 3.6 turns on average and seldom more than five.
+_FIVE_TURNS = {"model.utterances": 5}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One system of the table.
+
+    Attributes:
+      file: its config file.
+      space: what the method leaves open, two choices, so that all spaces are of one size.
+      spaces: the table's preset -> another space.
+      presets: the table's preset -> the file's, where it is not the one of the others.
+      overrides: the table's preset -> what is set for this system alone.
+      tested: whether it is tested against all others, as the main system is.
+    """
+
+    file: str
+    space: Mapping[str, Any]
+    spaces: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    presets: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tested: bool = False
+
+
+SYSTEMS = {
+    "int_ra": Entry("int_ra", {"loss.retrieval": ("hinge", "multi_positive")}),
+    # Int-RA with what ranked best on validation. Its file's preset stands on the demo's towers;
+    # elsewhere it is the preset of the others with the same keys set.
+    "best": Entry(
+        "int_ra",
+        {"model.intention_match": (1.0, 3.0)},
+        presets={"demo": "best"},
+        overrides={name: int_ra.BEST for name in PRESETS if name != "demo"},
+        tested=True,
+    ),
+    "clip": Entry("clip", {"loss.dup_policy": ("none", "mask_same_sticker")}),
+    "irra": Entry(
+        "irra",
+        {"loss.match_label": ("intent", "sticker")},
+        overrides={"demo": _NO_HIDDEN_WORDS, "multilingual": _NO_HIDDEN_WORDS},
+    ),
+    "pcme": Entry("pcme", {"loss.match": ("diag", "label")}),
+    "lgur": Entry("lgur", {"loss.match_label": ("intent", "sticker")}),
+    "srs": Entry(
+        "srs",
+        {"loss.negatives_from": ("any_other_sticker", "other_intent")},
+        overrides={"multilingual": _FIVE_TURNS, "scratch": _FIVE_TURNS},
+    ),
+    "mod": Entry(
+        "mod",
+        {"model.head": ("id", "regress")},
+        spaces={name: _ID_HEAD for name in ("demo", "multilingual", "scratch")},
+    ),
+}
 
 
 def nested(flat: Mapping[str, Any]) -> ConfigDict:
@@ -61,10 +123,13 @@ def get_config(arg: str = "demo") -> ConfigDict:
     config.prepared_dir = ""  # the prepared directory (docs/data.md); required
     config.seeds = (0, 1, 2)  # every system is trained once with each
     config.main = "int_ra"  # tested against every other system; what the readings change
-    config.also_tested = ("best",)  # further systems that are tested in the same way
+    # further systems that are tested in the same way
+    config.also_tested = tuple(name for name, entry in SYSTEMS.items() if entry.tested)
     # Every key of a system's own config can be set for all systems (overrides) or for one
     # (systems.NAME.overrides), and searched over, by all (search.space) or by one (NAME.space).
-    config.systems = ConfigDict({name: _system(name, arg) for name in SYSTEMS}, sort_keys=False)
+    config.systems = ConfigDict(
+        {name: _system(entry, arg) for name, entry in SYSTEMS.items()}, sort_keys=False
+    )
     # main with one thing changed each: name -> what is changed; no search of their own
     config.readings = ConfigDict(
         {name: nested(changed) for name, changed in _READINGS.items()}, sort_keys=False
@@ -74,6 +139,7 @@ def get_config(arg: str = "demo") -> ConfigDict:
         {
             "trials": 4,  # per system, trained with seed 0, judged by validation mAP; 0 = no search
             "seed": 0,  # of the draw from the space; a space no larger than trials is taken whole
+            "sampler": "random",  # random: a seeded draw; tpe: Optuna's, which learns as it goes
             "space": nested({"optim.lr": _LEARNING_RATES[arg]}),
         }
     )
@@ -88,19 +154,14 @@ def get_config(arg: str = "demo") -> ConfigDict:
     return config.lock()
 
 
-def _system(name: str, arg: str) -> dict[str, Any]:
+def _system(entry: Entry, arg: str) -> dict[str, Any]:
     """Returns the section of one system in a preset."""
-    own = _OWN_PRESETS.get(arg, arg)
-    config, overrides = f"configs/{name}.py:{own}", ConfigDict()
-    if name == "best":
-        # The preset ``best`` stands on the towers of the demo; elsewhere it is its file's preset
-        # with the same keys set.
-        config = f"configs/int_ra.py:{'best' if arg == 'demo' else own}"
-        overrides = ConfigDict() if arg == "demo" else nested(int_ra.BEST)
-    elif (name, arg) in _OWN_OVERRIDES:
-        overrides = nested(_OWN_OVERRIDES[name, arg])
-    space = _OWN_SPACES_OF_PRESETS.get((name, arg), _OWN_SPACES[name])
-    return {"config": config, "overrides": overrides, "space": nested(space)}
+    own = entry.presets.get(arg, _OWN_PRESETS.get(arg, arg))
+    return {
+        "config": f"configs/{entry.file}.py:{own}",
+        "overrides": nested(entry.overrides.get(arg, {})),
+        "space": nested(entry.spaces.get(arg, entry.space)),
+    }
 
 
 def _budget(recipe: presets.Preset, also: tuple[str, ...]) -> ConfigDict:
@@ -125,32 +186,6 @@ _SHARED_OF_TRAIN = ("batch_size", "epochs", "max_steps", "eval_steps", "ema_deca
 # A thousand conversations teach nothing unless it is regularised, so that the recipe sets it.
 _REGULARISED = ("model.dropout", "optim.lr", "optim.weight_decay")
 _ALSO_SHARED = {"multilingual": _REGULARISED, "scratch": _REGULARISED}
-# What each method leaves open, two choices each, so that all spaces are of one size.
-_OWN_SPACES: dict[str, dict[str, Any]] = {
-    "int_ra": {"loss.retrieval": ("hinge", "multi_positive")},
-    "best": {"model.intention_match": (1.0, 3.0)},
-    "clip": {"loss.dup_policy": ("none", "mask_same_sticker")},
-    "irra": {"loss.match_label": ("intent", "sticker")},
-    "pcme": {"loss.match": ("diag", "label")},
-    "lgur": {"loss.match_label": ("intent", "sticker")},
-    "srs": {"loss.negatives_from": ("any_other_sticker", "other_intent")},
-    "mod": {"model.head": ("id", "regress")},
-}
-_OWN_SPACES_OF_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
-    # The features of an image tower that nobody trained are all alike, so that regressing them
-    # ranks by chance (docs/baselines/mod.md): the id head alone, and the choice is what it reads.
-    ("mod", preset): {"model.text_pool": ("last", "mean")}
-    for preset in ("demo", "multilingual", "scratch")
-}
-_OWN_OVERRIDES: dict[tuple[str, str], dict[str, Any]] = {
-    # Hidden words go through the whole text tower, frozen or not, in every step: some 15 minutes
-    # a run where every other system takes two to four (docs/comparison.md).
-    ("irra", "demo"): {"loss.lambda_mlm": 0.0},
-    ("irra", "multilingual"): {"loss.lambda_mlm": 0.0},
-    # The others' 48 tokens hold 3.6 turns on average and seldom more than five.
-    ("srs", "multilingual"): {"model.utterances": 5},
-    ("srs", "scratch"): {"model.utterances": 5},
-}
 _LEARNING_RATES = {
     "paper": (3e-5, 1e-4, 3e-4, 1e-3),
     "demo": (5e-4, 1e-3, 2e-3, 4e-3),

@@ -4,35 +4,30 @@ The page opens offline: its plots are inline SVG and CSS, and its policy forbids
 Fractions are written whole into the CSV files and in per cent everywhere else.
 """
 
-import csv
-import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.comparison.compare import LEVEL
 from int_ra_jax.comparison.results import METRICS, Comparison, Row, Spread, Test
-from int_ra_jax.evaluation import plots
+from int_ra_jax.evaluation import page, plots
 
-_HERE = Path(__file__).parent
-_FACTS = ("parameters", "trained", "training_seconds", "ranking_ms")
-_TEX = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    **{character: "\\" + character for character in "&%$#_{}"},
-    "±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "×": r"$\times$",
-}  # fmt: skip
-_HEADINGS = {
+_FACTS = {
     "parameters": "parameters",
     "trained": "of them trained",
     "training_seconds": "training",
     "ranking_ms": "ranking, ms/query",
 }
+_TEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    **{character: "\\" + character for character in "&%$#_{}"},
+    "±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "×": r"$\times$",
+}  # fmt: skip
 
 
 def write(directory: Path, compared: Comparison) -> Path:
@@ -46,12 +41,12 @@ def write(directory: Path, compared: Comparison) -> Path:
       The path of the page.
     """
     texts = {
-        "table.csv": _csv(_table_rows(compared)),
-        "significance.csv": _csv(map(vars, compared.tests)),
-        "per_intention.csv": _csv(_intention_rows(compared)),
-        "pr_curve.csv": _csv(_curve_rows(compared)),
-        "trials.csv": _csv(_trial_rows(compared)),
-        "runs.csv": _csv(map(vars, compared.runs)),
+        "table.csv": page.csv_text(_table_rows(compared)),
+        "significance.csv": page.csv_text(map(vars, compared.tests)),
+        "per_intention.csv": page.csv_text(_intention_rows(compared)),
+        "pr_curve.csv": page.csv_text(_curve_rows(compared)),
+        "trials.csv": page.csv_text(_trial_rows(compared)),
+        "runs.csv": page.csv_text(map(vars, compared.runs)),
         "table.md": _markdown(compared),
         "table.tex": _latex(compared),
         "table.html": _page(compared),
@@ -167,17 +162,6 @@ def _trial_rows(compared: Comparison) -> Iterable[dict[str, Any]]:
         }  # fmt: skip
 
 
-def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Writes numbers in full, and nothing for what is not known."""
-    content = list(rows)
-    text = io.StringIO()
-    if content:
-        writer = csv.DictWriter(text, list(content[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(content)
-    return text.getvalue()
-
-
 def _markdown(compared: Comparison) -> str:
     def escape(text: str) -> str:
         return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
@@ -218,14 +202,6 @@ def _latex(compared: Comparison) -> str:
 
 
 def _page(compared: Comparison) -> str:
-    environment = Environment(
-        loader=FileSystemLoader([_HERE, _HERE.parent / "evaluation"]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(cell=_cell, signed=_signed, p=_p, outcome=outcome)
     sections = []
     for label, heading, rows in _sections(compared):
         header, body = _columns(compared, rows)
@@ -244,7 +220,9 @@ def _page(compared: Comparison) -> str:
         (values["mAP"] for row in compared.rows for values in row.by_intention.values()),
         default=1.0,
     )
-    return environment.get_template("table.html.jinja").render(
+    return page.render(
+        Path(__file__).with_name("table.html.jinja"),
+        {"cell": _cell, "signed": _signed, "p": _p, "outcome": outcome},
         compared=compared,
         verdict=verdict(compared),
         caption=_caption(compared),
@@ -270,7 +248,7 @@ def _sections(compared: Comparison) -> list[tuple[str, str, list[Row]]]:
 def _columns(compared: Comparison, rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Returns the table as texts: the best value in ** **, a * where main differs."""
     shown = [name for name in _FACTS if any(row.facts.get(name) is not None for row in rows)]
-    header = ["", *METRICS, *(_HEADINGS[name] for name in shown)]
+    header = ["", *METRICS, *(_FACTS[name] for name in shown)]
     best = {m: max((_percent(row.metrics[m].mean) for row in rows), key=float, default="")
             for m in METRICS}  # fmt: skip
     body = []
@@ -318,21 +296,11 @@ def _intervals(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
 def _forests(compared: Comparison, family: str) -> list[tuple[str, list[dict[str, Any]]]]:
     """Returns each tested system with its tests placed; readings are tested by main alone."""
     names = compared.tested_systems if family == "systems" else (compared.main,)
-    return [(name, _forest(compared.tests_of(name, family))) for name in names]
-
-
-def _forest(tests: Sequence[Test]) -> list[dict[str, Any]]:
-    """Places every difference on one axis; positions in per cent of it."""
-    low = min(0.0, *(test.low for test in tests)) if tests else 0.0
-    high = max(0.0, *(test.high for test in tests)) if tests else 0.0
-    span = (high - low) * 1.08 or 1.0
-    start = (low + high - span) / 2
-    rows = []
-    for test in tests:
-        ends = {"zero": 0.0, "low": test.low, "high": test.high, "mid": test.difference}
-        places = {name: f"{100 * (value - start) / span:.2f}" for name, value in ends.items()}
-        rows.append({"test": test, **places})
-    return rows
+    every = [(name, compared.tests_of(name, family)) for name in names]
+    return [
+        (name, [{"test": test, **page.places(test, tests)} for test in tests])
+        for name, tests in every
+    ]
 
 
 def _strong(cell: str, mark: str, escape: Callable[[str], str]) -> str:
@@ -351,7 +319,7 @@ def _percent(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return f"{100 * value:+.1f}".replace("-", page.MINUS)
 
 
 def _p(value: float | None) -> str:

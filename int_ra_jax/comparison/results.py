@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from int_ra_jax.common import phases
 from int_ra_jax.evaluation.plots import Curve
 
 # Name in the table -> name of the per-query value; gold MRR is 1 / gold_rank.
@@ -32,7 +33,6 @@ METRICS = {
 HITS = ("hit@1", "hit@3", "hit@5")
 REFERENCES = ("chance", "majority_intention", "prior", "linear")
 _MAX_BYTES = 2**30
-_TRAINING = "training and validation"  # the phase of phases.json
 
 Columns = Mapping[str, Float[np.ndarray, " Q"]]  # metric -> value of each query, NaN: left out
 
@@ -311,7 +311,7 @@ def _facts(run: Mapping[str, Any]) -> dict[str, float | None]:
     recorded = {
         "parameters": sum(run["parameters"].values()),
         "trained": run.get("trained"),
-        "training_seconds": run["wall_time_s"].get(_TRAINING),
+        "training_seconds": run["wall_time_s"].get(phases.TRAINING),
         "ranking_ms": run.get("ranking_ms"),
     }
     return {name: None if value is None else float(value) for name, value in recorded.items()}

@@ -4,14 +4,15 @@ DIR/runs/SYSTEM/trial-000          one trial of the search, judged by validation
 DIR/runs/SYSTEM/trial-000-seed-1   its config under another seed, evaluated, where it was chosen
 DIR/runs/SYSTEM/seed-1             the same where nothing is searched
 DIR/records, DIR/compiled          the data set's records and the programs, shared by all runs
-DIR/shared                         frozen layers' output and the linear row, likewise
+DIR/shared                         frozen layers' output, vocabulary and linear row, likewise
+DIR/trials.db                      the search's trials
 DIR/table                          what is written
 """
 
-import itertools
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from int_ra_jax.comparison.table_run import (
     in_processes,
     terminable,
 )
+from int_ra_jax.comparison.trials import Trials
 from int_ra_jax.run.workdir import PRIMARY_METRIC
 
 
@@ -56,13 +58,15 @@ def make(
     """
     table = table_config.read(settings, launcher.parent)
     workdir = workdir.absolute()
-    runs = _Runs(table, workdir, execute or in_processes(launcher, workdir / "compiled"))
-    if not settings.write_only:
-        runs.prepare()
-        with terminable():
-            runs.do(runs.trials(table.selected))
-            runs.do(runs.seeds(table.selected))
-    lines = _write(runs, table, workdir / "table", launcher)
+    with closing(Trials(workdir, settings.search)) as search:
+        execute = execute or in_processes(launcher, workdir / "compiled")
+        runs = _Runs(table, workdir, execute, search)
+        if not settings.write_only:
+            runs.prepare()
+            with terminable():
+                runs.do(runs.trials(table.selected))
+                runs.do(runs.seeds(table.selected))
+        lines = _write(runs, table, workdir / "table", launcher)
     if runs.failed:
         many = "\n  ".join(f"{name}: {message}" for name, message in runs.failed.items())
         raise ValueError(
@@ -75,8 +79,8 @@ def make(
 class _Runs:
     """Which runs there are, which of them are done, and doing the others."""
 
-    def __init__(self, table: Table, workdir: Path, execute: Execute) -> None:
-        self.table, self.workdir, self._execute = table, workdir, execute
+    def __init__(self, table: Table, workdir: Path, execute: Execute, search: Trials) -> None:
+        self.table, self.workdir, self._execute, self.search = table, workdir, execute, search
         self.failed: dict[str, str] = {}
         self._content_hash, self._size = "", 0
         self._spent: list[float] = []
@@ -92,31 +96,29 @@ class _Runs:
         self._content_hash, self._size = dataset.content_hash, dataset.size("train")
         self._show_plan()
 
-    def trials(self, names: frozenset[str]) -> list[Job]:
-        """Returns the trials of the systems named, and of the main one if a reading needs it."""
-        needed = set(names)
-        if needed & set(self.table.readings):
-            needed.add(self.table.settings.main)
-        return [
-            self.trial(entry, number)
-            for name, entry in self.table.systems.items()
-            if name in needed
-            for number in range(len(entry.trials))
-        ]
+    def trials(self, names: frozenset[str]) -> Iterator[Job]:
+        """Yields the trials of the systems searched; what came out is on record before the next."""
+        for entry in self._searched(names):
+            for number in range(entry.budget):
+                self.search.begin(entry, number)
+                yield (job := self.drawn(entry)[number])
+                if job.record():
+                    self.search.tell(entry, number, job.validation()[1])
 
-    def trial(self, entry: Entry, number: int, evaluates: bool = False) -> Job:
-        """Returns one trial."""
-        label = f"seed {SEARCH_SEED}" if evaluates else f"trial {number}"
-        return self._job(
-            entry, label, f"trial-{number:03d}", entry.trials[number], SEARCH_SEED, evaluates
-        )
+    def drawn(self, entry: Entry, evaluates: bool = False) -> list[Job]:
+        """Returns the trials that are known so far, by number; as the runs of a seed, if asked."""
+        seed = f"seed {SEARCH_SEED}" if evaluates else ""
+        return [
+            self._job(entry, seed or f"trial {n}", f"trial-{n:03d}", values, SEARCH_SEED, evaluates)
+            for n, values in enumerate(self.search.drawn(entry))
+        ]
 
     def chosen(self, entry: Entry) -> int | None:
         """Returns the trial with the best validation mAP, the first of equals; None without one."""
         complete = {
             number: job.validation()[1]
-            for number in range(len(entry.trials))
-            if (job := self.trial(entry, number)).record()
+            for number, job in enumerate(self.drawn(entry))
+            if job.record()
         }
         return max(complete, key=complete.__getitem__) if complete else None
 
@@ -125,10 +127,10 @@ class _Runs:
 
         A system none of whose trials is complete has none yet.
         """
-        entries = {**self.table.systems, **self.table.readings}
         jobs = [
             self.seed(entry, seed)
-            for seed, (name, entry) in itertools.product(self.table.settings.seeds, entries.items())
+            for seed in self.table.settings.seeds
+            for name, entry in self.table.entries.items()
             if name in names
         ]
         return [job for job in jobs if job is not None]
@@ -138,23 +140,24 @@ class _Runs:
         searched = entry if entry.changes is None else self.table.systems[self.table.settings.main]
         values: Mapping[str, Any] = {}
         folder = f"seed-{seed}"
-        if searched.trials:
+        if searched.budget:
             number = self.chosen(searched)
             if number is None:
                 return None
             if searched is entry and seed == SEARCH_SEED:  # it has been trained already
-                return self.trial(entry, number, evaluates=True)
-            values = searched.trials[number]
+                return self.drawn(entry, evaluates=True)[number]
+            values = self.search.drawn(searched)[number]
             # Named by the choice: a search that is widened, or a trial that failed before, may
             # end in another one, and a workdir belongs to one config.
             folder = f"trial-{number:03d}-{folder}"
         values = {**values, **(entry.changes or {})}
         return self._job(entry, f"seed {seed}", folder, values, seed, True)
 
-    def do(self, jobs: Sequence[Job]) -> None:
+    def do(self, jobs: Iterable[Job]) -> None:
         """Does what is not done; a run that fails is noted and the next one starts."""
-        todo = [job for job in jobs if job.record() is None]
-        for job in todo:
+        for job in jobs:
+            if job.record() is not None:
+                continue
             name = f"{job.entry.name}, {job.label}"
             logging.info("%s: %s", name, job.workdir)
             began = time.monotonic()
@@ -192,28 +195,33 @@ class _Runs:
             )
         return self._jobs[key]
 
+    def _searched(self, names: frozenset[str]) -> list[Entry]:
+        """Returns the systems named that are searched, and the main one if a reading needs it."""
+        main = {self.table.settings.main} if names & set(self.table.readings) else set()
+        return [entry for name, entry in self.table.systems.items() if name in names | main]
+
     def _show_plan(self) -> None:
         table, seeds = self.table, self.table.settings.seeds
         logging.info("%d seeds: %s", len(seeds), ", ".join(map(str, seeds)))
-        needed = {job.entry.name for job in self.trials(table.selected)} | table.selected
+        needed = {entry.name for entry in self._searched(table.selected)} | table.selected
         recorded: list[float] = []
-        for name, entry in {**table.systems, **table.readings}.items():
+        for name, entry in table.entries.items():
             if name not in needed:
                 continue
-            trials = [self.trial(entry, number).record() for number in range(len(entry.trials))]
+            trials = [job.record() for job in self.drawn(entry)]
             tried = sum(record is not None for record in trials)
             wanted = len(seeds) if name in table.selected else 0
             # A choice among some of the trials may not be the choice among all of them.
-            settled = wanted and tried == len(trials)
+            settled = wanted and tried == entry.budget
             jobs = [self.seed(entry, seed) for seed in seeds] if settled else []
             records = [job.record() for job in jobs if job is not None]
             done = sum(record is not None for record in records)
             logging.info(
                 "%-22s %d of %d trials done, %d of %d seeds",
-                name, tried, len(trials), done, wanted,
+                name, tried, entry.budget, done, wanted,
             )  # fmt: skip
             recorded += [record["seconds"] for record in (*trials, *records) if record]
-            self._left += len(trials) - tried + wanted - done
+            self._left += entry.budget - tried + wanted - done
         self._expected = recorded
         logging.info("%d runs to do, %s", self._left, self._estimate())
 
@@ -231,7 +239,7 @@ def _write(runs: _Runs, table: Table, directory: Path, launcher: Path) -> list[s
     settings = table.settings
     groups: dict[str, list[comparison_data.RunResult]] = {}
     rows: list[RunRow] = []
-    for name, entry in {**table.systems, **table.readings}.items():
+    for name, entry in table.entries.items():
         group = groups.setdefault(name, [])
         for seed in settings.seeds:
             job, label = runs.seed(entry, seed), f"{name}, seed {seed}"
@@ -267,8 +275,8 @@ def _trial_rows(runs: _Runs, table: Table) -> list[TrialRow]:
     rows = []
     for name, entry in table.systems.items():
         chosen = runs.chosen(entry)
-        for number, values in enumerate(entry.trials):
-            job = runs.trial(entry, number)
+        points = zip(runs.search.drawn(entry), runs.drawn(entry), strict=True)
+        for number, (values, job) in enumerate(points):
             done = job.record() is not None
             error = "" if done else runs.failed.get(f"{name}, trial {number}", "not done yet")
             best = job.validation()[1] if done else None
@@ -280,7 +288,7 @@ def _unfinished(runs: _Runs, table: Table) -> list[str]:
     """Says where a choice was made among some of the trials."""
     notes = []
     for name, entry in table.systems.items():
-        lacking = [n for n in range(len(entry.trials)) if runs.trial(entry, n).record() is None]
+        lacking = [n for n, job in enumerate(runs.drawn(entry)) if job.record() is None]
         if lacking and runs.chosen(entry) is not None:
             numbers = ", ".join(map(str, lacking))
             notes.append(f"{name}: chosen without trial {numbers}, which is not complete")
@@ -290,16 +298,17 @@ def _unfinished(runs: _Runs, table: Table) -> list[str]:
 def _notes(table: Table) -> list[str]:
     """Says what the reader must know of the budgets."""
     budget = table.settings.search.trials
+    how = ", suggested by TPE" if table.settings.search.get("sampler") == "tpe" else ""
     notes = [
-        f"search: at most {budget} trials for each system, each with seed {SEARCH_SEED}, the best "
-        f"validation {PRIMARY_METRIC} taken; readings inherit what was chosen for "
+        f"search: at most {budget} trials for each system{how}, each with seed {SEARCH_SEED}, the "
+        f"best validation {PRIMARY_METRIC} taken; readings inherit what was chosen for "
         f"{table.settings.main}"
         if budget
         else "no search: every system runs as its config file has it"
     ]
     for name, entry in table.systems.items():
-        if len(entry.trials) < budget:
-            tried = f"{len(entry.trials)} trials of the budget of {budget}"
+        if entry.budget < budget:
+            tried = f"{entry.budget} trials of the budget of {budget}"
             notes.append(f"{name}: its space has no more than {entry.points} points, {tried}")
     for name, section in table.settings.systems.items():
         if own := configuration.flatten(section.overrides):

@@ -6,12 +6,13 @@ that none gets another budget. Nothing is trained here.
 
 import copy
 import difflib
+import importlib.util
 import math
 import random
 import re
 import runpy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ BUDGET = re.compile(
 )
 # What a system may choose by itself, and the reader must know.
 RECIPE = re.compile(r"model\.(dropout|text_pool)$|optim\.|text\.(speakers|knowledge)$")
+SAMPLERS = ("random", "tpe")
+Point = Mapping[str, Any]  # dotted key -> value
+_CHECKED = 100
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _KEYS = {
     "prepared_dir", "seeds", "main", "also_tested", "systems", "readings", "overrides", "search",
@@ -46,8 +50,8 @@ class Entry:
       reference: config file and preset, as ``--config`` takes them.
       preset: the preset's own keys and values.
       config: the resolved config, before anything is searched.
-      trials: keys and values of each trial; empty where nothing is searched.
-      points: how many combinations its space has.
+      space: what is searched over, dotted key -> choices; empty where nothing is.
+      budget: how many trials it has: no more than its space has points.
       changes: of a reading, what it changes of the main system.
     """
 
@@ -55,9 +59,14 @@ class Entry:
     reference: str
     preset: Mapping[str, Any]
     config: ConfigDict
-    trials: tuple[Mapping[str, Any], ...] = ()
-    points: int = 1
+    space: Mapping[str, list[Any]] = field(default_factory=dict)
+    budget: int = 0
     changes: Mapping[str, Any] | None = None
+
+    @property
+    def points(self) -> int:
+        """How many combinations its space has."""
+        return math.prod(map(len, self.space.values()))
 
     def resolved(self, **values: Any) -> ConfigDict:
         """Returns the config with further keys set; ``values`` are dotted keys."""
@@ -83,9 +92,14 @@ class Table:
     left_out: tuple[str, ...] = ()
 
     @property
+    def entries(self) -> dict[str, Entry]:
+        """Systems, then readings: every row that is trained."""
+        return {**self.systems, **self.readings}
+
+    @property
     def selected(self) -> frozenset[str]:
         """Names of the entries to train."""
-        return frozenset(self.settings.only or (*self.systems, *self.readings))
+        return frozenset(self.settings.only or self.entries)
 
     def unequal(self, keys: re.Pattern[str] = BUDGET) -> dict[str, dict[str, Any]]:
         """Returns the keys whose values differ between systems, system by system.
@@ -96,9 +110,7 @@ class Table:
           keys: which to look at, BUDGET or RECIPE.
         """
         flat = {name: configuration.flatten(entry.config) for name, entry in self.systems.items()}
-        searched = {
-            key for entry in self.systems.values() for point in entry.trials for key in point
-        }
+        searched = {key for entry in self.systems.values() for key in entry.space}
         looked_at = sorted(
             {key for values in flat.values() for key in values.keys() - searched if keys.match(key)}
         )
@@ -148,8 +160,11 @@ def read(settings: ConfigDict, root: Path) -> Table:
     return Table(settings, systems, readings, tuple(left_out))
 
 
-def draw(space: Mapping[str, list[Any]], trials: int, seed: int) -> tuple[dict[str, Any], ...]:
+def draw(space: Mapping[str, list[Any]], trials: int, seed: int) -> list[Point]:
     """Draws combinations of a space without repetition; all of them where there are no more.
+
+    Not Optuna's own grid: its order changes with the space, and a trial's number, which names its
+    folder, has to stay where a space grows.
 
     Args:
       space: dotted key -> choices.
@@ -160,17 +175,15 @@ def draw(space: Mapping[str, list[Any]], trials: int, seed: int) -> tuple[dict[s
       One dict of dotted keys for each trial.
     """
     points = math.prod(map(len, space.values()))
-    chosen: Any = range(points)
-    if points > trials:
-        chosen = random.Random(seed).sample(range(points), trials)
-    drawn = []
-    for point in chosen:
+    every = range(points)
+    drawn: list[Point] = []
+    for point in every if points <= trials else random.Random(seed).sample(every, trials):
         values = {}
         for key, choices in reversed(list(space.items())):
             point, digit = divmod(point, len(choices))
             values[key] = choices[digit]
         drawn.append({key: values[key] for key in space})
-    return tuple(drawn)
+    return drawn
 
 
 def _shape_problems(settings: ConfigDict) -> Iterator[str]:
@@ -183,12 +196,23 @@ def _shape_problems(settings: ConfigDict) -> Iterator[str]:
             )
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"{name!r} is among systems and readings: one name is one row"
-    if settings.main not in settings.systems:
-        yield f"main={settings.main!r} is no system; {_nearest(settings.main, [*settings.systems])}"
-    yield from _also_tested_problems(settings)
-    for name in settings.only:
-        if name not in names:
-            yield f"only={name!r} is no row of this table; {_nearest(str(name), names)}"
+    also = list(settings.also_tested)
+    others = [name for name in settings.systems if name != settings.main]
+    sampler = settings.search.get("sampler", SAMPLERS[0])
+    for key, values, what, known in (
+        ("main", [settings.main], "system", [*settings.systems]),
+        ("also_tested", [x for x in also if x != settings.main], "system", others),
+        ("only", settings.only, "row of this table", names),
+        ("tested", settings.tested, "metric", [*METRICS]),
+        ("search.sampler", [sampler], "sampler", [*SAMPLERS]),
+    ):
+        for name in values:
+            if name not in known:
+                yield f"{key}={name!r} is no {what}; {_nearest(str(name), known)}"
+    if settings.main in also:
+        yield f"also_tested={settings.main!r} is main, which is tested anyway"
+    for name in sorted({name for name in also if name in others and also.count(name) > 1}):
+        yield f"also_tested holds {name!r} twice"
     seeds = list(settings.seeds)
     if not seeds:
         yield "seeds is empty; give at least one, as --config.seeds='(0, 1, 2)'"
@@ -197,27 +221,15 @@ def _shape_problems(settings: ConfigDict) -> Iterator[str]:
             yield f"seeds holds {seed!r}; a seed is a whole number from 0"
         elif seeds.count(seed) > 1:
             yield f"seeds holds {seed} twice"
-    for name in settings.tested:
-        if name not in METRICS:
-            yield f"tested={name!r} is no metric; {_nearest(str(name), list(METRICS))}"
     if settings.search.trials < 0:
         yield f"search.trials={settings.search.trials} must not be negative"
+    for package in ("optuna", "statsmodels"):
+        if importlib.util.find_spec(package) is None:
+            yield f"the package {package} is missing; pip install 'int-ra-jax[compare]'"
     if settings.resamples < 1:
         yield f"resamples={settings.resamples} must be above 0"
     if not settings.prepared_dir and not settings.write_only:
         yield "prepared_dir is empty; name a prepared directory with --config.prepared_dir=DIR"
-
-
-def _also_tested_problems(settings: ConfigDict) -> Iterator[str]:
-    also = list(settings.also_tested)
-    others = [name for name in settings.systems if name != settings.main]
-    for name in also:
-        if name == settings.main:
-            yield f"also_tested={name!r} is main, which is tested anyway"
-        elif name not in others:
-            yield f"also_tested={name!r} is no system; {_nearest(str(name), others)}"
-        elif also.count(name) > 1:
-            yield f"also_tested holds {name!r} twice"
 
 
 def _system(
@@ -250,11 +262,13 @@ def _system(
             problems += _choice_problems(config, f"{where}.{key}", key, choices)
     if problems:
         return None, [f"{name}: {problem}" for problem in problems]
-    space, count = {**common, **own}, settings.search.trials
-    trials = draw(space, count, settings.search.seed) if space and count else ()
-    points = math.prod(map(len, space.values()))
-    entry = Entry(name, section.config, preset, config, trials, points)
-    for values in trials:
+    space = {**common, **own} if settings.search.trials else {}
+    budget = min(settings.search.trials, math.prod(map(len, space.values()))) if space else 0
+    entry = Entry(name, section.config, preset, config, space, budget)
+    # TPE may suggest any of them, but a large space is not gone through.
+    suggests = settings.search.get("sampler", SAMPLERS[0]) == "tpe"
+    checked = max(budget, _CHECKED) if suggests else budget
+    for values in draw(space, checked, settings.search.seed) if budget else ():
         named = ", ".join(f"{key}={value}" for key, value in values.items())
         problems += [f"{name} with {named}: {x}" for x in _invalid(entry.resolved(**values))]
     return entry, problems
@@ -320,9 +334,8 @@ def _repeated(entries: Mapping[str, Entry]) -> list[str]:
     seen: dict[str, str] = {}
     problems = []
     for name, entry in entries.items():
-        content = repr((sorted(configuration.flatten(entry.config).items()), entry.trials))
-        if entry.changes is not None:  # inherits the trials of the system it reads
-            content = repr(sorted(configuration.flatten(entry.config).items()))
+        config = sorted(configuration.flatten(entry.config).items())
+        content = repr((config, entry.space, entry.changes is None))
         if content in seen:
             problems.append(f"{seen[content]} and {name} are the same configuration")
         seen.setdefault(content, name)

@@ -4,14 +4,12 @@ Figures are only as good as their inputs: a NaN, a query without a right answer 
 would otherwise still give a plausible number.
 """
 
-import difflib
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-PROTOCOLS: tuple[str, ...] = ("multi", "paper", "exact")
 OnEmpty = Literal["error", "exclude"]
 # Bounds the float64 temporaries of one step to some 100 MB, whatever the size of the gallery.
 _BLOCK_ELEMENTS = 2**22
@@ -95,46 +93,6 @@ def check_ids(name: str, ids: ArrayLike, length: int, size: int | None) -> np.nd
         found = column[bad[:_LISTED_ROWS]].tolist()
         raise ValueError(f"{name} must be {limit}; rows {first_rows(bad)} hold {found}.")
     return column.astype(np.int64)
-
-
-def check_protocol(
-    protocol: str, annotations: ArrayLike | None, last_written: ArrayLike | None
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Checks that a relevance protocol is known and that the tables it reads are there.
-
-    Args:
-      protocol: one of PROTOCOLS.
-      annotations: [N, K] bool or None.
-      last_written: [N] int or None.
-
-    Returns:
-      Both tables as arrays, or None where they were not given.
-
-    Raises:
-      ValueError: naming every problem.
-    """
-    if protocol not in PROTOCOLS:
-        near = difflib.get_close_matches(protocol, PROTOCOLS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Unknown relevance protocol {protocol!r}; one of {PROTOCOLS}.{hint}")
-    table = None if annotations is None else np.asarray(annotations)
-    written = None if last_written is None else np.asarray(last_written)
-    problems = []
-    if protocol == "multi" and table is None:
-        problems.append("Protocol 'multi' needs annotations, bool [N, K] from train and valid.")
-    if protocol == "paper" and written is None:
-        problems.append("Protocol 'paper' needs last_written, int [N].")
-    if table is None and written is None and protocol == "exact":
-        problems.append("Protocol 'exact' needs annotations or last_written for the gallery size.")
-    if table is not None and (table.ndim != 2 or table.dtype != np.bool_):
-        problems.append(f"annotations must be bool [N, K], got {table.dtype} {table.shape}.")
-    if written is not None and (written.ndim != 1 or written.dtype.kind not in "iu"):
-        problems.append(f"last_written must be int [N], got {written.dtype} {written.shape}.")
-    if table is not None and written is not None and len(table) != len(written):
-        problems.append(f"annotations has {len(table)} stickers, last_written {len(written)}.")
-    if problems:
-        raise ValueError(" ".join(problems))
-    return table, written
 
 
 def scorable_queries(relevant: np.ndarray, on_empty: str) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Evaluates a run: rankings, reference rows, intervals, and the files of WORKDIR/eval/."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import jax
 import numpy as np
 from absl import logging
 from jaxtyping import Float
+from sklearn.metrics import confusion_matrix
 
+from int_ra_jax.common import config as configuration
 from int_ra_jax.common import params as parameter_paths
+from int_ra_jax.common import phases as phase
 from int_ra_jax.common.hosts import Placement
 from int_ra_jax.common.log import METRICS_FILE, Phases, read_metrics, versions
 from int_ra_jax.common.types import Context
 from int_ra_jax.data.schema import Conversation
-from int_ra_jax.evaluation import examples, metrics, reference, report, significance
+from int_ra_jax.evaluation import examples, metrics, reference, relevance, report, significance
 from int_ra_jax.evaluation.judge import Judged, judge, known_splits
 from int_ra_jax.evaluation.plots import Curve
 from int_ra_jax.evaluation.report_data import (
@@ -33,21 +37,12 @@ from int_ra_jax.models.interface import Params
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.workdir import Run
 
-# per-query name -> name of its mean
-MEANS = {"ap": "mAP", "reciprocal_rank": "mrr"}
 NOTES = {
     "chance": "a uniformly random ranking, in closed form",
     "majority_intention": "stickers of the commonest train intention first, whatever is said",
     "prior": "the best fixed answer: stickers by how many train conversations they suit",
     "linear": "TF-IDF and logistic regression on the context; stickers by the probability of "
     "their intentions",
-}
-EXPLANATIONS = {
-    "multi": "A sticker is relevant if it is annotated with the query's intention in {known}, or "
-    "if it is the one that was sent.",
-    "paper": "A sticker is relevant if the single intention written last for it (train, then "
-    "test, then valid, as in the released code) is the query's.",
-    "exact": "Only the sticker that was sent is relevant.",
 }
 
 
@@ -67,42 +62,52 @@ def evaluate(run: Run, params: Params, step: int, placement: Placement | None = 
       written from it.
     """
     phases = Phases(run.workdir)
-    split, directory = run.config.eval.split, run.workdir / "eval"
+    config = run.config
     encoder = Encoder(run, placement=placement)
-    with phases("evaluation: encode"):
-        judged = judge(run, split, run.config.eval.protocol)
+    with phases(phase.ENCODE):
+        judged = judge(run, config.eval.split, config.eval.protocol)
         # Computed once, so that it is worth a pass of its own only where other runs need it, too.
-        kept = run.config.train.cache_frozen and run.config.train.shared_cache
-        hidden = encoder.hidden(params, split) if kept else None
-        contexts = encoder.contexts(params, split, hidden)
+        kept = config.train.cache_frozen and config.train.shared_cache
+        hidden = encoder.hidden(params, config.eval.split) if kept else None
+        contexts = encoder.contexts(params, config.eval.split, hidden)
         gallery = encoder.kept_gallery(params)
         scores, seconds = encoder.timed_scores(params, contexts, gallery)
-        tables = {run.config.model.name: scores}
-    with phases("evaluation: reference rows"):
-        tables |= _reference_tables(run, judged)
-    with phases("evaluation: metrics"):
+    with phases(phase.REFERENCES):
+        tables = {config.model.name: scores, **_reference_tables(run, judged)}
+    with phases(phase.METRICS):
         rows = _per_query(tables, judged)
-        systems = _systems(run, rows)
-        differences = _differences(run, rows)
-    with phases("evaluation: report"):
-        shown = examples.choose(len(judged.gold), run.config.eval.conversations)
-        drawn = examples.draw(run, encoder, params, judged, contexts, shown,
-                              tables[run.config.model.name])  # fmt: skip
-        data = _report_data(
-            run,
-            judged,
-            contexts,
-            tables,
-            systems,
-            differences,
-            drawn,
-            step,
-            phases,
-            1000 * seconds / len(scores),
+        systems, differences = _systems(run, rows), _differences(run, rows)
+    with phases(phase.REPORT):
+        shown = examples.choose(len(judged.gold), config.eval.conversations)
+        curves = {
+            name: metrics.macro_pr_curve(table, judged.relevant, on_empty="exclude")
+            for name, table in tables.items()
+        }
+        data = ReportData(
+            title=f"{config.model.name} on {run.dataset.name}, {config.eval.split} split",
+            dataset=_card(run),
+            protocol=_protocol(run, judged),
+            systems=systems,
+            main_system=config.model.name,
+            headline_metric="hit@1",
+            differences=differences,
+            interval_note=f"95% percentile bootstrap over queries, {config.eval.resamples:,} "
+            "resamples; differences are paired by query",
+            pr_curves={name: Curve(row.recall, row.precision) for name, row in curves.items()},
+            prevalence=curves[config.model.name].prevalence,
+            intentions=_intentions(run, judged, contexts),
+            training=_training_curves(run.workdir),
+            examples=examples.draw(run, encoder, params, judged, contexts, shown, scores),
+            config={
+                key: value
+                for key, value in configuration.flatten(config).items()
+                if key.split(".")[0] in ("model", "loss", "text", "optim", "train", "seed")
+            },
+            run=_facts(run, step, phases, 1000 * seconds / len(scores)),
         )
         if jax.process_index() == 0:
-            _write(directory, run, judged, contexts, rows, data)
-    logging.info("report: %s", directory / "report.html")
+            _write(run, judged, contexts, rows, data)
+    logging.info("report: %s", run.workdir / "eval" / "report.html")
     return data
 
 
@@ -152,7 +157,7 @@ def _systems(run: Run, rows: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str
         intervals = significance.bootstrap_intervals(
             values, resamples=run.config.eval.resamples, seed=run.config.seed
         )
-        named = {MEANS.get(metric, metric): Interval(**row) for metric, row in intervals.items()}
+        named = {metrics.MEANS[metric]: Interval(**row) for metric, row in intervals.items()}
         order = ["hit@1", "hit@3", "hit@5", "mAP", "mrr"]
         order += [metric for metric in named if metric not in order]
         note = NOTES.get(name, "this run's system")
@@ -166,76 +171,12 @@ def _differences(run: Run, rows: Mapping[str, Mapping[str, np.ndarray]]) -> list
     for baseline in ("majority_intention", "prior", "chance", "linear"):
         for metric in ("hit@1", "ap"):
             paired = significance.paired_bootstrap(
-                main[metric],
-                rows[baseline][metric],
-                resamples=run.config.eval.resamples,
-                seed=run.config.seed,
-            )
-            found.append(
-                Difference(
-                    metric=MEANS.get(metric, metric),
-                    baseline=baseline,
-                    difference=paired["difference"],
-                    low=paired["low"],
-                    high=paired["high"],
-                    p_value=paired["p"],
-                )
-            )
+                main[metric], rows[baseline][metric],
+                resamples=run.config.eval.resamples, seed=run.config.seed,
+            )  # fmt: skip
+            p_value = paired.pop("p")
+            found.append(Difference(metrics.MEANS[metric], baseline, **paired, p_value=p_value))
     return found
-
-
-def _report_data(
-    run: Run,
-    judged: Judged,
-    contexts: Context,
-    tables: Mapping[str, Float[np.ndarray, "Q N"]],
-    systems: Mapping[str, System],
-    differences: Sequence[Difference],
-    drawn: Sequence[Any],
-    step: int,
-    phases: Phases,
-    ranking_ms: float,
-) -> ReportData:
-    curves = {
-        name: metrics.macro_pr_curve(scores, judged.relevant, on_empty="exclude")
-        for name, scores in tables.items()
-    }
-    return ReportData(
-        title=f"{run.config.model.name} on {run.dataset.name}, {run.config.eval.split} split",
-        dataset=_card(run),
-        protocol=_protocol(run, judged),
-        systems=systems,
-        main_system=run.config.model.name,
-        primary_metric="hit@1",
-        differences=differences,
-        interval_note=f"95% percentile bootstrap over queries, {run.config.eval.resamples:,} "
-        "resamples; differences are paired by query",
-        pr_curves={name: Curve(curve.recall, curve.precision) for name, curve in curves.items()},
-        prevalence=next(iter(curves.values())).prevalence,
-        intentions=_intentions(run, judged, contexts),
-        training=_training_curves(run.workdir),
-        examples=drawn,
-        config={
-            key: value
-            for key, value in _flat(run).items()
-            if key.split(".")[0] in ("model", "loss", "text", "optim", "train", "seed")
-        },
-        run=RunFacts(
-            step=step,
-            parameters=_parameter_counts(run),
-            wall_time_s=phases.seconds,
-            versions=versions(),
-            devices=[f"{d.device_kind} ({platform.machine()})" for d in jax.local_devices()],
-            trained=_trained(run),
-            ranking_ms=ranking_ms,
-        ),
-    )
-
-
-def _flat(run: Run) -> dict[str, Any]:
-    from int_ra_jax.common import config as configuration
-
-    return configuration.flatten(run.config)
 
 
 def _card(run: Run) -> DatasetCard:
@@ -257,7 +198,7 @@ def _protocol(run: Run, judged: Judged) -> Protocol:
     name = run.config.eval.protocol
     return Protocol(
         name=name,
-        explanation=EXPLANATIONS[name].format(
+        explanation=relevance.PROTOCOLS[name].format(
             known=" or ".join(known_splits(run.config.eval.split))
         ),
         counts={
@@ -265,7 +206,7 @@ def _protocol(run: Run, judged: Judged) -> Protocol:
             "gallery": len(run.dataset.stickers),
             "queries without a relevant sticker": int((~judged.relevant.any(axis=1)).sum()),
             "stickers never annotated in train": len(
-                metrics.unannotated_stickers(judged.annotations)
+                relevance.unannotated_stickers(judged.annotations)
             ),
         },
     )
@@ -279,9 +220,8 @@ def _intentions(run: Run, judged: Judged, contexts: Context) -> Intentions:
         counts[split] = np.bincount(intention, minlength=len(names)).tolist()
     confusion = None
     if contexts.intention_logits is not None:
-        confusion = np.zeros((len(names), len(names)), np.int64)
         predicted = np.argmax(contexts.intention_logits, axis=1)
-        np.add.at(confusion, (judged.intention, predicted), 1)
+        confusion = confusion_matrix(judged.intention, predicted, labels=range(len(names)))
     return Intentions(names=names, counts=counts, confusion=confusion)
 
 
@@ -296,23 +236,28 @@ def _training_curves(workdir: Path) -> dict[str, Curve]:
     }
 
 
-def _parameter_counts(run: Run) -> dict[str, int]:
+def _facts(run: Run, step: int, phases: Phases, ranking_ms: float) -> RunFacts:
     roles = [(pattern, role) for role, pattern in run.system.param_groups().items()]
-    labels = parameter_paths.label_by_pattern(run.abstract_params, roles)
-    flat, sizes = parameter_paths.flatten(labels), parameter_paths.flatten(run.abstract_params)
-    counts: dict[str, int] = {}
-    for path, role in flat.items():
-        counts[role] = counts.get(role, 0) + int(np.prod(sizes[path].shape))
-    return counts
-
-
-def _trained(run: Run) -> int:
-    sizes = parameter_paths.flatten(run.abstract_params)
-    return sum(int(np.prod(sizes[path].shape)) for path in run.trainable)
+    labels = parameter_paths.flatten(parameter_paths.label_by_pattern(run.abstract_params, roles))
+    sizes = {
+        path: int(np.prod(leaf.shape))
+        for path, leaf in parameter_paths.flatten(run.abstract_params).items()
+    }
+    counts = Counter[str]()
+    for path, role in labels.items():
+        counts[role] += sizes[path]
+    return RunFacts(
+        step=step,
+        parameters=counts,
+        wall_time_s=phases.seconds,
+        versions=versions(),
+        devices=[f"{d.device_kind} ({platform.machine()})" for d in jax.local_devices()],
+        trained=sum(sizes[path] for path in run.trainable),
+        ranking_ms=ranking_ms,
+    )
 
 
 def _write(
-    directory: Path,
     run: Run,
     judged: Judged,
     contexts: Context,
@@ -340,7 +285,4 @@ def _write(
             },
         }
 
-    report.write_report_json(directory, data)
-    report.write_per_query(directory, map(row, range(len(judged.gold))))
-    report.write_pr_curve_csv(directory, data.pr_curves)
-    report.write_report(directory, data)
+    report.write(run.workdir / "eval", data, map(row, range(len(judged.gold))))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import softmax
 
 from int_ra_jax.common.types import Context
 from int_ra_jax.data.schema import Conversation
@@ -94,9 +95,7 @@ def _turns(conversation: Conversation) -> Sequence[Turn]:
 def _probabilities(run: Run, contexts: Context, query: int) -> dict[str, float]:
     if contexts.intention_logits is None:
         return {}
-    logits = contexts.intention_logits[query]
-    shifted = np.exp(logits - logits.max())
-    probabilities = shifted / shifted.sum()
+    probabilities = softmax(contexts.intention_logits[query])
     best = np.argsort(-probabilities)[:_SHOWN_INTENTIONS]
     return {run.dataset.intentions[row]: float(probabilities[row]) for row in best}
 

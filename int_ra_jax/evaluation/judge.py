@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from int_ra_jax.common.types import Context
 from int_ra_jax.data.gallery import relevance_annotations
 from int_ra_jax.data.schema import Conversation
-from int_ra_jax.evaluation import metrics
+from int_ra_jax.evaluation import metrics, relevance
 from int_ra_jax.models.interface import Params
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.workdir import Run
@@ -43,20 +43,20 @@ def judge(run: Run, split: str, protocol: str) -> Judged:
     Args:
       run: the open workdir.
       split: its name.
-      protocol: see ``metrics.relevance``. ``paper`` reads test labels, so model selection on valid
-        must not use it.
+      protocol: one of ``relevance.PROTOCOLS``. ``paper`` reads test labels, so model selection on
+        valid must not use it.
     """
     dataset = run.dataset
     conversations = dataset.conversations(split)
     gold, intention = dataset.targets(conversations)
     known = known_splits(split)
     written = {name: dataset.targets(dataset.conversations(name)) for name in dataset.splits}
-    relevant = metrics.relevance(
+    relevant = relevance.relevance(
         protocol,
         query_intention=intention,
         gold=gold,
         annotations=relevance_annotations(dataset, known),
-        last_written=metrics.last_written_intention(written, len(dataset.stickers)),
+        last_written=relevance.last_written_intention(written, len(dataset.stickers)),
     )
     return Judged(conversations, gold, intention, relevant, run.bank.intentions)
 

@@ -1,14 +1,15 @@
-"""Retrieval metrics over a full gallery, the relevance they are counted against, and chance.
+"""Retrieval metrics over a full gallery, and what chance would get in each.
 
 NumPy only, so that the figures do not depend on an accelerator: ``ranking`` produces the scores,
 ``relevance`` says which stickers are right answers, ``evaluate_rankings`` turns both into figures,
-and ``chance_metrics`` gives the row that a random ranking would get.
+and ``chance_metrics`` gives the row that a random ranking would get. A ``Metric`` in METRICS is all
+that either knows of one.
 
 ``hit@N`` is what the paper's table calls P@N: it asks whether any of the first N stickers is right
 and rises with N. ``precision@N`` is the share of the first N that is right. Both are reported.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,21 +20,133 @@ from numpy.typing import ArrayLike
 from int_ra_jax.evaluation.checks import (
     OnEmpty,
     check_ids,
-    check_protocol,
     check_relevant,
     check_tables,
-    first_rows,
     row_blocks,
     scorable_queries,
 )
 
 CUTOFFS: tuple[int, ...] = (1, 3, 5)
-# The order in which the released code reads the splits: test labels are overwritten by valid ones.
-WRITING_ORDER: tuple[str, ...] = ("train", "test", "valid")
-# Name of a per-query value -> name of its mean; names that are absent here keep theirs.
-MEAN_NAMES: dict[str, str] = {"ap": "mAP", "reciprocal_rank": "mrr", "gold_rank": "gold_rank_mean"}
 
 _RECALL_PERCENT = np.arange(101)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a metric reads of ranked queries.
+
+    Attributes:
+      relevant: whether each sticker is right, the best-ranked first.
+      found: how many of the first 1, 2, ..., N stickers are right.
+      gold_rank: rank of the sticker that was sent, 1 is best; read by gold metrics alone.
+    """
+
+    relevant: Bool[np.ndarray, "Q N"]
+    found: Int[np.ndarray, "Q N"]
+    gold_rank: Int[np.ndarray, " Q"]
+
+    @property
+    def count(self) -> Int[np.ndarray, " Q"]:
+        """How many stickers are right; 1 for a query without any, which is left out later."""
+        return np.maximum(self.found[:, -1], 1)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What an expectation under a random ranking reads.
+
+    Attributes:
+      count: how many stickers are right.
+      stickers: N, the size of the gallery.
+      harmonic: the harmonic numbers H_0 to H_N.
+    """
+
+    count: Float[np.ndarray, " Q"]
+    stickers: int
+    harmonic: Float[np.ndarray, " N1"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: all of it. A name in ``gold_`` is about the sticker that was sent alone.
+
+    Attributes:
+      name: of a query's value.
+      value: each query's value, [Q].
+      chance: the exact expectation of it, [Q] or one number for all.
+      mean: name of the mean over queries, where it has one of its own.
+    """
+
+    name: str
+    value: Callable[[Ranking], np.ndarray]
+    chance: Callable[[Chance], ArrayLike]
+    mean: str = ""
+
+
+def _at(n: int) -> tuple[Metric, ...]:
+    """Returns the metrics of the first n stickers, all of them in a smaller gallery."""
+
+    def top(ranking: Ranking) -> np.ndarray:
+        return ranking.found[:, :n][:, -1]
+
+    def hit(chance: Chance) -> np.ndarray:
+        drawn = np.arange(min(n, chance.stickers))
+        wrong = chance.stickers - chance.count[:, None] - drawn
+        return 1.0 - np.clip(wrong / (chance.stickers - drawn), 0, 1).prod(axis=1)
+
+    return (
+        Metric(f"hit@{n}", lambda r: top(r) > 0, hit),
+        Metric(
+            f"precision@{n}",
+            lambda r: top(r) / min(n, r.found.shape[1]),
+            lambda c: c.count / c.stickers,
+        ),
+        Metric(
+            f"recall@{n}", lambda r: top(r) / r.count, lambda c: min(n, c.stickers) / c.stickers
+        ),
+    )
+
+
+def _gold_at(n: int) -> Metric:
+    return Metric(
+        f"gold_hit@{n}", lambda r: r.gold_rank <= n, lambda c: min(n, c.stickers) / c.stickers
+    )
+
+
+def _average_precision(ranking: Ranking) -> np.ndarray:
+    """Takes the precision at each right answer, over the full gallery, divided by all of them."""
+    precision = ranking.found / np.arange(1, ranking.found.shape[1] + 1)
+    return np.asarray((precision * ranking.relevant).sum(axis=1) / ranking.count)
+
+
+def _chance_of_average_precision(chance: Chance) -> np.ndarray:
+    others = (chance.count - 1) / max(chance.stickers - 1, 1)
+    h_all = chance.harmonic[chance.stickers]
+    return np.asarray((h_all + others * (chance.stickers - h_all)) / chance.stickers)
+
+
+def _reciprocal_rank(ranking: Ranking) -> np.ndarray:
+    return 1.0 / (ranking.relevant.argmax(axis=1) + 1)
+
+
+def _chance_of_reciprocal_rank(chance: Chance) -> np.ndarray:
+    h_below = chance.harmonic[chance.count.astype(np.int64) - 1]
+    left = chance.harmonic[chance.stickers] - h_below
+    return np.asarray(chance.count * left / (chance.stickers - chance.count + 1))
+
+
+# With R of N stickers relevant and H_n the n-th harmonic number, chance is: hit@n
+# 1 - C(N-R, n) / C(N, n), precision@n R / N, recall@n n / N, the average precision
+# (H_N + (N - H_N) (R-1) / (N-1)) / N and the reciprocal rank R (H_N - H_{R-1}) / (N-R+1).
+METRICS: tuple[Metric, ...] = (
+    *(metric for cutoff in CUTOFFS for metric in _at(cutoff)),
+    Metric("ap", _average_precision, _chance_of_average_precision, "mAP"),
+    Metric("reciprocal_rank", _reciprocal_rank, _chance_of_reciprocal_rank, "mrr"),
+    Metric("gold_rank", lambda r: r.gold_rank, lambda c: (c.stickers + 1) / 2),
+    *map(_gold_at, CUTOFFS),
+)
+# Name of a query's value -> name of its mean.
+MEANS: dict[str, str] = {metric.name: metric.mean or metric.name for metric in METRICS}
 
 
 @dataclass(frozen=True)
@@ -77,13 +190,10 @@ def evaluate_rankings(
         every mean.
 
     Returns:
-      Python floats ``hit@n``, ``precision@n``, ``recall@n`` for n in CUTOFFS (n is cut to N in a
-      smaller gallery), ``mAP`` (over the full gallery, divided by all relevant stickers) and
-      ``mrr``; ``queries`` (int, how many were averaged) and ``queries_without_relevant`` (int).
-      With gold: ``gold_rank_mean``, ``gold_rank_median`` (1 is best) and ``gold_hit@n``.
-      With per_query: ``per_query``, a dict of f64[Q] named ``hit@n``, ``precision@n``,
-      ``recall@n``, ``ap``, ``reciprocal_rank``, ``gold_rank`` and ``gold_hit@n``; rows that were
-      left out are NaN.
+      The mean of every metric (n is cut to N in a smaller gallery) under its mean's name;
+      ``queries`` (int, how many were averaged) and ``queries_without_relevant`` (int). With gold:
+      the gold metrics, too, and ``gold_rank_median``. With per_query: ``per_query``, a dict of
+      f64[Q] by the metrics' names; rows that were left out are NaN.
 
     Raises:
       ValueError: if shapes disagree, a score is NaN, gold leaves the gallery, or a query has no
@@ -93,16 +203,14 @@ def evaluate_rankings(
     num_queries, num_stickers = score_table.shape
     gold_rows = None if gold is None else check_ids("gold", gold, num_queries, num_stickers)
     kept = scorable_queries(relevance_table, on_empty)
-    values: dict[str, np.ndarray] = {}
+    values = _blank(num_queries, gold_rows is not None)
     for rows, order in _ranked_chunks(score_table, tie_seed):
-        ranked = np.take_along_axis(relevance_table[rows], order, axis=1)
-        block = _relevance_values(ranked)
-        if gold_rows is not None:
-            block |= _gold_values(order, gold_rows[rows], num_stickers)
-        for name, value in block.items():
-            values.setdefault(name, np.full(num_queries, np.nan))[rows] = value
-    for value in values.values():
-        value[~kept] = np.nan
+        relevant_block = np.take_along_axis(relevance_table[rows], order, axis=1)
+        gold_block = order[:, 0] if gold_rows is None else gold_rows[rows]
+        gold_rank = (order == gold_block[:, None]).argmax(axis=1) + 1
+        ranking = Ranking(relevant_block, np.cumsum(relevant_block, axis=1), gold_rank)
+        for metric, column in values.items():
+            column[rows] = metric.value(ranking)
     return _summarise(values, kept, per_query)
 
 
@@ -114,10 +222,6 @@ def chance_metrics(
     on_empty: OnEmpty = "error",
 ) -> dict[str, Any]:
     """Gives the exact expectation of every metric under a uniformly random ranking.
-
-    With R of N stickers relevant and H_n the n-th harmonic number: hit@n is
-    1 - C(N-R, n) / C(N, n), precision@n is R / N, recall@n is n / N, the average precision is
-    (H_N + (N - H_N) (R-1) / (N-1)) / N and the reciprocal rank R (H_N - H_{R-1}) / (N-R+1).
 
     Args:
       relevant: [Q, N] bool (or 0/1).
@@ -137,26 +241,9 @@ def chance_metrics(
     kept = scorable_queries(table, on_empty)
     count = np.where(kept, table.sum(axis=1), 1).astype(np.float64)
     harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, num_stickers + 1))])
-    h_all = harmonic[num_stickers]
-    values: dict[str, np.ndarray] = {}
-    for cutoff in CUTOFFS:
-        size = min(cutoff, num_stickers)
-        drawn = np.arange(size)
-        misses = np.clip((num_stickers - count[:, None] - drawn) / (num_stickers - drawn), 0, 1)
-        values[f"hit@{cutoff}"] = 1.0 - misses.prod(axis=1)
-        values[f"precision@{cutoff}"] = count / num_stickers
-        values[f"recall@{cutoff}"] = np.full(num_queries, size / num_stickers)
-    others = (count - 1) / max(num_stickers - 1, 1)
-    values["ap"] = (h_all + others * (num_stickers - h_all)) / num_stickers
-    h_below = harmonic[count.astype(np.int64) - 1]
-    values["reciprocal_rank"] = count * (h_all - h_below) / (num_stickers - count + 1)
-    if with_gold:
-        values["gold_rank"] = np.full(num_queries, (num_stickers + 1) / 2)
-        for cutoff in CUTOFFS:
-            share = min(cutoff, num_stickers) / num_stickers
-            values[f"gold_hit@{cutoff}"] = np.full(num_queries, share)
-    for value in values.values():
-        value[~kept] = np.nan
+    values = _blank(num_queries, with_gold)
+    for metric, column in values.items():
+        column[:] = metric.chance(Chance(count, num_stickers, harmonic))
     return _summarise(values, kept, per_query)
 
 
@@ -204,139 +291,6 @@ def macro_pr_curve(
     return PrecisionRecall(recall, precision, auc, float(relevance_table[kept].mean()))
 
 
-def micro_pr_curve(
-    scores: ArrayLike,
-    relevant: ArrayLike,
-    *,
-    standardise: bool,
-    on_empty: OnEmpty = "error",
-) -> PrecisionRecall:
-    """Pools all (query, sticker) pairs and sweeps one threshold over them.
-
-    Only meaningful where scores are comparable across queries; otherwise standardise, which
-    z-scores each row first. Pairs with equal scores enter together, so constant scores give the
-    prevalence at every recall. The area is the step-wise average precision of the pooled pairs,
-    not a trapezoid, which would be optimistic.
-
-    Args:
-      scores: [Q, N] real; finite where standardise is set.
-      relevant: [Q, N] bool (or 0/1).
-      standardise: subtract each row's mean and divide by its standard deviation (a constant row
-        becomes 0).
-      on_empty: as in evaluate_rankings.
-
-    Returns:
-      The curve; precision at recall r is that of the highest threshold which reaches r.
-
-    Raises:
-      ValueError: as evaluate_rankings, or if standardise meets an infinite score.
-    """
-    score_table, relevance_table = check_tables(scores, relevant)
-    kept = scorable_queries(relevance_table, on_empty)
-    values, relevance_table = score_table[kept], relevance_table[kept]
-    if standardise:
-        values = _standardise(values.astype(np.float64))
-    # Thresholds between two relevant scores change precision but never recall, so the positions
-    # of the relevant scores in the sorted pool are all that the curve needs.
-    pool = np.sort(values, axis=None)
-    thresholds, hits = np.unique(values[relevance_table], return_counts=True)
-    retrieved = (pool.size - np.searchsorted(pool, thresholds, side="left"))[::-1]
-    found = np.cumsum(hits[::-1])
-    precision = found / retrieved
-    auc = float((precision * hits[::-1]).sum() / found[-1])
-    needed = np.maximum(-(-_RECALL_PERCENT * found[-1] // 100), 1)
-    reached = np.searchsorted(found, needed, side="left")
-    prevalence = float(relevance_table.mean())
-    return PrecisionRecall(_RECALL_PERCENT / 100, precision[reached], auc, prevalence)
-
-
-def relevance(
-    protocol: str,
-    *,
-    query_intention: ArrayLike,
-    gold: ArrayLike,
-    annotations: ArrayLike | None = None,
-    last_written: ArrayLike | None = None,
-) -> Bool[np.ndarray, "Q N"]:
-    """Says which stickers are right answers to which queries, under a named protocol.
-
-    ``multi``, the default everywhere: the query's intention is among those with which the sticker
-    is annotated in train or valid, or the sticker is the query's gold one. ``paper``: the single
-    intention that was written last for the sticker is the query's; test labels take part, and a
-    gold sticker can be irrelevant to its own query. ``exact``: the gold sticker only.
-
-    Args:
-      protocol: one of PROTOCOLS; store it beside every result.
-      query_intention: [Q] int, class id annotated for the query.
-      gold: [Q] int, gallery row of the query's sticker.
-      annotations: [N, K] bool, intentions of each sticker in train and valid, never test; read by
-        multi, and by exact for the size of the gallery.
-      last_written: [N] int, see last_written_intention; read by paper, and by exact for the size
-        of the gallery where annotations is None.
-
-    Returns:
-      bool[Q, N].
-
-    Raises:
-      ValueError: for an unknown protocol, a missing or misshapen argument, or an id out of range.
-    """
-    table, written = check_protocol(protocol, annotations, last_written)
-    num_stickers = len(written if table is None else table)  # type: ignore[arg-type]
-    intention = np.atleast_1d(query_intention)
-    gold_rows = check_ids("gold", gold, len(intention), num_stickers)
-    num_classes = None if table is None else table.shape[1]
-    columns = check_ids("query_intention", intention, len(intention), num_classes)
-    if protocol == "paper":
-        return columns[:, None] == written
-    exact = gold_rows[:, None] == np.arange(num_stickers)
-    return exact if protocol == "exact" else table[:, columns].T | exact  # type: ignore[index]
-
-
-def last_written_intention(
-    pairs_by_split: Mapping[str, tuple[ArrayLike, ArrayLike]], num_stickers: int
-) -> Int[np.ndarray, " N"]:
-    """Keeps one intention per sticker as the released code does: the last one written.
-
-    The splits are read in WRITING_ORDER (train, then test, then valid), each in the order of its
-    rows, so test labels define relevance. That is a property of the ``paper`` protocol, not advice.
-
-    Args:
-      pairs_by_split: split name -> (stickers int [M], intentions int [M]), row by row.
-      num_stickers: N, size of the gallery.
-
-    Returns:
-      i64[N], class id, or -1 for a sticker that is annotated nowhere.
-
-    Raises:
-      ValueError: for an unknown split, columns of different length, or an id out of range.
-    """
-    unknown = sorted(set(pairs_by_split) - set(WRITING_ORDER))
-    if unknown:
-        raise ValueError(f"Unknown splits {unknown}; last_written_intention reads {WRITING_ORDER}.")
-    written = np.full(num_stickers, -1, dtype=np.int64)
-    for split in WRITING_ORDER:
-        if split in pairs_by_split:
-            stickers, intentions = map(np.asarray, pairs_by_split[split])
-            rows = check_ids(f"{split} stickers", stickers, len(stickers), num_stickers)
-            classes = check_ids(f"{split} intentions", intentions, len(stickers), None)
-            written[rows] = classes  # NumPy assigns in order: the last of a repeated index wins
-    return written
-
-
-def unannotated_stickers(annotations: Bool[np.ndarray, "N K"]) -> Int[np.ndarray, " U"]:
-    """Lists the stickers without any annotation outside test.
-
-    Under ``multi`` they are relevant only as somebody's gold sticker; report how many there are.
-
-    Args:
-      annotations: [N, K] bool, intentions of each sticker in train and valid.
-
-    Returns:
-      i64[U], gallery rows in ascending order.
-    """
-    return np.flatnonzero(~annotations.any(axis=1))
-
-
 def _ranked_chunks(
     scores: Float[np.ndarray, "Q N"], tie_seed: int
 ) -> Iterator[tuple[slice, np.ndarray]]:
@@ -347,49 +301,24 @@ def _ranked_chunks(
         yield slice(start, start + len(block)), tie_order[position]
 
 
-def _relevance_values(ranked: Bool[np.ndarray, "Q N"]) -> dict[str, np.ndarray]:
-    """Computes each query's values from the relevance of its ranked stickers."""
-    found = np.cumsum(ranked, axis=1)
-    count = np.maximum(found[:, -1], 1)  # rows without relevant stickers are blanked by the caller
-    values: dict[str, np.ndarray] = {}
-    for cutoff in CUTOFFS:
-        size = min(cutoff, ranked.shape[1])
-        top = found[:, size - 1]
-        values[f"hit@{cutoff}"] = top > 0
-        values[f"precision@{cutoff}"] = top / size
-        values[f"recall@{cutoff}"] = top / count
-    precision = found / np.arange(1, ranked.shape[1] + 1)
-    values["ap"] = (precision * ranked).sum(axis=1) / count
-    values["reciprocal_rank"] = 1.0 / (ranked.argmax(axis=1) + 1)
-    return values
+def _blank(queries: int, gold: bool) -> dict[Metric, Float[np.ndarray, " Q"]]:
+    """Returns a column of NaN for each metric that can be told."""
+    told = [metric for metric in METRICS if gold or not metric.name.startswith("gold_")]
+    return {metric: np.full(queries, np.nan) for metric in told}
 
 
-def _gold_values(order: np.ndarray, gold: np.ndarray, num_stickers: int) -> dict[str, np.ndarray]:
-    """Computes each query's rank of the gold sticker."""
-    rank = (order == gold[:, None]).argmax(axis=1) + 1
-    hits = {f"gold_hit@{cutoff}": rank <= min(cutoff, num_stickers) for cutoff in CUTOFFS}
-    return {"gold_rank": rank, **hits}
-
-
-def _summarise(values: dict[str, np.ndarray], kept: np.ndarray, per_query: bool) -> dict[str, Any]:
-    """Averages per-query values over the queries that were kept."""
+def _summarise(
+    values: dict[Metric, Float[np.ndarray, " Q"]], kept: Bool[np.ndarray, " Q"], per_query: bool
+) -> dict[str, Any]:
+    """Averages per-query values over the queries that were kept, and blanks the others."""
+    named = {metric.name: np.where(kept, column, np.nan) for metric, column in values.items()}
     result: dict[str, Any] = {
-        MEAN_NAMES.get(name, name): float(value[kept].mean()) for name, value in values.items()
+        MEANS[name]: float(column[kept].mean()) for name, column in named.items()
     }
-    if "gold_rank" in values:
-        result["gold_rank_median"] = float(np.median(values["gold_rank"][kept]))
+    if "gold_rank" in named:
+        result["gold_rank_median"] = float(np.median(named["gold_rank"][kept]))
     result["queries"] = int(kept.sum())
     result["queries_without_relevant"] = int((~kept).sum())
     if per_query:
-        result["per_query"] = values
+        result["per_query"] = named
     return result
-
-
-def _standardise(scores: Float[np.ndarray, "Q N"]) -> Float[np.ndarray, "Q N"]:
-    """Gives each row mean 0 and standard deviation 1; a constant row becomes 0."""
-    if not np.isfinite(scores).all():
-        rows = np.flatnonzero(~np.isfinite(scores).all(axis=1))
-        raise ValueError(f"Infinite scores cannot be standardised: rows {first_rows(rows)}.")
-    constant = np.ptp(scores, axis=1, keepdims=True) == 0
-    centred = np.where(constant, 0.0, scores - scores.mean(axis=1, keepdims=True))
-    return centred / np.where(constant, 1.0, scores.std(axis=1, keepdims=True))

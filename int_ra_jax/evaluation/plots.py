@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.style
@@ -198,15 +199,13 @@ def _lines(axes: Axes, curves: Mapping[str, Curve]) -> None:
         colour, dashes = line_style(number)
         # A line of one point would be invisible: validation may have run only once.
         marker = "o" if curve.x.size == 1 else ""
-        axes.plot(
-            curve.x,
-            curve.y,
-            label=name,
-            color=colour,
-            linestyle=dashes,
-            marker=marker,
-            markersize=4,
-        )
+        style: dict[str, Any] = {
+            "color": colour,
+            "linestyle": dashes,
+            "marker": marker,
+            "markersize": 4,
+        }
+        axes.plot(curve.x, curve.y, label=name, **style)
 
 
 def _svg(draw: Callable[[Axes], None], size: tuple[float, float], prefix: str) -> str:

@@ -7,24 +7,21 @@ bytes. All texts pass through Jinja's autoescape.
 """
 
 import base64
-import csv
 import hashlib
-import io
 import json
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.types import ATTRIBUTES
-from int_ra_jax.evaluation import plots
+from int_ra_jax.evaluation import page, plots
 from int_ra_jax.evaluation.plots import Curve
 from int_ra_jax.evaluation.report_data import (
     Difference,
@@ -46,7 +43,7 @@ def table(data: ReportData) -> list[str]:
 
 
 def verdict(data: ReportData) -> list[str]:
-    """States the primary metric, then each comparison and whether its interval leaves zero out.
+    """States the headline metric, then each comparison and whether its interval leaves zero out.
 
     Args:
       data: the report; only intervals are read, nothing is assumed about who wins.
@@ -54,7 +51,7 @@ def verdict(data: ReportData) -> list[str]:
     Returns:
       For example ``["hit@1 36.5% [33.9, 39.1]", "+6.1 points over linear [3.2, 9.0]: better"]``.
     """
-    metric = data.primary_metric
+    metric = data.headline_metric
     value = data.systems[data.main_system].metrics[metric]
     headline = f"{metric} {_scaled(metric, value.value)}{'' if _is_rank(metric) else '%'}"
     if value.low is not None and value.high is not None:
@@ -69,28 +66,39 @@ def verdict(data: ReportData) -> list[str]:
     return [headline, *comparisons]
 
 
-def write_report(directory: Path, data: ReportData) -> Path:
-    """Writes ``report.html``, one self-contained page.
+def write(directory: Path, data: ReportData, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes every file of an evaluation, each as a whole, and none where one cannot be made.
 
     Args:
-      directory: made if missing; an older page is replaced in one step.
+      directory: made if missing.
       data: what to show.
-
-    Returns:
-      The path of the page.
+      rows: one a query, as ``per_query`` takes them.
 
     Raises:
-      ValueError: if parts of ``data`` contradict each other or a picture is unreadable; all
-        contradictions are named at once.
+      ValueError: if parts of ``data`` contradict each other or a picture is unreadable, or if a
+        number is NaN or infinite, which JSON cannot hold.
     """
+    texts = {
+        "report.html": html(data),  # the first, since it finds contradictions
+        "report.json": numbers(data),
+        "per_query.jsonl": per_query(rows),
+        "pr_curve.csv": pr_curve(data.pr_curves),
+    }
+    for name, text in texts.items():
+        replace_text(directory / name, text)
+
+
+def html(data: ReportData) -> str:
+    """Returns the page; all contradictions between parts of the data are raised at once."""
     problems = list(_problems(data))
     if problems:
         raise ValueError("the report's data contradicts itself:\n- " + "\n- ".join(problems))
     sheet = _Sheet()
     examples = [_example_view(example, sheet) for example in data.examples]
     metrics = list(dict.fromkeys(name for row in data.systems.values() for name in row.metrics))
-    template = _environment().get_template("report.html.jinja")
-    page = template.render(
+    return page.render(
+        Path(__file__).with_name("report.html.jinja"),
+        _FILTERS,
         data=data,
         verdict=verdict(data),
         others=[name for name in data.systems if name != data.main_system],
@@ -105,66 +113,35 @@ def write_report(directory: Path, data: ReportData) -> Path:
         has_maps=any(view["regions"] for view in examples),
         picture_rules=Markup("\n".join(sheet.rules)),
     )
-    return _write(directory / "report.html", page)
 
 
-def write_report_json(directory: Path, data: ReportData) -> Path:
-    """Writes ``report.json``: the page's numbers without pictures, curves and conversations.
-
-    Args:
-      directory: made if missing; an older file is replaced in one step.
-      data: the same object as the page was made from, so that the two cannot disagree.
-
-    Returns:
-      The path of the file.
-
-    Raises:
-      ValueError: if a number is NaN or infinite, which JSON cannot hold; names the keys.
-    """
+def numbers(data: ReportData) -> str:
+    """Returns the page's numbers as JSON, without pictures, curves and conversations."""
     left_out = {"pr_curves", "training", "examples"}
     content = {key: value for key, value in vars(data).items() if key not in left_out}
     # Rows without their notes: systems.NAME.METRIC is {value, low, high}.
     content["systems"] = {name: row.metrics for name, row in data.systems.items()}
     content["notes"] = {name: row.note for name, row in data.systems.items()}
     content["verdict"] = verdict(data)
-    return _write(directory / "report.json", _json(content, indent=2) + "\n")
+    return _json(content, indent=2) + "\n"
 
 
-def write_per_query(directory: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Writes ``per_query.jsonl``, one object a query, so that any test can be run again.
+def per_query(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns one JSON object a query, so that any test can be run again.
 
     Args:
-      directory: made if missing; an older file is replaced in one step.
       rows: plain values (also NumPy's) by name, for example query id, seed, AP, hits, gold rank.
-
-    Returns:
-      The path of the file.
-
-    Raises:
-      ValueError: if a number is NaN or infinite; names the keys.
     """
-    return _write(directory / "per_query.jsonl", "".join(_json(row) + "\n" for row in rows))
+    return "".join(_json(row) + "\n" for row in rows)
 
 
-def write_pr_curve_csv(directory: Path, curves: Mapping[str, Curve]) -> Path:
-    """Writes ``pr_curve.csv`` with the columns system, recall, precision.
-
-    Args:
-      directory: made if missing; an older file is replaced in one step.
-      curves: system -> recall (x) and precision (y).
-
-    Returns:
-      The path of the file.
-    """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["system", "recall", "precision"])
-    for name, curve in curves.items():
-        table.writerows(
-            [name, f"{recall:.6g}", f"{precision:.6g}"]
-            for recall, precision in zip(curve.x, curve.y, strict=True)
-        )
-    return _write(directory / "pr_curve.csv", text.getvalue())
+def pr_curve(curves: Mapping[str, Curve]) -> str:
+    """Returns recall (x) and precision (y) of every system as CSV."""
+    return page.csv_text(
+        {"system": name, "recall": f"{recall:.6g}", "precision": f"{precision:.6g}"}
+        for name, curve in curves.items()
+        for recall, precision in zip(curve.x, curve.y, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -232,21 +209,12 @@ def _example_view(example: Example, sheet: _Sheet) -> dict[str, Any]:
     }
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        scaled=lambda value, metric: _scaled(metric, value),
-        signed=lambda value, metric: _signed(metric, value),
-        duration=_duration,
-        sha256=lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
-    )
-    return environment
+_FILTERS: dict[str, Callable[..., str]] = {
+    "scaled": lambda value, metric: _scaled(metric, value),
+    "signed": lambda value, metric: _signed(metric, value),
+    "duration": lambda seconds: _duration(seconds),
+    "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
+}
 
 
 def _is_rank(metric: str) -> bool:
@@ -255,7 +223,7 @@ def _is_rank(metric: str) -> bool:
 
 
 def _scaled(metric: str, value: float) -> str:
-    return f"{value if _is_rank(metric) else 100 * value:.1f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value if _is_rank(metric) else 100 * value:.1f}".replace("-", page.MINUS)
 
 
 def _signed(metric: str, value: float) -> str:
@@ -292,12 +260,7 @@ def _forest(differences: Sequence[Difference]) -> list[dict[str, Any]]:
     rows = []
     for row in differences:
         peers = [peer for peer in differences if _is_rank(peer.metric) == _is_rank(row.metric)]
-        low, high = min(0.0, *(p.low for p in peers)), max(0.0, *(p.high for p in peers))
-        span = (high - low) * 1.08 or 1.0
-        start = (low + high - span) / 2
-        ends = {"zero": 0.0, "low": row.low, "high": row.high, "mid": row.difference}
-        places = {name: f"{100 * (value - start) / span:.2f}" for name, value in ends.items()}
-        rows.append({"row": row, "outcome": _outcome(row), **places})
+        rows.append({"row": row, "outcome": _outcome(row), **page.places(row, peers)})
     return rows
 
 
@@ -323,7 +286,7 @@ def _problems(data: ReportData) -> Iterator[str]:
     metrics = {name for system in data.systems.values() for name in system.metrics}
     for what, name, known in [
         ("main_system", data.main_system, data.systems),
-        ("primary_metric", data.primary_metric, metrics),
+        ("headline_metric", data.headline_metric, metrics),
         *(("differences: baseline", row.baseline, data.systems) for row in data.differences),
         *(("differences: metric", row.metric, metrics) for row in data.differences),
         *(("pr_curves: system", name, data.systems) for name in data.pr_curves),
@@ -332,8 +295,8 @@ def _problems(data: ReportData) -> Iterator[str]:
             near = get_close_matches(name, list(known), 1, 0) or ["nothing"]
             yield f"{what} {name!r} is not in the table; nearest is {near[0]!r}"
     main = data.systems.get(data.main_system)
-    if main and data.primary_metric not in main.metrics:
-        yield f"main_system {data.main_system!r} has no value for {data.primary_metric!r}"
+    if main and data.headline_metric not in main.metrics:
+        yield f"main_system {data.main_system!r} has no value for {data.headline_metric!r}"
     k = len(data.intentions.names)
     confusion = data.intentions.confusion
     if confusion is not None and confusion.shape != (k, k):
@@ -384,12 +347,3 @@ def _not_finite(content: Any, key: str) -> Iterator[str]:
     elif isinstance(content, dict | list):
         for name, value in content.items() if isinstance(content, dict) else enumerate(content):
             yield from _not_finite(value, f"{key}.{name}" if key else str(name))
-
-
-def _write(path: Path, text: str) -> Path:
-    """Writes beside the target first, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(beside, path)
-    return path

@@ -197,7 +197,7 @@ class ReportData:
       protocol: relevance protocol.
       systems: name -> row, in the order of the table; metrics in the order of the columns.
       main_system: the row that the verdict, the differences and the examples are about.
-      primary_metric: the metric of the verdict.
+      headline_metric: the metric of the verdict.
       differences: main system against the baselines.
       interval_note: how the intervals and p values were made, in words.
       pr_curves: system -> recall (x) and precision (y).
@@ -214,7 +214,7 @@ class ReportData:
     protocol: Protocol
     systems: Mapping[str, System]
     main_system: str
-    primary_metric: str
+    headline_metric: str
     differences: Sequence[Difference]
     interval_note: str
     pr_curves: Mapping[str, Curve]

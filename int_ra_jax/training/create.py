@@ -20,6 +20,7 @@ from int_ra_jax.data.tokenizer import load_tokenizer, train_wordpiece
 from int_ra_jax.models.towers.bert import BertConfig
 from int_ra_jax.models.towers.clip_vision import ClipVisionConfig
 from int_ra_jax.models.towers.shapes import load_tower_config
+from int_ra_jax.run.array_store import ArrayStore
 from int_ra_jax.run.checkpoint_record import check_fingerprint
 from int_ra_jax.run.workdir import Run, open_run
 
@@ -84,9 +85,7 @@ def _write_towers(config: ConfigDict, dataset: Dataset, towers: Path) -> None:
         _check_vocabulary(model.text.source, towers / "text", text_shape)
     else:
         if not (towers / "text" / "tokenizer.json").is_file():
-            texts = list(training_texts(dataset))
-            train_wordpiece(texts, towers / "text", model.text.vocabulary)
-            load_tokenizer(str(towers / "text")).save(towers / "text")
+            _learn_vocabulary(config, dataset, towers / "text")
         text_shape = BertConfig(
             vocab_size=load_tokenizer(str(towers / "text")).vocab_size,
             hidden_size=model.text.width,
@@ -113,6 +112,22 @@ def _write_towers(config: ConfigDict, dataset: Dataset, towers: Path) -> None:
     ):
         described = {"model_type": model_type, **dataclasses.asdict(shape)}
         replace_text(towers / kind / "config.json", json.dumps(described, indent=2) + "\n")
+
+
+def _learn_vocabulary(config: ConfigDict, dataset: Dataset, directory: Path) -> None:
+    """Learns the tokenizer of a text tower that has none, once for all runs that share a cache."""
+    size = config.model.text.vocabulary
+
+    def learn() -> np.ndarray:
+        train_wordpiece(list(training_texts(dataset)), directory, size)
+        load_tokenizer(str(directory)).save(directory)
+        files = {path.name: path.read_text(encoding="utf-8") for path in directory.iterdir()}
+        return np.frombuffer(json.dumps(files).encode(), np.uint8)
+
+    store = ArrayStore(config.train.shared_cache)
+    learnt = store.get("vocabulary", lambda: [dataset.content_hash, str(size)], learn)
+    for name, content in json.loads(np.asarray(learnt).tobytes()).items():
+        replace_text(directory / name, content)
 
 
 def _check_vocabulary(source: str, tower: Path, shape: BertConfig) -> None:

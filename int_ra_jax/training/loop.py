@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from int_ra_jax.common import config as configuration
 from int_ra_jax.common import hosts
+from int_ra_jax.common import phases as phase
 from int_ra_jax.common.log import MetricLog, Phases, log_start
 from int_ra_jax.common.params import flatten, replace_leaves
 from int_ra_jax.common.types import Batch, Resident
@@ -97,13 +98,13 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, float]:
 
 def _train(config: ConfigDict, workdir: Path, began: float) -> dict[str, float]:
     phases = Phases(workdir)
-    with phases("data and towers"):
+    with phases(phase.OPEN):
         trainer = prepare(config, workdir)
     run = trainer.run
     with PreemptionGuard() as guard, run.checkpoints() as checkpoints, hosts.announced():
-        with phases("parameters"):
+        with phases(phase.PARAMETERS):
             state, resumed = start(trainer, checkpoints)
-        with phases("cache of frozen layers"):
+        with phases(phase.FROZEN_CACHE):
             placement = trainer.placement
             kept = trainer.resident = resident.build(run, state.params, placement)
             trainer.encoder = Encoder(run, kept.bank, kept.labels, placement)
@@ -121,7 +122,7 @@ def _train(config: ConfigDict, workdir: Path, began: float) -> dict[str, float]:
         refresh_steps = run.system.negatives.refresh_steps
         results: dict[str, float] = {}
         with (
-            phases("training and validation"),
+            phases(phase.TRAINING),
             MetricLog(
                 workdir, stop, batch_size=config.train.batch_size,
                 resume_step=first if resumed else None, tensorboard=config.log.tensorboard,

@@ -201,6 +201,21 @@ def test_the_same_command_tries_a_failed_run_again(settings, tmp_path):
     assert mended.done == ["clip, seed 1"]
 
 
+def test_a_table_whose_trials_are_suggested_goes_on_with_those_it_had_begun(settings, tmp_path):
+    settings.search.update({"sampler": "tpe", "trials": 3})
+    settings.search.space.optim.lr = (1e-3, 2e-3, 3e-3, 4e-3, 5e-3)
+    with pytest.raises(ValueError, match="clip, trial 1"):
+        table.make(settings, tmp_path, LAUNCHER, Fake(fails=["clip, trial 1"]))
+    before = read_csv(tmp_path / "table" / "trials.csv")
+    mended = Fake()
+    lines = table.make(settings, tmp_path, LAUNCHER, mended)
+    assert mended.done[0] == "clip, trial 1" and "clip, trial 0" not in mended.done
+    after = read_csv(tmp_path / "table" / "trials.csv")
+    assert [row["optim.lr"] for row in before] == [row["optim.lr"] for row in after]
+    assert len(after) == 6 and not any(row["error"] for row in after)
+    assert any("3 trials for each system, suggested by TPE" in line for line in lines)
+
+
 def test_a_system_without_a_complete_trial_waits_and_is_named(settings, tmp_path):
     fake = Fake(fails=["clip, trial 0", "clip, trial 1"])
     with pytest.raises(ValueError, match="clip, trial 0"):

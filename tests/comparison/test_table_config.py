@@ -1,7 +1,9 @@
 """What a table is made of, before anything is trained."""
 
 import copy
+import itertools
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,12 @@ def smoke(**changes):
     return settings
 
 
+def sampled(sampler):
+    search = presets.get_config("smoke").search.copy_and_resolve_references()
+    search.update({"sampler": sampler})
+    return search
+
+
 def read(settings):
     return table_config.read(settings, ROOT)
 
@@ -35,11 +43,11 @@ def test_every_preset_gives_every_system_the_same_budget_and_as_many_trials(pres
     with settings.unlocked():
         settings.prepared_dir = "somewhere"
     table = read(settings)
-    assert tuple(table.systems) == presets.SYSTEMS
+    assert tuple(table.systems) == tuple(presets.SYSTEMS)
     assert {"without_attribute", "without_knowledge", "without_intention"} <= set(table.readings)
     assert settings.main in table.systems and tuple(settings.also_tested) == ("best",)
     assert table.unequal() == {}
-    assert {(len(e.trials), e.points) for e in table.systems.values()} == {
+    assert {(e.budget, e.points) for e in table.systems.values()} == {
         (settings.search.trials, 2 * len(settings.search.space.optim.lr))
     }
 
@@ -77,7 +85,8 @@ def test_a_draw_repeats_nothing_takes_small_spaces_whole_and_is_the_same_again(s
     assert len({tuple(values.items()) for values in drawn}) == len(drawn)
     assert all(list(values) == list(space) for values in drawn)
     assert all(value in space[key] for values in drawn for key, value in values.items())
-    assert table_config.draw(space, trials, seed) == drawn
+    every = [dict(zip(space, point, strict=True)) for point in itertools.product(*space.values())]
+    assert drawn == (every if points <= trials else random.Random(seed).sample(every, trials))
 
 
 def test_overrides_reach_every_system_and_a_system_s_own_come_last():
@@ -174,6 +183,7 @@ def test_all_problems_are_reported_at_once_with_the_nearest_choice():
         ({"also_tested": ("no_residual",)}, "also_tested='no_residual' is no system; did you mean"),
         ({"also_tested": ("chance",)}, "also_tested='chance' is no system; did you mean"),
         ({"resamples": 0}, "resamples=0 must be above 0"),
+        ({"search": sampled("tpee")}, "search.sampler='tpee' is no sampler; did you mean 'tpe'?"),
     ],
 )
 def test_what_cannot_be_meant_is_said(changes, message):
@@ -218,5 +228,5 @@ def test_the_config_of_a_run_is_told_from_that_of_a_table():
 def test_resolving_a_trial_leaves_the_entry_as_it_was():
     entry = read(smoke()).systems["clip"]
     before = configuration.flatten(entry.config)
-    changed = entry.resolved(**entry.trials[0], seed=7)
+    changed = entry.resolved(**{"optim.lr": 0.5}, seed=7)
     assert changed.seed == 7 and configuration.flatten(entry.config) == before

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from int_ra_jax.evaluation import examples
-from int_ra_jax.evaluation.evaluate import MEANS
 from int_ra_jax.evaluation.judge import judge, known_splits, validate
+from int_ra_jax.evaluation.metrics import MEANS
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.workdir import open_run
 
@@ -50,7 +50,7 @@ def test_the_per_query_file_gives_the_means_of_the_report(report, queries):
         for metric in queries[0]["systems"][system]:
             values = [query["systems"][system][metric] for query in queries]
             mean = np.mean([value for value in values if value is not None])
-            found = row[MEANS.get(metric, metric)]["value"]
+            found = row[MEANS[metric]]["value"]
             assert found == pytest.approx(mean, abs=1e-9), (system, metric)
 
 

@@ -5,8 +5,9 @@ import warnings
 import numpy as np
 import pytest
 
-from int_ra_jax.evaluation.metrics import evaluate_rankings, relevance
+from int_ra_jax.evaluation.metrics import evaluate_rankings
 from int_ra_jax.evaluation.reference import linear_scores, majority_scores, prior_scores
+from int_ra_jax.evaluation.relevance import relevance
 
 # One cue word per intention, in two scripts; the fillers say nothing.
 CUES = {0: ("wonderful", "太开心了"), 1: ("terrible", "难过死了"), 2: ("really", "怎么可能")}

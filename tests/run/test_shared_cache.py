@@ -11,6 +11,7 @@ from int_ra_jax.evaluation import reference
 from int_ra_jax.evaluation.evaluate import evaluate
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.workdir import open_run
+from int_ra_jax.training import create
 from int_ra_jax.training.loop import train
 
 
@@ -36,7 +37,7 @@ def test_an_evaluation_takes_what_another_run_left_and_finds_the_same(
     train(config, tmp_path / "run")
     first = figures(tmp_path / "run")
     kept = {path.name.rsplit("-", 1)[0] for path in shared.iterdir()}
-    assert kept == {"hidden-train", "hidden-valid", "hidden-test", "linear"}
+    assert kept == {"hidden-train", "hidden-valid", "hidden-test", "linear", "vocabulary"}
     with monkeypatch.context() as patched:
         patched.delattr(reference, "linear_scores")
         patched.delattr(Encoder, "_compute_hidden")
@@ -46,3 +47,20 @@ def test_an_evaluation_takes_what_another_run_left_and_finds_the_same(
     assert not shared.exists()
     for name, row in first.items():
         assert again[name] == pytest.approx(row, abs=1e-6), name
+
+
+def test_a_second_run_takes_the_vocabulary_that_the_first_one_learnt(
+    trained, tmp_path, monkeypatch
+):
+    config = tiny_config(trained.prepared, clip, train__shared_cache=str(tmp_path / "shared"))
+    dataset = open_run(trained.workdir).dataset
+    for name in ("shared", "first", "second"):
+        (tmp_path / name).mkdir()
+    create._learn_vocabulary(config, dataset, tmp_path / "first")
+    monkeypatch.delattr(create, "train_wordpiece")
+    create._learn_vocabulary(config, dataset, tmp_path / "second")
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
+    assert kept == {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
+    # without a cache between runs it would have been the same
+    alone = trained.workdir / "towers" / "text" / "tokenizer.json"
+    assert kept["tokenizer.json"] == alone.read_bytes()

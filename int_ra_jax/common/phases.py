@@ -1,0 +1,10 @@
+"""Names of the phases of a run, as ``phases.json``, the report and the table have them."""
+
+OPEN = "data and towers"
+PARAMETERS = "parameters"
+FROZEN_CACHE = "cache of frozen layers"
+TRAINING = "training and validation"
+ENCODE = "evaluation: encode"
+REFERENCES = "evaluation: reference rows"
+METRICS = "evaluation: metrics"
+REPORT = "evaluation: report"
