@@ -40,8 +40,10 @@ from int_ra_jax.run.workdir import Run, open_run
 
 _CODE = ("common", "data", "models", "run", "retrieval")  # rooms whose code makes a search
 _TOKENS = 8  # conversations are padded to a multiple of so many
-_BATCH = 64  # conversations searched for at once
-_SCORES = 2**26  # and so many scores (256 MiB), so that fewer search a gallery of millions
+# Conversations searched for at once. Few stay in the processor's cache and are padded little; a
+# gallery that takes long to read is read for more of them, as long as their scores fit into 256 MiB.
+_BATCH, _LARGE_BATCH = 8, 64
+_LARGE, _SCORES = 2**15, 2**26
 _ANSWERS = 8  # ranked at least, so that asking for fewer finds the same program
 
 
@@ -126,7 +128,8 @@ class Retriever:
         )
         lengths = tokens.mask.sum(axis=1)
         order = np.argsort(lengths, kind="stable")
-        size = min(_BATCH, 1 << max(0, (_SCORES // number).bit_length() - 1))
+        fitting = 1 << max(0, (_SCORES // number).bit_length() - 1)
+        size = min(_BATCH if number < _LARGE else _LARGE_BATCH, fitting)
         parts = []
         for start in range(0, len(order), size):
             rows = order[start : start + size]

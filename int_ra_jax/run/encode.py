@@ -16,7 +16,6 @@ from int_ra_jax.common.hosts import Placement
 from int_ra_jax.common.log import Progress
 from int_ra_jax.common.params import flatten
 from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker
-from int_ra_jax.data.batches import eval_batches
 from int_ra_jax.models.interface import Params, System, merge
 from int_ra_jax.run.ranking import score_in_chunks
 from int_ra_jax.run.workdir import Run
@@ -203,6 +202,9 @@ class Encoder:
         return jnp.concatenate(parts)[: self._run.dataset.size(split)]
 
     def _batches(self, split: str, what: str) -> Iterator[Batch]:
+        # Here, because a search reads no split.
+        from int_ra_jax.data.batches import eval_batches
+
         run, placement = self._run, self._placement
         size, width = run.dataset.size(split), self._divisible(run.config.eval.batch_size)
         share = (0, 1) if placement is None else (placement.share, placement.shares)

@@ -27,11 +27,10 @@ from int_ra_jax.common.params import flatten, matching
 from int_ra_jax.common.types import Bank, Labels
 from int_ra_jax.data import text
 from int_ra_jax.data.dataset import Dataset
-from int_ra_jax.data.gallery import gallery_bank
 from int_ra_jax.data.records import open_records
 from int_ra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from int_ra_jax.models import interface, registry
-from int_ra_jax.models.towers.pretrained import load_tower_config
+from int_ra_jax.models.towers.shapes import load_tower_config
 from int_ra_jax.run.array_store import ArrayStore
 from int_ra_jax.run.checkpoint import Checkpoints
 from int_ra_jax.run.checkpoint_record import check_fingerprint
@@ -66,6 +65,9 @@ class Run:
     @cached_property
     def bank(self) -> Bank:
         """The gallery on the host."""
+        # Here, because a search in a gallery that is kept encoded reads no picture.
+        from int_ra_jax.data.gallery import gallery_bank
+
         return gallery_bank(
             self.dataset,
             self.tokenizer,

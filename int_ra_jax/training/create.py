@@ -19,7 +19,7 @@ from int_ra_jax.data.gallery import training_texts
 from int_ra_jax.data.tokenizer import load_tokenizer, train_wordpiece
 from int_ra_jax.models.towers.bert import BertConfig
 from int_ra_jax.models.towers.clip_vision import ClipVisionConfig
-from int_ra_jax.models.towers.pretrained import load_tower_config
+from int_ra_jax.models.towers.shapes import load_tower_config
 from int_ra_jax.run.checkpoint_record import check_fingerprint
 from int_ra_jax.run.workdir import Run, open_run
 

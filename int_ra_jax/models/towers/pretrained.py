@@ -8,7 +8,7 @@ directory says of its towers, ``weight_files`` opens the weights, ``weight_names
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ from jax.typing import DTypeLike
 
 from int_ra_jax.common.model_directory import DESCRIPTION_FILES, resolve_directory
 from int_ra_jax.common.params import flatten, path_string, shown
-from int_ra_jax.models.towers.bert import BertConfig, BertModel
-from int_ra_jax.models.towers.clip_vision import ClipVisionConfig, ClipVisionModel
+from int_ra_jax.models.towers.bert import BertModel
+from int_ra_jax.models.towers.clip_vision import ClipVisionModel
 from int_ra_jax.models.towers.shapes import (
     IMAGE,
     TEXT,
@@ -29,6 +29,7 @@ from int_ra_jax.models.towers.shapes import (
     TowerSource,
     describe_image,
     describe_text,
+    failure,
 )
 from int_ra_jax.models.towers.weight_files import MSGPACK, WeightSource, open_weights
 from int_ra_jax.models.towers.weight_names import match, name_problems
@@ -79,35 +80,6 @@ def load_image_tower(
     return _load(path_or_name, IMAGE, describe, partial(ClipVisionModel, dtype=dtype))
 
 
-@overload
-def load_tower_config(path_or_name: str | Path, tower: Literal["text"]) -> BertConfig: ...
-@overload
-def load_tower_config(path_or_name: str | Path, tower: Literal["image"]) -> ClipVisionConfig: ...
-def load_tower_config(
-    path_or_name: str | Path, tower: Literal["text", "image"]
-) -> BertConfig | ClipVisionConfig:
-    """Returns the shape of a tower from its description alone; weights are neither read nor needed.
-
-    Args:
-      path_or_name: as for the loaders.
-      tower: which tower, since a Chinese-CLIP holds both.
-
-    Returns:
-      A BertConfig for "text", a ClipVisionConfig for "image".
-
-    Raises:
-      FileNotFoundError: if there is no such directory or hub repository.
-      ValueError: if config.json is missing, or describes no such tower.
-    """
-    directory = resolve_directory(path_or_name)
-    problems: list[str] = []
-    describe = describe_text if tower == "text" else describe_image
-    config, _ = describe(directory, problems)
-    if config is None or problems:
-        raise _failure(directory, problems)
-    return config
-
-
 def load_weights(
     target: Any,
     directory: Path,
@@ -138,13 +110,13 @@ def load_weights(
     noted = len(problems)
     source = open_weights(directory, problems)
     if source is None or len(problems) > noted:  # names in damaged files would hide the cause
-        raise _failure(directory, problems)
+        raise failure(directory, problems)
     leaves = flatten(target)
     names = match(list(leaves), source.tensors, prefixes, source.torch_layout)
     problems += name_problems(names, source.tensors, prefixes, ignore or {}, source.file)
     values = _values(source, names, leaves, adapt or {}, problems)
     if problems:
-        raise _failure(directory, problems)
+        raise failure(directory, problems)
     return jax.tree_util.tree_map_with_path(
         lambda path, _: jnp.asarray(values[path_string(path)]), target
     )
@@ -171,7 +143,7 @@ def _load(
     config, adapt = describe(directory, problems)
     if config is None:
         open_weights(directory, problems)
-        raise _failure(directory, problems)
+        raise failure(directory, problems)
     graph, target = nnx.split(nnx.eval_shape(lambda: build(config, rngs=nnx.Rngs(0))))
     state = load_weights(
         target, directory, prefixes=tower.prefixes, ignore=tower.ignore, adapt=adapt,
@@ -222,7 +194,3 @@ def _values(
         if found:
             problems.append(f"{len(found)} tensors in {source.file}: {shown(found)}: {remedy}")
     return values
-
-
-def _failure(directory: Path, problems: Sequence[str]) -> ValueError:
-    return ValueError(f"cannot load weights from {directory}:\n  " + "\n  ".join(problems))

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import jax
 import numpy as np
 from jaxtyping import Float32
 
-from int_ra_jax.common.model_directory import read_json
+from int_ra_jax.common.model_directory import read_json, resolve_directory
 from int_ra_jax.common.pixels import read_normalisation
 from int_ra_jax.models.towers.bert import BertConfig
 from int_ra_jax.models.towers.clip_vision import ClipVisionConfig
@@ -82,6 +82,35 @@ IMAGE = TowerSource(
         "task heads": r"classifier\..*",
     },
 )
+
+
+@overload
+def load_tower_config(path_or_name: str | Path, tower: Literal["text"]) -> BertConfig: ...
+@overload
+def load_tower_config(path_or_name: str | Path, tower: Literal["image"]) -> ClipVisionConfig: ...
+def load_tower_config(
+    path_or_name: str | Path, tower: Literal["text", "image"]
+) -> BertConfig | ClipVisionConfig:
+    """Returns the shape of a tower from its description alone; weights are neither read nor needed.
+
+    Args:
+      path_or_name: as for the loaders.
+      tower: which tower, since a Chinese-CLIP holds both.
+
+    Returns:
+      A BertConfig for "text", a ClipVisionConfig for "image".
+
+    Raises:
+      FileNotFoundError: if there is no such directory or hub repository.
+      ValueError: if config.json is missing, or describes no such tower.
+    """
+    directory = resolve_directory(path_or_name)
+    problems: list[str] = []
+    describe = describe_text if tower == "text" else describe_image
+    config, _ = describe(directory, problems)
+    if config is None or problems:
+        raise failure(directory, problems)
+    return config
 
 
 def describe_text(directory: Path, problems: list[str]) -> Described[BertConfig]:
@@ -201,3 +230,8 @@ def _parse(shape: type[Shape], section: Mapping[str, Any], problems: list[str]) 
     except ValueError as error:
         problems.append(f"config.json: {error}")
         return None
+
+
+def failure(directory: Path, problems: Sequence[str]) -> ValueError:
+    """Returns the error that names everything wrong with a model directory."""
+    return ValueError(f"cannot load weights from {directory}:\n  " + "\n  ".join(problems))

@@ -25,8 +25,8 @@ from int_ra_jax.common.pixels import normalise
 from int_ra_jax.models import interface
 from int_ra_jax.models.towers.bert import BertConfig
 from int_ra_jax.models.towers.clip_vision import ClipVisionConfig, ClipVisionModel
-from int_ra_jax.models.towers.pretrained import load_image_tower, load_text_tower, load_tower_config
-from int_ra_jax.models.towers.shapes import resize_positions
+from int_ra_jax.models.towers.pretrained import load_image_tower, load_text_tower
+from int_ra_jax.models.towers.shapes import load_tower_config, resize_positions
 
 
 def config_of(kind):
