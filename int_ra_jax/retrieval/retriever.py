@@ -41,7 +41,7 @@ from int_ra_jax.run.workdir import Run, open_run
 _CODE = ("common", "data", "models", "run", "retrieval")  # rooms whose code makes a search
 _TOKENS = 8  # conversations are padded to a multiple of so many
 # Conversations searched for at once. Few stay in the processor's cache and are padded little; a
-# gallery that takes long to read is read for more of them, as long as their scores fit into 256 MiB.
+# gallery that takes long to read is read for more of them, if their scores fit into 256 MiB.
 _BATCH, _LARGE_BATCH = 8, 64
 _LARGE, _SCORES = 2**15, 2**26
 _ANSWERS = 8  # ranked at least, so that asking for fewer finds the same program
@@ -78,6 +78,11 @@ class Retriever:
         with _programs(run):
             params, _ = run.restore_best()
         return cls(run, params)
+
+    @property
+    def width(self) -> int:
+        """Channels of a sticker's embedding, where the system compares vectors."""
+        return self._run.system.embedding_width
 
     def search(self, conversation: Conversation, top_k: int = 5) -> RankedList:
         """Returns the best stickers for a conversation, and its predicted intention.
