@@ -60,8 +60,7 @@ def ours(workdir: Path, asked: Asked, galleries: Sequence[int]) -> Prepared:
         found: dict[int, Callable[[list[Any]], Any]] = {}
         for size in galleries:
             if size:
-                width = retriever.width
-                gallery = Sticker(jax.device_put(unit_vectors(size, width)))
+                gallery = Sticker(jax.device_put(unit_vectors(size, retriever.width)))
                 found[size] = lambda batch, of=gallery: retriever.rank(batch, of, TOP)
             else:
                 found[size] = lambda batch: retriever.search_many(batch, TOP)
@@ -168,12 +167,13 @@ def as_text(conversation: Any) -> str:
 
 
 def cold_copy(workdir: Path, folder: Path) -> Path:
-    """Returns a folder with everything of a workdir but what searches have kept, by links."""
-    folder.mkdir()
+    """Returns a copy of a workdir, by links, without what searches have kept."""
+    copy = folder / "run"
+    copy.mkdir()
     for entry in workdir.absolute().iterdir():
         if entry.name not in _KEPT:
-            (folder / entry.name).symlink_to(entry)
-    return folder
+            (copy / entry.name).symlink_to(entry)
+    return copy
 
 
 def main() -> None:
@@ -205,45 +205,52 @@ def main() -> None:
             for name, one in (found | peers).items()
         }
 
-    with tempfile.TemporaryDirectory() as name:
-        kept, starts = Path(name), {"cold": [], "warm": []}  # type: ignore[var-annotated]
-        for turn in range(arguments.cold):
-            empty = kept / f"cold-{turn}"
-            empty.mkdir()
-            cold = contestants(cold_copy(arguments.workdir, empty / "run"), empty, ())
-            for peer_name, one in cold.items():  # each builds what it keeps
-                starts["cold"].append(side_by_side.race({peer_name: one}, 0))
-                (empty / _INDEX).unlink(missing_ok=True)
-        side_by_side.race(contestants(arguments.workdir, kept, ()), 0)
-        for _ in range(arguments.starts):
-            starts["warm"].append(side_by_side.race(contestants(arguments.workdir, kept, ()), 0))
-        results = side_by_side.race(
-            contestants(arguments.workdir, kept, arguments.galleries), arguments.rounds
-        )
+    starts, results = _measured(arguments, contestants)
     rates = floor.measure("float32")
+    layer = run.facts.text.hidden_size * (
+        4 * run.facts.text.hidden_size + 2 * run.facts.text.intermediate_size
+    )
 
     def least(gallery: str, case: str) -> float:
-        batch = read[case][0]
-        rows = int(gallery) or len(stickers)
-        shape, width = run.facts.text, run.system.embedding_width
-        layer = 4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size
-        towers = 2 * shape.num_hidden_layers * layer * float(np.sum(batch))
-        scores = max(
-            rates.seconds(2 * len(batch) * rows * width), rows * width * 4 / rates.bandwidth
-        )
+        batch, size = read[case][0], 4 * run.system.embedding_width
+        size *= int(gallery) or len(stickers)  # bytes of the gallery; 4 bytes are 2 FLOPs a query
+        towers = 2 * run.facts.text.num_hidden_layers * layer * float(np.sum(batch))
+        scores = max(rates.seconds(len(batch) * size / 2), rates.seconds(0, size))
         return rates.seconds(towers) + scores
 
-    begun = {
-        kind: {name: [r[name].first_seconds for r in races if name in r] for name in results}
-        for kind, races in starts.items()
-    }
-    report = f"{rates}\n\n{command.table(start_rows(begun))}\n\n"
+    report = f"{rates}\n\n{command.table(start_rows(starts))}\n\n"
     report += command.table(query_rows(results, least))
     command.publish(
-        arguments, report, floor=vars(rates), starts=begun,
+        arguments, report, floor=vars(rates), starts=starts,
         queries={name: result.values for name, result in results.items()},
         peak_bytes={name: result.peak_bytes for name, result in results.items()},
     )  # fmt: skip
+
+
+def _measured(
+    arguments: argparse.Namespace, contestants: Callable[..., dict[str, Contestant]]
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, Result]]:
+    """Returns seconds by kind of start and contestant, and the rounds' results."""
+    races: dict[str, list[dict[str, Result]]] = {"cold": [], "warm": []}
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder)
+        for turn in range(arguments.cold):
+            empty = kept / f"cold-{turn}"
+            empty.mkdir()
+            for name, one in contestants(cold_copy(arguments.workdir, empty), empty, ()).items():
+                races["cold"].append(side_by_side.race({name: one}, 0))
+                (empty / _INDEX).unlink(missing_ok=True)  # the next peer builds its own
+        side_by_side.race(contestants(arguments.workdir, kept, ()), 0)  # keeps what is missing
+        for _ in range(arguments.starts):
+            races["warm"].append(side_by_side.race(contestants(arguments.workdir, kept, ()), 0))
+        results = side_by_side.race(
+            contestants(arguments.workdir, kept, arguments.galleries), arguments.rounds
+        )
+    starts = {
+        kind: {name: [r[name].first_seconds for r in found if name in r] for name in results}
+        for kind, found in races.items()
+    }
+    return starts, results
 
 
 def start_rows(begun: dict[str, dict[str, list[float]]]) -> list[dict[str, str]]:
@@ -271,7 +278,10 @@ def query_rows(
     rows = []
     for place in results["ours"].values[-1]:
         gallery, case = place.split("/")
-        merged = {n: sum((one[place] for one in r.values), []) for n, r in results.items()}
+        merged = {
+            name: [seconds for one in result.values for seconds in one[place]]
+            for name, result in results.items()
+        }
         mine = statistics.median(merged["ours"])
         for name, seconds in merged.items():
             p50, p99 = np.percentile(seconds, [50, 99])
