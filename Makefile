@@ -7,7 +7,7 @@ RUNS   ?= runs
 TORCH_ARGS ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env demo test test-long test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-scaling clean faults
+.PHONY: env demo test test-long test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-scaling bench-search clean faults
 
 env: $(VENV)/.demo
 
@@ -65,6 +65,7 @@ test-beam: $(VENV)-beam/.ready
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/mypy
 
 bench: $(VENV)/.test $(RUNS)/embedded/dataset.json
@@ -78,6 +79,10 @@ bench-gallery: BENCHMARK = encode_gallery
 bench-scaling: BENCHMARK = scaling --cache=$(RUNS)/bench/scaling
 bench-train bench-frozen bench-gallery bench-scaling: $(VENV)/.test
 	$(BIN)/python -m benchmarks.$(BENCHMARK) --out=$(RUNS)/bench/$(firstword $(BENCHMARK)).json
+
+# On the run of `make demo`, beside sentence-transformers and FAISS.
+bench-search: $(VENV)/.test
+	$(BIN)/python -m benchmarks.search --workdir=$(RUNS)/demo --out=$(RUNS)/bench/search.json
 
 # What breaks in practice, tried with real processes; prints the rows of docs/reliability.md.
 faults: $(VENV)/.test

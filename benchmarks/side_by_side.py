@@ -44,7 +44,7 @@ class Prepared:
     """A contestant that is ready to run.
 
     Attributes:
-      run: does the work once, waits for it, and returns a small NumPy array to compare by.
+      run: does the work once, waits for it, and returns something small: an array to compare by.
       facts: what is reported besides times, such as FLOPs; plain numbers and strings.
       device_memory: returns the peak bytes on the accelerator; None on the CPU.
     """
@@ -63,6 +63,7 @@ class Result:
       first_seconds: from the start of its process to that result: imports, weights, compilation.
       seconds: of each timed run.
       processor_seconds: of each timed run, over all threads; on a busy machine they say more.
+      values: what each timed run returned.
       peak_bytes: of its process, or of the accelerator where it runs on one.
       facts: as it was prepared with.
     """
@@ -71,6 +72,7 @@ class Result:
     first_seconds: float
     seconds: list[float] = field(default_factory=list)
     processor_seconds: list[float] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
     peak_bytes: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -98,7 +100,8 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Returns times, memory and facts as plain data."""
-        kept = {key: value for key, value in asdict(self).items() if key != "first"}
+        left_out = ("first", "values")
+        kept = {key: value for key, value in asdict(self).items() if key not in left_out}
         return {**kept, "median": self.median, "spread": self.spread}
 
 
@@ -122,11 +125,12 @@ def race(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, Result
             workers[name] = stack.enter_context(ProcessPoolExecutor(1, spawn))
             results[name] = _ask(name, workers[name], _set_up, contestant, time.time())
             say(f"{name}: first result after {results[name].first_seconds:.1f} s")
-            warm, _ = _ask(name, workers[name], _run)
+            warm, *_ = _ask(name, workers[name], _run)
             say(f"{name}: warmed up, {warm:.3f} s; the timed part takes {rounds} of each")
         for index in range(rounds):
             for name, worker in workers.items():
-                wall, processor = _ask(name, worker, _run)
+                wall, processor, value = _ask(name, worker, _run)
+                results[name].values.append(value)
                 results[name].seconds.append(wall)
                 results[name].processor_seconds.append(processor)
             last = {name: result.seconds[-1] for name, result in results.items()}
@@ -172,10 +176,10 @@ def _set_up(contestant: Contestant, started: float) -> Result:
     return Result(prepared.run(), time.time() - started, facts=prepared.facts)
 
 
-def _run() -> tuple[float, float]:
+def _run() -> tuple[float, float, Any]:
     begin, processor = time.perf_counter(), time.process_time()
-    _prepared[0].run()
-    return time.perf_counter() - begin, time.process_time() - processor
+    value = _prepared[0].run()
+    return time.perf_counter() - begin, time.process_time() - processor, value
 
 
 def _peak() -> int:

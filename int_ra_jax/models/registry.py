@@ -25,6 +25,27 @@ SYSTEMS: dict[str, str] = {
 }
 
 
+class Keys(nnx.Rngs):
+    """Draws the keys of ``nnx.Rngs(key)``, counted in Python instead of in an array.
+
+    While a system is traced, NNX asks a counter for its sharding at each draw, and JAX answers with
+    an error that prints the whole program so far: most of the time of opening a run.
+
+    Args:
+      key: a scalar ``jax.random.key``.
+    """
+
+    def __init__(self, key: jax.Array) -> None:
+        super().__init__()
+        self.key = key
+        self.drawn = 0
+
+    def params(self) -> jax.Array:
+        """Returns the next key for initial parameters."""
+        self.drawn += 1
+        return jax.random.fold_in(self.key, self.drawn - 1)
+
+
 def build(config: ConfigDict, facts: Facts, rngs: nnx.Rngs) -> System:
     """Builds the system of ``config.model.name`` with random parameters."""
     model = config.model
@@ -49,7 +70,7 @@ def build(config: ConfigDict, facts: Facts, rngs: nnx.Rngs) -> System:
 
 def abstract(config: ConfigDict, facts: Facts) -> tuple[nnx.GraphDef, Params]:
     """Returns the structure and the shapes of a system, without computing any parameter."""
-    return split(nnx.eval_shape(lambda: build(config, facts, nnx.Rngs(0))))  # type: ignore[arg-type]
+    return split(nnx.eval_shape(lambda: build(config, facts, Keys(jax.random.key(0)))))  # type: ignore[arg-type]
 
 
 def initialise(config: ConfigDict, facts: Facts, key: jax.Array) -> Params:
@@ -60,4 +81,4 @@ def initialise(config: ConfigDict, facts: Facts, key: jax.Array) -> Params:
       facts: of the data set and the towers.
       key: a scalar ``jax.random.key``, of ``config.seed`` in a training.
     """
-    return split(build(config, facts, nnx.Rngs(key)))[1]  # type: ignore[arg-type]
+    return split(build(config, facts, Keys(key)))[1]  # type: ignore[arg-type]

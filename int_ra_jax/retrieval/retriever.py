@@ -10,8 +10,9 @@ import dataclasses
 import difflib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,17 @@ from int_ra_jax.common.types import (
 from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.data.text import compose_context
 from int_ra_jax.models.interface import Params, System, merge
-from int_ra_jax.run.compiled_programs import kept_programs
+from int_ra_jax.run.compiled_programs import kept_programs, traced
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.ranking import top_k as best_rows
 from int_ra_jax.run.workdir import Run, open_run
 
+_CODE = ("common", "data", "models", "run", "retrieval")  # rooms whose code makes a search
 _TOKENS = 8  # conversations are padded to a multiple of so many
-_BATCH = 64  # conversations encoded at once
+# Conversations searched for at once. Few stay in the processor's cache and are padded little; a
+# gallery that takes long to read is read for more of them, if their scores fit into 256 MiB.
+_BATCH, _LARGE_BATCH = 8, 64
+_LARGE, _SCORES = 2**15, 2**26
 _ANSWERS = 8  # ranked at least, so that asking for fewer finds the same program
 
 
@@ -57,8 +62,7 @@ class Retriever:
     def __init__(self, run: Run, params: Params) -> None:
         self._run = run
         self._params = jax.device_put(params)
-        self._search = jax.jit(self._best, static_argnames="number")
-        self._compiled: set[tuple[int, int, int]] = set()
+        self._programs: dict[tuple[int, ...], Callable[..., Any]] = {}
         with _programs(run):
             self._sticker = Encoder(run).kept_gallery(self._params)
             self._labels = self._names()
@@ -74,6 +78,11 @@ class Retriever:
         with _programs(run):
             params, _ = run.restore_best()
         return cls(run, params)
+
+    @property
+    def width(self) -> int:
+        """Channels of a sticker's embedding, where the system compares vectors."""
+        return self._run.system.embedding_width
 
     def search(self, conversation: Conversation, top_k: int = 5) -> RankedList:
         """Returns the best stickers for a conversation, and its predicted intention.
@@ -92,48 +101,74 @@ class Retriever:
         self, conversations: Sequence[Conversation], top_k: int = 5
     ) -> list[RankedList]:
         """Returns one ranked list per conversation; see ``search``."""
-        run = self._run
-        stickers = run.dataset.stickers
-        if not 1 <= top_k <= len(stickers):
-            raise ValueError(
-                f"top_k={top_k} of a gallery of {len(stickers)} stickers; use 1 to {len(stickers)}."
-            )
+        if not conversations:
+            return []
+        found = self.rank(conversations, self._sticker, top_k)
+        return [self._ranked(*row) for row in zip(*found, strict=True)]
+
+    def rank(
+        self, conversations: Sequence[Conversation], gallery: Sticker, top_k: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ranks any encoded gallery, such as one of a million stickers; see ``search``.
+
+        Args:
+          conversations: Q of them, at least one.
+          gallery: N stickers as the run's system encodes them, ``Sticker(embedding)`` for most.
+          top_k: how many stickers.
+
+        Returns:
+          The scores f32[Q, k] of the best stickers in descending order, their gallery rows
+          i32[Q, k], and the intentions' probabilities f32[Q, K], of K = 0 intentions where the
+          system predicts none.
+
+        Raises:
+          ValueError: if top_k is not in [1, N].
+        """
+        run, number = self._run, len(jax.tree.leaves(gallery)[0])
+        if not 1 <= top_k <= number:
+            raise ValueError(f"top_k={top_k} of a gallery of {number} stickers; use 1 to {number}.")
         # Conversations of like length share a batch, and little of it is padding.
         tokens, _ = compose_context(
             run.tokenizer, conversations, run.config.text, run.dataset.has_knowledge
         )
         lengths = tokens.mask.sum(axis=1)
         order = np.argsort(lengths, kind="stable")
-        ranked: dict[int, RankedList] = {}
-        for start in range(0, len(order), _BATCH):
-            rows = order[start : start + _BATCH]
-            found = self._rank(tokens, rows, int(lengths[rows].max()), top_k)
-            ranked |= dict(zip(rows.tolist(), found, strict=True))
-        return [ranked[row] for row in range(len(conversations))]
+        fitting = 1 << max(0, (_SCORES // number).bit_length() - 1)
+        size = min(_BATCH if number < _LARGE else _LARGE_BATCH, fitting)
+        parts = []
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            parts.append(self._rank(tokens, rows, int(lengths[rows].max()), gallery, top_k))
+        back = np.argsort(order)
+        scores, best, probable = (np.concatenate(part)[back] for part in zip(*parts, strict=True))
+        return scores, best, probable
 
     def _rank(
-        self, tokens: Tokens, rows: np.ndarray, longest: int, top_k: int
-    ) -> Iterator[RankedList]:
+        self, tokens: Tokens, rows: np.ndarray, longest: int, gallery: Sticker, top_k: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Searches for the conversations of some rows, in the smallest batch that holds them."""
-        size = _power_of_two(len(rows))
+        run, stickers = self._run, len(jax.tree.leaves(gallery)[0])
+        size, width = _power_of_two(len(rows)), -(-longest // _TOKENS) * _TOKENS
         filled = np.pad(rows, (0, size - len(rows)), mode="edge")
-        width = -(-longest // _TOKENS) * _TOKENS
         batch = jax.tree.map(lambda leaf: leaf[filled, :width], tokens)
-        number = min(max(_power_of_two(top_k), _ANSWERS), len(self._run.dataset.stickers))
-        arguments = (self._params, self._sticker, self._labels, batch)
-        shape = (size, width, number)
-        if shape not in self._compiled:  # to ask the disk each time would cost more than a search
-            with _programs(self._run):
-                found = self._search(*arguments, number=number)
-            self._compiled.add(shape)
+        number = min(max(_power_of_two(top_k), _ANSWERS), stickers)
+        arguments = (self._params, gallery, self._labels, batch)
+        shape = (size, width, number, stickers)
+        if shape not in self._programs:
+            name = "search-" + "-".join(map(str, shape))
+            best = partial(self._best, number=number)
+            with _programs(run):  # to ask the disk each time would cost more than a search
+                program = traced(run.kept, name, run.sources(_CODE), best, *arguments)
+                found = program(*jax.tree.leaves(arguments))
+            self._programs[shape] = program
         else:
-            found = self._search(*arguments, number=number)
-        values, best, probabilities = jax.device_get(found)
-        for row in range(len(rows)):
-            yield self._ranked(values[row, :top_k], best[row, :top_k], probabilities[row])
+            found = self._programs[shape](*jax.tree.leaves(arguments))
+        values, places, probable = jax.device_get(found)
+        asked = slice(len(rows))
+        return values[asked, :top_k], places[asked, :top_k], probable[asked]
 
     def _best(
-        self, params: Params, sticker: Sticker, labels: Labels, tokens: Tokens, number: int
+        self, params: Params, sticker: Sticker, labels: Labels, tokens: Tokens, *, number: int
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns scores [B, k], gallery rows [B, k] and the intentions' probabilities [B, K]."""
         system: System = merge(self._run.graphdef, params)
@@ -149,11 +184,17 @@ class Retriever:
 
     def _names(self) -> Labels:
         """Returns the intention names, with the frozen layers' output where there is any."""
-        graphdef, names = self._run.graphdef, jax.device_put(self._run.labels)
-        if "names" not in self._run.system.reads:
+        run, names = self._run, jax.device_put(self._run.labels)
+        if "names" not in run.system.reads:
             return names
-        hidden = jax.jit(lambda params, tokens: merge(graphdef, params).hidden_text(tokens))
-        return dataclasses.replace(names, hidden=hidden(self._params, names.tokens))
+
+        def hidden(params: Params, tokens: Tokens) -> jax.Array | None:
+            system: System = merge(run.graphdef, params)
+            return system.hidden_text(tokens)
+
+        arguments = (self._params, names.tokens)
+        program = traced(run.kept, "names", run.sources(_CODE), hidden, *arguments)
+        return dataclasses.replace(names, hidden=program(*jax.tree.leaves(arguments)))
 
     def _ranked(
         self, scores: np.ndarray, rows: np.ndarray, probabilities: np.ndarray

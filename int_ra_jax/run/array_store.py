@@ -3,7 +3,7 @@
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,29 +35,30 @@ class ArrayStore:
         sources: Callable[[], Iterable[str | bytes | np.ndarray]],
         compute: Callable[[], np.ndarray | jax.Array | None],
     ) -> np.ndarray | jax.Array | None:
-        """Returns the array from the folder, or computes and keeps it; see ``get_tree``.
+        """Returns the array from the folder, or computes and keeps it; see ``get_all``.
 
         ``compute`` may return None, for "there is none", which is not kept.
         """
-        array: np.ndarray | jax.Array | None
-        array = self.get_tree(name, sources, compute, lambda: jax.tree.structure(0))
-        return array
 
-    def get_tree(
+        def compute_all() -> dict[str, np.ndarray | jax.Array]:
+            array = compute()
+            return {} if array is None else {name: array}
+
+        return self.get_all(name, sources, compute_all).get(name)
+
+    def get_all(
         self,
         name: str,
         sources: Callable[[], Iterable[str | bytes | np.ndarray]],
-        compute: Callable[[], Any],
-        structure: Callable[[], Any],
-    ) -> Any:
-        """Returns a pytree of arrays from the folder, or computes and keeps it.
+        compute: Callable[[], Mapping[str, np.ndarray | jax.Array]],
+    ) -> Mapping[str, np.ndarray | jax.Array]:
+        """Returns some arrays by their names from the folder, or computes and keeps them.
 
         Args:
-          name: what it is, in the file's name and in messages.
+          name: what they are, in the file's name and in messages.
           sources: returns all that the result depends on, in a fixed order; called only where
             something is kept.
-          compute: returns the pytree.
-          structure: returns its ``jax.tree.structure``; called only where a file is read.
+          compute: returns the arrays.
 
         Raises:
           OSError: if the arrays cannot be written.
@@ -67,13 +68,13 @@ class ArrayStore:
         path = self._directory / f"{name}-{_digest(sources())}.npz"
         if path.is_file():
             try:
-                return jax.tree.unflatten(structure(), _read(path))
+                return _read(path)
             except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as bad:
                 logging.warning("%s cannot be used (%s); computed again", path, bad)
-        tree = compute()
-        if leaves := jax.tree.leaves(tree):
-            _write(path, [np.ascontiguousarray(leaf) for leaf in jax.device_get(leaves)])
-        return tree
+        arrays = compute()
+        if arrays:
+            _write(path, {key: np.ascontiguousarray(leaf) for key, leaf in arrays.items()})
+        return arrays
 
     def forget(self, name: str) -> None:
         """Deletes what is kept under a name, from whatever it was computed."""
@@ -95,22 +96,26 @@ def _digest(sources: Iterable[str | bytes | np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> list[np.ndarray]:
+def _read(path: Path) -> dict[str, np.ndarray]:
     # A ZIP, whose members have checksums, which numpy's own format has not.
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        names = [str(name) for name in file["dtypes"]]
-        return [file[f"bits{i}"].view(jnp.dtype(name)) for i, name in enumerate(names)]
+        named = zip(file["names"].tolist(), file["dtypes"].tolist(), strict=True)
+        return {
+            name: file[f"bits{i}"].view(jnp.dtype(dtype)) for i, (name, dtype) in enumerate(named)
+        }
 
 
-def _write(path: Path, arrays: Sequence[np.ndarray]) -> None:
+def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     # numpy's format knows no bfloat16.
     bits: dict[str, Any] = {
-        f"bits{i}": array.view(f"u{array.dtype.itemsize}") for i, array in enumerate(arrays)
+        f"bits{i}": array.view(f"u{array.dtype.itemsize}")
+        for i, array in enumerate(arrays.values())
     }
+    dtypes = np.array([str(array.dtype) for array in arrays.values()])
     try:
         with beside.open("wb") as file:
-            np.savez(file, dtypes=np.array([str(array.dtype) for array in arrays]), **bits)
+            np.savez(file, names=np.array(list(arrays)), dtypes=dtypes, **bits)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

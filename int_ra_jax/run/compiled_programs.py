@@ -1,12 +1,16 @@
-"""Compiled programs, kept on disk from start to start."""
+"""Programs, kept on disk from start to start: compiled ones, and traced ones."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from absl import logging
 from jax.experimental.compilation_cache import compilation_cache
+
+from int_ra_jax.run.array_store import ArrayStore
 
 PROGRAMS = "compiled"  # folder of a workdir
 _DIRECTORY = "jax_compilation_cache_dir"
@@ -39,6 +43,44 @@ def kept_programs(where: str, workdir: Path) -> Iterator[None]:
         yield
     finally:
         _configure(before)
+
+
+def traced(
+    store: ArrayStore,
+    name: str,
+    sources: Iterable[str | bytes],
+    function: Callable[..., Any],
+    *arguments: Any,
+) -> Callable[..., Any]:
+    """Returns a jitted function of the leaves of some arguments, traced anew only where it must be.
+
+    What JAX traces is kept as it stands, so that the results are the same bits. Compiling is left
+    to ``kept_programs``.
+
+    Args:
+      store: keeps it.
+      name: of the program; only the newest one of a name is kept.
+      sources: what the function depends on besides shapes: its code, and what it closes over.
+      function: of pytrees of arrays; returns nothing but tuples and lists of arrays.
+      arguments: of that function; their values do not matter.
+    """
+    leaves, structure = jax.tree.flatten(arguments)
+    program = jax.jit(lambda *leaves: function(*structure.unflatten(leaves)))
+
+    def depends() -> Iterator[str | bytes]:
+        yield f"{[(leaf.shape, leaf.dtype) for leaf in leaves]} {structure}"
+        yield from sources
+
+    def trace() -> np.ndarray:
+        store.forget(name)
+        return np.frombuffer(jax.export.export(program)(*leaves).serialize(), np.uint8)
+
+    try:
+        kept = store.get(name, depends, trace)
+    except OSError as error:  # a full disk is no reason not to compute
+        logging.warning("the program %s is not kept: %s", name, error)
+        return program
+    return jax.jit(jax.export.deserialize(bytearray(kept)).call)
 
 
 def _configure(settings: dict[str, Any]) -> None:

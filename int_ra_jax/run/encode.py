@@ -1,13 +1,9 @@
 """Encodes whole splits and galleries, in batches of one static shape each."""
 
-import contextlib
 import dataclasses
-import json
-import os
 import time
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,16 +16,11 @@ from int_ra_jax.common.hosts import Placement
 from int_ra_jax.common.log import progress
 from int_ra_jax.common.params import flatten
 from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker
-from int_ra_jax.data.batches import eval_batches
-from int_ra_jax.data.text import encode_attributes
 from int_ra_jax.models.interface import Params, System, merge
-from int_ra_jax.run.array_store import ArrayStore
 from int_ra_jax.run.ranking import score_in_chunks
 from int_ra_jax.run.row_chunks import chunk_rows, joined
 from int_ra_jax.run.workdir import Run
 
-SEARCH = "search"  # folder of a workdir: what a search would otherwise compute at every start
-_PACKAGE = Path(__file__).parents[1]
 _ENCODING = ("common", "data", "models")  # rooms whose code decides how a gallery is encoded
 
 
@@ -99,43 +90,27 @@ class Encoder:
         run = self._run
         if jax.process_count() > 1:
             return self.gallery(params)
-        folder = run.workdir / SEARCH
-        with contextlib.suppress(OSError):
-            folder.mkdir(exist_ok=True)
-        store = ArrayStore(str(folder) if os.access(folder, os.W_OK) else "")
 
         def sources() -> Iterator[str | bytes | np.ndarray]:
-            yield json.dumps(run.fingerprint, sort_keys=True, default=list)
-            yield f"jax {jax.__version__} {jax.default_backend()}"
-            for file in sorted(
-                file for room in _ENCODING for file in (_PACKAGE / room).rglob("*.py")
-            ):
-                yield file.read_bytes()
+            yield from run.sources(_ENCODING)
             for path, leaf in sorted(flatten(params).items()):
                 yield path
                 yield np.asarray(leaf)
 
-        def compute() -> Sticker:
-            store.forget("gallery")
-            return self.gallery(params)
+        def compute() -> dict[str, jax.Array]:
+            run.kept.forget("gallery")
+            fields = vars(self.gallery(params)).items()
+            return {name: array for name, array in fields if array is not None}
 
         try:
-            kept = store.get_tree("gallery", sources, compute, lambda: self._structure(params))
+            kept = run.kept.get_all("gallery", sources, compute)
         except OSError as error:  # a full disk is no reason not to answer
-            logging.warning("the encoded gallery is not kept in %s: %s", folder, error)
+            logging.warning("the encoded gallery is not kept: %s", error)
             return self.gallery(params)
-        sticker: Sticker = self._everywhere(kept)
+        # A system says by its annotation what its encoder returns.
+        encoded: type[Sticker] = run.system.encode_sticker.__annotations__["return"]
+        sticker: Sticker = self._everywhere(encoded(**kept))
         return sticker
-
-    def _structure(self, params: Params) -> Any:
-        """Returns the structure of an encoded gallery, without decoding any picture of it."""
-        run, size = self._run, self._run.config.data.image_size
-        entries = run.dataset.stickers[:1]
-        texts = encode_attributes(run.tokenizer, entries, run.config.text.attribute_tokens)
-        intentions = np.zeros((1, len(run.dataset.intentions)), np.bool_)
-        bank = Bank(np.zeros((1, size, size, 3), np.uint8), *texts, intentions, np.zeros(1, int))
-        rows = np.zeros(1, int)
-        return jax.tree.structure(jax.eval_shape(self._encode_rows, params, bank, rows))
 
     def stickers(self, params: Params, rows: np.ndarray) -> Sticker:
         """Returns the encoded stickers of some gallery rows, in that order."""
@@ -225,6 +200,9 @@ class Encoder:
         return joined(parts, self._run.dataset.size(split), join)
 
     def _batches(self, split: str, what: str) -> Iterator[Batch]:
+        # Here, because a search reads no split.
+        from int_ra_jax.data.batches import eval_batches
+
         run, placement = self._run, self._placement
         size, width = run.dataset.size(split), self._divisible(run.config.eval.batch_size)
         share = (0, 1) if placement is None else (placement.share, placement.shares)

@@ -1,8 +1,8 @@
 """From encoded conversations and stickers to scores and ranked gallery rows, in bounded memory.
 
-``score_in_chunks`` serves systems that must look at every pair, ``streaming_top_k`` those whose
-score is one dot product. Both cut the work into chunks of one static shape, so that one compiled
-program serves any gallery. All functions are pure and may be called under ``jax.jit``.
+``score_in_chunks`` cuts the work into chunks of one static shape, so that one compiled program
+serves any gallery; ``top_k`` finds the best of a row of scores, of a million as well. Both are pure
+and may be called under ``jax.jit``.
 """
 
 import math
@@ -14,10 +14,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int32, PyTree
 
 from int_ra_jax.run.row_chunks import chunk_rows
-
-# Pairs scored at a time: the fastest of those measured on two CPU cores (docs/performance.md).
-QUERY_CHUNK = 256
-STICKER_CHUNK = 8192
 
 # Selecting in two steps pays from groups of this width on.
 _MIN_GROUP = 8
@@ -87,7 +83,10 @@ def top_k(
       ValueError: if k is not in [1, N].
     """
     num_stickers = scores.shape[-1]
-    _check_k(k, num_stickers)
+    if not 1 <= k <= num_stickers:
+        raise ValueError(
+            f"k must be in [1, {num_stickers}] for a gallery of {num_stickers} stickers, got {k}."
+        )
     # XLA sorts -0.0 below 0.0, and NaN above everything.
     clean = jnp.where(scores == 0, 0.0, jnp.where(jnp.isnan(scores), -jnp.inf, scores))
     clean = clean.astype(scores.dtype)
@@ -113,69 +112,6 @@ def top_k(
     return values, (group * width + place % width).astype(jnp.int32)
 
 
-def streaming_top_k(
-    queries: Float[Array, "Q D"],
-    gallery: Float[Array, "N D"],
-    k: int,
-    *,
-    query_chunk: int = QUERY_CHUNK,
-    sticker_chunk: int = STICKER_CHUNK,
-) -> tuple[Float32[Array, "Q k"], Int32[Array, "Q k"]]:
-    """Finds the k stickers with the largest dot product without ever holding a [Q, N] table.
-
-    Equal to ``top_k(queries @ gallery.T, k)``, ties included.
-
-    Args:
-      queries: [Q, D].
-      gallery: [N, D].
-      k: how many, in [1, N].
-      query_chunk: queries scored at a time, > 0.
-      sticker_chunk: gallery rows scored at a time, > 0.
-
-    Returns:
-      Scores f32[Q, k] in descending order and their gallery rows i32[Q, k].
-
-    Raises:
-      ValueError: if k is not in [1, N], or a chunk size is not positive.
-    """
-    num_queries, num_stickers = queries.shape[0], gallery.shape[0]
-    _check_k(k, num_stickers)
-    blocks = _cut("sticker_chunk", gallery, num_stickers, sticker_chunk)
-    size = blocks.shape[1]
-
-    def search(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # The gallery is swept from its end: what is new then has the lower rows and stands first
-        # among equal scores, and the filler stands last, even behind scores of minus infinity.
-        def merge(best: Any, block: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-            first, stickers = block
-            real = first + jnp.arange(size) < num_stickers
-            scores = jnp.where(real, _dot(rows, stickers), -jnp.inf)  # [q, n]
-            values, index = top_k(scores, min(k, size))
-            values = jnp.concatenate([values, best[0]], axis=1)
-            index = jnp.concatenate([first + index, best[1]], axis=1)
-            values, kept = jax.lax.top_k(values, k)
-            return (values, jnp.take_along_axis(index, kept, axis=1)), None
-
-        filler = (
-            jnp.full((rows.shape[0], k), -jnp.inf, jnp.float32),
-            jnp.full((rows.shape[0], k), -1, jnp.int32),
-        )
-        first = jnp.arange(blocks.shape[0], dtype=jnp.int32) * size
-        best: tuple[jax.Array, jax.Array]
-        best, _ = jax.lax.scan(merge, filler, (first, blocks), reverse=True)
-        return best
-
-    parts = jax.lax.map(search, _cut("query_chunk", queries, num_queries, query_chunk))
-    values, index = (leaf.reshape(-1, k)[:num_queries] for leaf in parts)
-    return values, index
-
-
-def _dot(queries: jax.Array, rows: jax.Array) -> jax.Array:
-    return jnp.einsum(
-        "qd,nd->qn", queries, rows, precision="highest", preferred_element_type=jnp.float32
-    )
-
-
 def _num_rows(name: str, tree: PyTree[Array]) -> int:
     """Reads the leading axis that all leaves share."""
     shapes = {
@@ -198,14 +134,6 @@ def _cut(name: str, tree: _Encoded, num_rows: int, chunk: int) -> _Encoded:
         rows = chunk_rows(num_rows, size)
         return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), tree)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), tree)
-
-
-def _check_k(k: int, num_stickers: int) -> None:
-    """Refuses more answers than there are stickers."""
-    if not 1 <= k <= num_stickers:
-        raise ValueError(
-            f"k must be in [1, {num_stickers}] for a gallery of {num_stickers} stickers, got {k}."
-        )
 
 
 def _check_chunk(name: str, chunk: int) -> None:

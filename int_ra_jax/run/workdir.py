@@ -7,8 +7,10 @@ tokenizer and the shapes of both towers.
     WORKDIR/config.json   data.json   tfds/   towers/{text,image}/   checkpoints/   metrics.jsonl
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +27,6 @@ from int_ra_jax.common.params import flatten, matching
 from int_ra_jax.common.types import Bank, Labels
 from int_ra_jax.data import text
 from int_ra_jax.data.dataset import Dataset
-from int_ra_jax.data.gallery import gallery_bank
 from int_ra_jax.data.records import open_records
 from int_ra_jax.data.tokenizer import Tokenizer, load_tokenizer
 from int_ra_jax.models import interface, registry
@@ -34,6 +35,8 @@ from int_ra_jax.run.array_store import ArrayStore
 from int_ra_jax.run.checkpoint import Checkpoints
 from int_ra_jax.run.checkpoint_record import check_fingerprint
 
+SEARCH = "search"  # folder of a workdir: what a search would otherwise compute at every start
+_PACKAGE = Path(__file__).parents[1]
 PRIMARY_METRIC = "mAP"  # model selection, on the validation split only
 
 
@@ -62,6 +65,9 @@ class Run:
     @cached_property
     def bank(self) -> Bank:
         """The gallery on the host."""
+        # Here, because a search in a gallery that is kept encoded reads no picture.
+        from int_ra_jax.data.gallery import gallery_bank
+
         return gallery_bank(
             self.dataset,
             self.tokenizer,
@@ -87,6 +93,21 @@ class Run:
     def shared(self) -> ArrayStore:
         """What runs on the same data share."""
         return ArrayStore(self.config.train.shared_cache)
+
+    @cached_property
+    def kept(self) -> ArrayStore:
+        """What a search would otherwise compute at every start; a workdir to read from has none."""
+        folder = self.workdir / SEARCH
+        with contextlib.suppress(OSError):
+            folder.mkdir(exist_ok=True)
+        return ArrayStore(str(folder) if os.access(folder, os.W_OK) else "")
+
+    def sources(self, rooms: tuple[str, ...]) -> Iterator[str | bytes]:
+        """Yields what a result depends on besides arrays: the run, JAX, and the code of rooms."""
+        yield json.dumps(self.fingerprint, sort_keys=True, default=list)
+        yield f"jax {jax.__version__} {jax.default_backend()}"
+        for file in sorted(file for room in rooms for file in (_PACKAGE / room).rglob("*.py")):
+            yield file.read_bytes()
 
     @property
     def grid(self) -> int:

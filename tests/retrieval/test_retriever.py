@@ -11,7 +11,9 @@ import pytest
 from fixtures.trained import tiny_config
 
 from configs import clip
+from int_ra_jax.common.types import Sticker
 from int_ra_jax.evaluation.evaluate import evaluate
+from int_ra_jax.retrieval import retriever as retrieval
 from int_ra_jax.retrieval.retriever import Retriever, read_conversation
 from int_ra_jax.run.workdir import open_run
 from int_ra_jax.training.loop import train
@@ -201,3 +203,33 @@ def test_more_conversations_than_a_batch_holds_come_back_in_their_order(retrieve
 
 def test_no_conversations_have_no_answers(retriever):
     assert retriever.search_many([]) == []
+
+
+def test_any_encoded_gallery_is_ranked_exactly_however_few_scores_fit(
+    retriever, source, monkeypatch
+):
+    conversations = source.conversations("test")[:5]
+    rng = np.random.default_rng(0)
+    gallery = Sticker(rng.normal(size=(300, retriever.width)).astype(np.float32))
+    scores, rows, probable = retriever.rank(conversations, gallery, 7)
+    everything, order, _ = retriever.rank(conversations, gallery, 300)
+    assert scores.shape == rows.shape == (5, 7) and probable.shape == (5, len(source.intentions))
+    assert np.all(np.diff(everything) <= 0)
+    np.testing.assert_array_equal(rows, order[:, :7])
+    np.testing.assert_allclose(scores, everything[:, :7], atol=1e-5)
+    # The scores are dot products of one query each: a gallery twice as long gives them twice.
+    twice = Sticker(np.repeat(gallery.embedding, 2, axis=0))
+    doubled, both, _ = retriever.rank(conversations, twice, 14)
+    np.testing.assert_array_equal(both[:, ::2] // 2, rows)
+    np.testing.assert_allclose(doubled[:, ::2], scores, atol=1e-5)
+    monkeypatch.setattr(retrieval, "_SCORES", 400)  # one conversation at a time
+    alone, places, _ = retriever.rank(conversations, gallery, 7)
+    np.testing.assert_array_equal(places, rows)
+    np.testing.assert_allclose(alone, scores, atol=1e-5)
+
+
+def test_a_second_start_traces_no_program_of_a_search(evaluated, source, monkeypatch):
+    conversation = source.conversations("test")[0]
+    first = Retriever.from_workdir(evaluated.workdir).search(conversation)
+    monkeypatch.setattr(Retriever, "_best", lambda *_, **__: pytest.fail("traced again"))
+    assert Retriever.from_workdir(evaluated.workdir).search(conversation) == first

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from int_ra_jax.run.checkpoint import Checkpoints
 from int_ra_jax.run.checkpoint_record import check_fingerprint
-from int_ra_jax.run.checksum import checksum
+from int_ra_jax.run.checksum import checksum, host_checksum
 
 METRIC = "valid/retrieval/mAP"
 
@@ -215,6 +215,13 @@ def test_a_flipped_bit_or_a_swap_changes_the_checksum(data, dtype):
     swapped = values[::-1]
     if swapped.tobytes() != values.tobytes():
         assert int(checksum(jnp.asarray(swapped))) != int(checksum(jnp.asarray(values)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8, jnp.bool_])
+@pytest.mark.parametrize("shape", [(), (7, 3), (70_000, 2), (0, 4)])
+def test_the_host_finds_the_checksum_that_a_device_finds(shape, dtype):
+    values = jnp.asarray(50 * np.random.default_rng(0).normal(size=shape)).astype(dtype)
+    assert host_checksum(np.asarray(values)) == int(checksum(values))
 
 
 def test_the_checksum_does_not_depend_on_the_sharding():

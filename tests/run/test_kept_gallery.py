@@ -8,9 +8,9 @@ import pytest
 from fixtures.trained import tiny_config
 
 from configs import clip, lgur, pcme, srs
-from int_ra_jax.run import array_store, encode
-from int_ra_jax.run.encode import SEARCH, Encoder
-from int_ra_jax.run.workdir import open_run
+from int_ra_jax.run import array_store, workdir
+from int_ra_jax.run.encode import Encoder
+from int_ra_jax.run.workdir import SEARCH, open_run
 from int_ra_jax.training.create import create_workdir
 from int_ra_jax.training.loop import prepare, start
 
@@ -61,7 +61,7 @@ def test_a_damaged_file_is_encoded_again(opened):
 
 def test_a_workdir_that_cannot_be_written_is_searched_all_the_same(opened, monkeypatch):
     run, params = opened
-    monkeypatch.setattr(encode.os, "access", lambda *_: False)
+    monkeypatch.setattr(workdir.os, "access", lambda *_: False)
     assert_equal(Encoder(run).kept_gallery(params), Encoder(run).gallery(params))
     assert not list((run.workdir / SEARCH).iterdir())
 
@@ -106,8 +106,8 @@ def test_changed_code_of_a_model_is_never_answered_from_before(opened, monkeypat
     run, params = opened
     Encoder(run).kept_gallery(params)
     (before,) = (run.workdir / SEARCH).iterdir()
-    package = shutil.copytree(encode._PACKAGE, tmp_path / "package")
-    monkeypatch.setattr(encode, "_PACKAGE", package)
+    package = shutil.copytree(workdir._PACKAGE, tmp_path / "package")
+    monkeypatch.setattr(workdir, "_PACKAGE", package)
     Encoder(run).kept_gallery(params)
     assert [path.name for path in (run.workdir / SEARCH).iterdir()] == [before.name]
     with (package / "models" / "layers.py").open("a") as file:

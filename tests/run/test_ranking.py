@@ -1,7 +1,5 @@
 """Chunked scoring and exact top-k: chunk sizes and padding must never show."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from int_ra_jax.run.ranking import (
-    score_in_chunks,
-    streaming_top_k,
-    top_k,
-)
+from int_ra_jax.run.ranking import score_in_chunks, top_k
 
 
 def whole_vectors(seed, *shape):
@@ -128,73 +122,7 @@ def test_nan_is_never_the_best_answer():
     assert values[2] == -jnp.inf
 
 
-@pytest.mark.parametrize(
-    ("num_stickers", "k", "chunk"),
-    [
-        (13, 4, 5),
-        (13, 13, 5),
-        (13, 1, 1),
-        (13, 6, 2),
-        (12, 5, 4),
-        (12, 12, 12),
-        (7, 3, 50),
-        (1, 1, 1),
-    ],
-)
-def test_streaming_equals_the_full_ranking_for_any_chunk_ties_included(num_stickers, k, chunk):
-    stream = jax.jit(functools.partial(streaming_top_k, k=k, sticker_chunk=chunk))
-    for seed in range(20):
-        queries, gallery = whole_vectors(seed, 3, 2), whole_vectors(seed + 99, num_stickers, 2)
-        expected_values, expected_index = top_k(queries @ gallery.T, k)
-        values, index = stream(queries, gallery)
-        np.testing.assert_array_equal(index, expected_index)
-        np.testing.assert_array_equal(values, expected_values)
-
-
-@pytest.mark.parametrize("chunk", [1, 3, 4, 50])
-def test_filler_is_never_returned_even_behind_the_worst_possible_scores(chunk):
-    gallery = jnp.full((5, 2), -jnp.inf)
-    values, index = streaming_top_k(jnp.ones((2, 2)), gallery, 5, sticker_chunk=chunk)
-    assert index.tolist() == [[0, 1, 2, 3, 4]] * 2
-    assert (values == -jnp.inf).all()
-    negative = -jnp.arange(1.0, 6.0)[:, None]
-    assert streaming_top_k(jnp.ones((1, 1)), negative, 5, sticker_chunk=chunk)[1].tolist() == [
-        [0, 1, 2, 3, 4]
-    ]
-
-
-def test_permuting_the_gallery_permutes_the_answer():
-    rng = np.random.default_rng(3)
-    queries, gallery = rng.normal(size=(4, 8)), rng.normal(size=(50, 8))
-    order = rng.permutation(50)
-    _, index = streaming_top_k(jnp.asarray(queries), jnp.asarray(gallery), 7, sticker_chunk=16)
-    _, moved = streaming_top_k(
-        jnp.asarray(queries), jnp.asarray(gallery[order]), 7, sticker_chunk=16
-    )
-    np.testing.assert_array_equal(order[moved], index)
-    np.testing.assert_array_equal(index, np.argsort(-queries @ gallery.T, axis=1)[:, :7])
-
-
-def test_streaming_accumulates_half_precision_vectors_in_float32():
-    queries = jnp.ones((1, 600), jnp.bfloat16)
-    gallery = jnp.ones((2, 600), jnp.bfloat16).at[0, 0].set(0)
-    values, index = streaming_top_k(queries, gallery, 2)
-    assert values.dtype == jnp.float32
-    assert (index.tolist(), values.tolist()) == ([[1, 0]], [[600.0, 599.0]])
-
-
-def test_no_array_of_all_queries_by_all_stickers_is_ever_made():
-    queries, gallery = jnp.zeros((30, 4)), jnp.zeros((7000, 4))
-    jaxpr = str(
-        jax.make_jaxpr(lambda q, g: streaming_top_k(q, g, 5, sticker_chunk=100))(queries, gallery)
-    )
-    assert "[30,7000]" not in jaxpr
-    assert "[30,100]" in jaxpr
-
-
 @pytest.mark.parametrize("k", [0, 6])
 def test_asking_for_more_than_the_gallery_holds_is_refused(k):
     with pytest.raises(ValueError, match=rf"k must be in \[1, 5\].*got {k}"):
         top_k(jnp.zeros((2, 5)), k)
-    with pytest.raises(ValueError, match=rf"k must be in \[1, 5\].*got {k}"):
-        streaming_top_k(jnp.zeros((2, 3)), jnp.zeros((5, 3)), k)

@@ -5,10 +5,11 @@ one. The parameters ``lora_a`` and ``lora_b`` stand beside ``kernel``; a tower w
 of them. Source: Hu et al. 2022, LoRA, Sec. 4.1.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
-from int_ra_jax.models.interface import Params
 from int_ra_jax.models.layers import Linear
 
 # Of a tower's parameters, those that stay as they are under LoRA: all but its own.
@@ -30,7 +31,7 @@ def add_lora(tower: nnx.Module, rank: int, alpha: float, rngs: nnx.Rngs) -> None
             module.add_lora(rank, alpha, rngs)
 
 
-def merge_lora(params: Params, alpha: float) -> Params:
+def merge_lora(params: dict[str, Any], alpha: float) -> dict[str, Any]:
     """Returns the plain tower that computes the same: kernel + (alpha / rank) A B.
 
     Args:
