@@ -49,7 +49,7 @@ def stats(workdir: Path) -> None:
     Raises:
       ValueError: if no prepared directory is named, or nothing in it can be read.
     """
-    from data_prep.statistics import write_statistics
+    from data_prep.describe.statistics import write_statistics
 
     print("\n".join(write_statistics(_prepared_dir("stats"), workdir)))
 

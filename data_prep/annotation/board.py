@@ -6,8 +6,8 @@ from functools import partial
 from nicegui import ui
 from nicegui.events import KeyEventArguments
 
-from data_prep.annotation.desk import Desk, Office
 from data_prep.annotation.journal import LABEL, NONE_FITS, SKIP
+from data_prep.annotation.sessions import Desk, Office
 from data_prep.annotation.workspace import Vote
 from int_ra_jax.data.schema import Conversation, Turn
 

@@ -13,8 +13,8 @@ from starlette.responses import FileResponse, Response
 
 from data_prep.annotation import workspace
 from data_prep.annotation.board import Board
-from data_prep.annotation.desk import Desk, Office
 from data_prep.annotation.journal import check_name
+from data_prep.annotation.sessions import Desk, Office
 from int_ra_jax.data.validation import read_prepared
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.formats.gathering import Description, Gathering
 from data_prep.formats.labels import Labels
 from data_prep.formats.pictures import images
 from data_prep.formats.reading import InputDirectory
+from data_prep.formats.staging import Description, Gathering
 from data_prep.problems import short
 from int_ra_jax.data.schema import IMAGE_SUFFIXES, Conversation, Turn
 

@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from data_prep.formats.gathering import READING_ORDER, UNKNOWN, Description, Gathering, extra_keys
 from data_prep.formats.labels import Labels, read_labels, tidy
 from data_prep.formats.reading import InputDirectory
+from data_prep.formats.staging import READING_ORDER, UNKNOWN, Description, Gathering, extra_keys
 from data_prep.formats.stickerint import NOTES, read_pictures, split_turns
 from data_prep.problems import short
 from int_ra_jax.data.schema import Conversation, Turn

@@ -10,16 +10,16 @@ The rows name who replies and nobody else, so who said a turn stays unknown (doc
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from data_prep.formats.gathering import (
+from data_prep.formats.labels import Labels, read_labels, tidy
+from data_prep.formats.pictures import MAX_TEXT
+from data_prep.formats.reading import InputDirectory, decode_base64
+from data_prep.formats.staging import (
     READING_ORDER,
     UNKNOWN,
     Description,
     Gathering,
     extra_keys,
 )
-from data_prep.formats.labels import Labels, read_labels, tidy
-from data_prep.formats.pictures import MAX_TEXT
-from data_prep.formats.reading import InputDirectory, decode_base64
 from data_prep.problems import short
 from int_ra_jax.common.types import ATTRIBUTES, RELATIONS
 from int_ra_jax.data import schema

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from data_prep.formats.gathering import READING_ORDER, Description, Gathering
 from data_prep.formats.labels import Labels, read_labels
 from data_prep.formats.pictures import MAX_TEXT
 from data_prep.formats.reading import MAX_LINE, InputDirectory, check_storable, decode_base64
+from data_prep.formats.staging import READING_ORDER, Description, Gathering
 from data_prep.formats.stickerint import DESCRIPTION as RELEASE
 from data_prep.formats.stickerint import LABELS_FILE, add_row
 from data_prep.problems import short

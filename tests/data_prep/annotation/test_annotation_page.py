@@ -19,9 +19,9 @@ from nicegui import app
 
 from data_prep.annotation import workspace
 from data_prep.annotation.board import KEYS
-from data_prep.annotation.desk import Office
 from data_prep.annotation.journal import LABEL
 from data_prep.annotation.page import build
+from data_prep.annotation.sessions import Office
 from int_ra_jax.data.schema import Conversation, StickerEntry, Turn, write_prepared
 from int_ra_jax.data.validation import read_prepared
 

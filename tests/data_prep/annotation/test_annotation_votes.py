@@ -24,9 +24,9 @@ from data_prep.annotation.decisions import (
     decide,
     disagreements,
 )
-from data_prep.annotation.desk import Office
 from data_prep.annotation.export import KEEP, LEAVE_OUT, export
 from data_prep.annotation.journal import LABEL, NONE_FITS, SKIP
+from data_prep.annotation.sessions import Office
 from int_ra_jax.data.validation import read_prepared, validate
 
 NAMES = ("joy", "sadness", "anger", "surprise")

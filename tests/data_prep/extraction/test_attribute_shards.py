@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from fixtures.prepared import make_prepared_directory
 
-from data_prep import attributes
-from data_prep.attributes import Describer, extract
-from data_prep.extraction import command
-from data_prep.extraction.command import Chat, UnansweredError, Work
+from data_prep.extraction import attributes
+from data_prep.extraction import work as command
+from data_prep.extraction.attributes import Describer, extract
 from data_prep.extraction.prompts import load_prompt
 from data_prep.extraction.store import Shard
+from data_prep.extraction.work import Chat, UnansweredError, Work
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data.validation import read_prepared
 

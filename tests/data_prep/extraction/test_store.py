@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.extraction.frames import Picture, sampled
-from data_prep.extraction.reading import StickerReader
+from data_prep.extraction.ocr import StickerReader
 from data_prep.extraction.store import ResultStore, Shard, digest_of, model_identity
 
 VALUES = st.recursive(

@@ -5,10 +5,11 @@ import json
 import pytest
 from fixtures.prepared import make_prepared_directory
 
-from data_prep.attributes import Describer, extract
-from data_prep.extraction import command, in_process
-from data_prep.extraction.command import Chat, Work
+from data_prep.extraction import in_process
+from data_prep.extraction import work as command
+from data_prep.extraction.attributes import Describer, extract
 from data_prep.extraction.prompts import load_prompt
+from data_prep.extraction.work import Chat, Work
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data.validation import read_prepared
 

@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.reaction_lexicon import FILLERS, GOEMOTIONS, RULES, UNDECIDED
-from data_prep.reactions import MIN_OWN_WORDS, asks, read_reaction, split_reaction, tokenise
+from data_prep.embedded.reaction_lexicon import FILLERS, GOEMOTIONS, RULES, UNDECIDED
+from data_prep.embedded.reactions import (
+    MIN_OWN_WORDS,
+    asks,
+    read_reaction,
+    split_reaction,
+    tokenise,
+)
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "reaction_judgements.jsonl"
 JUDGEMENTS = [json.loads(line) for line in GOLDEN.read_text("utf-8").splitlines()]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from data_prep.reactions import Reaction, asks, read_reaction, split_reaction
+from data_prep.embedded.reactions import Reaction, asks, read_reaction, split_reaction
 
 MAX_TURNS = 12
 MIN_TURNS = 2

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from data_prep.openmoji_intentions import INTENTIONS, VERBAL
+from data_prep.embedded.openmoji_intentions import INTENTIONS, VERBAL
 
 SIZE = 224  # pixels, both sides: what the image towers read
 _PERSON_FORMS = ("person", "man", "woman")

@@ -1,8 +1,8 @@
 """Imports a data set in a published format, or exported chats, as a prepared directory.
 
-    python -m data_prep.import_data --format=stickerint SRC OUT
-    python -m data_prep.import_data --format=mod --language=c SRC OUT --leaks=drop
-    python -m data_prep.import_data --format=stickerint SRC OUT --dry_run
+    python -m data_prep.formats.importing --format=stickerint SRC OUT
+    python -m data_prep.formats.importing --format=mod --language=c SRC OUT --leaks=drop
+    python -m data_prep.formats.importing --format=stickerint SRC OUT --dry_run
 
 docs/importing.md describes the formats. Everything that is wrong with the input is reported in one
 run, with file and line; then the exit status is 1 and nothing was written. --dry_run only reports.
@@ -17,9 +17,9 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from data_prep.formats import mod, multichat, stickerint, stickerint_lmdb
-from data_prep.formats.gathering import LEAKS, Description, Gathering
 from data_prep.formats.labels import Labels
 from data_prep.formats.reading import InputDirectory
+from data_prep.formats.staging import LEAKS, Description, Gathering
 from data_prep.problems import Problems
 
 Reader = Callable[[InputDirectory, Gathering], Labels]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep import multilingual_e5 as e5
+from data_prep.embedded import multilingual_e5 as e5
 from int_ra_jax.data.tokenizer import load_tokenizer
 from int_ra_jax.models.towers.pretrained import load_text_tower
 
@@ -176,7 +176,7 @@ def test_the_command_says_what_is_wrong(arguments, message, tmp_path):
     (package / "e5-small-q4.bin").write_bytes(packed(np.random.default_rng(0))[0])
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-m", "data_prep.multilingual_e5", *arguments],
+        [sys.executable, "-m", "data_prep.embedded.multilingual_e5", *arguments],
         cwd=tmp_path,
         env={"PATH": "", "PYTHONPATH": f"{tmp_path}:{root}"},
         capture_output=True,

@@ -20,11 +20,11 @@ from typing import Any
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from data_prep import chitchat, openmoji
-from data_prep.chitchat import Example
-from data_prep.openmoji import Artwork
-from data_prep.reaction_lexicon import GOEMOTIONS
-from data_prep.user_split import UserSplit, split_users
+from data_prep.embedded import chitchat, openmoji
+from data_prep.embedded.chitchat import Example
+from data_prep.embedded.openmoji import Artwork
+from data_prep.embedded.reaction_lexicon import GOEMOTIONS
+from data_prep.embedded.user_split import UserSplit, split_users
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation, StickerEntry, Turn
 

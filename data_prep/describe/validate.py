@@ -1,7 +1,7 @@
 """Checks a prepared directory, and can write a copy of it without the bad records.
 
-    python -m data_prep.validate DIRECTORY
-    python -m data_prep.validate DIRECTORY --skip-bad=CLEANED
+    python -m data_prep.describe.validate DIRECTORY
+    python -m data_prep.describe.validate DIRECTORY --skip-bad=CLEANED
 
 Prints one line ``file:line: message`` for each problem and a summary; exits with 1 if there is any.
 A cleaned copy lists on stdout what it left out, and carries fresh counts and hashes.

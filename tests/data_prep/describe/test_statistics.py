@@ -15,8 +15,8 @@ from fixtures.prepared import draw_sticker, make_prepared_directory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import intention_plot, leakage, statistics
-from data_prep.statistics import ALL, describe, write_statistics
+from data_prep.describe import intention_plot, leakage, statistics
+from data_prep.describe.statistics import ALL, describe, write_statistics
 from int_ra_jax.data.schema import (
     SPLITS,
     Conversation,

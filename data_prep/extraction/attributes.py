@@ -1,8 +1,8 @@
 """Describes the stickers of a prepared directory: gesture, posture, face and words (equation 7).
 
-    python -m data_prep.attributes DIR --model=PATH_OR_NAME [--language=Chinese] [--out=NEW_DIR]
-    python -m data_prep.attributes DIR --model=NAME --endpoint=http://localhost:8000/v1
-    python -m data_prep.attributes DIR
+    python -m data_prep.extraction.attributes DIR --model=PATH_OR_NAME [--language=Chinese] [--out=NEW_DIR]
+    python -m data_prep.extraction.attributes DIR --model=NAME --endpoint=http://localhost:8000/v1
+    python -m data_prep.extraction.attributes DIR
 
 The last reads the words alone, by OCR, without any model to fetch. DIR stays as it is; a new
 prepared directory gets the attributes. Answers are kept by the stickers' content in
@@ -18,14 +18,14 @@ from typing import Any
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from data_prep.extraction import command
-from data_prep.extraction.command import Chat, Work
+from data_prep.extraction import work as command
 from data_prep.extraction.dialogue import Session
 from data_prep.extraction.frames import Picture
 from data_prep.extraction.keywords import attributes_of, describe, settle_verbal
+from data_prep.extraction.ocr import StickerReader, reader_identity
 from data_prep.extraction.prompts import Prompt, load_prompt
-from data_prep.extraction.reading import StickerReader, reader_identity
 from data_prep.extraction.store import ResultStore, digest_of
+from data_prep.extraction.work import Chat, Work
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data import schema

@@ -1,8 +1,8 @@
 """Infers knowledge for the conversations of a prepared directory: equations 1 and 2.
 
-    python -m data_prep.comet DIR --model=PATH_OR_NAME [--out=NEW_DIR]
-    python -m data_prep.comet DIR --model=COMET --translate=TRANSLATOR --source_language=zh
-    python -m data_prep.comet DIR --generator=llm --model=NAME --endpoint=http://localhost:8000/v1
+    python -m data_prep.extraction.comet DIR --model=PATH_OR_NAME [--out=NEW_DIR]
+    python -m data_prep.extraction.comet DIR --model=COMET --translate=TRANSLATOR --source_language=zh
+    python -m data_prep.extraction.comet DIR --generator=llm --model=NAME --endpoint=http://localhost:8000/v1
 
 DIR stays as it is; a new prepared directory gets the knowledge. Answers are kept by content in
 DIR-extraction, so a run that was stopped goes on where it was. See docs/extraction.md.
@@ -16,13 +16,14 @@ from typing import Any, Protocol
 from absl import app, flags, logging
 from tqdm import tqdm
 
-from data_prep.extraction import command, seq2seq
 from data_prep.extraction import device as devices
-from data_prep.extraction.command import Chat, Work
+from data_prep.extraction import seq2seq
+from data_prep.extraction import work as command
 from data_prep.extraction.dialogue import Session
 from data_prep.extraction.knowledge import clean_knowledge, knowledge_dialogue, letter
 from data_prep.extraction.prompts import Prompt, load_prompt
 from data_prep.extraction.store import ResultStore, digest_of, model_identity
+from data_prep.extraction.work import Chat, Work
 from int_ra_jax.common.types import RELATIONS
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation

@@ -8,14 +8,14 @@ import types
 import pytest
 from fuzz import releases
 
-from data_prep import import_data
-from data_prep.import_data import import_published
+from data_prep.formats import importing
+from data_prep.formats.importing import import_published
 from data_prep.problems import BadInputError
 from int_ra_jax.data.validation import read_prepared, validate
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "data_prep.import_data", *map(str, arguments)]
+    command = [sys.executable, "-m", "data_prep.formats.importing", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -109,12 +109,12 @@ def test_what_a_killed_import_left_is_named_and_not_overwritten(tmp_path):
     assert beside(tmp_path) == ["in", "out.importing"]
 
 
-@pytest.mark.parametrize("name", import_data.CHATS)
+@pytest.mark.parametrize("name", importing.CHATS)
 def test_exported_chats_go_to_the_construction(name, tmp_path, monkeypatch):
     calls = []
     stand_in = types.SimpleNamespace(construct=lambda *arguments: calls.append(arguments))
     monkeypatch.setitem(sys.modules, "data_prep.chats.construct", stand_in)
-    import_data.import_chats(name, tmp_path / "export", tmp_path / "out")
+    importing.import_chats(name, tmp_path / "export", tmp_path / "out")
     assert calls == [(name, tmp_path / "export", tmp_path / "out")]
 
 

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 
-from data_prep.reaction_lexicon import FILLERS, LAUGHED, NODDED, RULES, UNDECIDED, Rule
+from data_prep.embedded.reaction_lexicon import FILLERS, LAUGHED, NODDED, RULES, UNDECIDED, Rule
 
 _EMOTICONS: dict[str, str] = {
     "frown": r"[:;=x]['’]?-?\(+|[:=]-?\[|(?<!\w)\):(?!\w)",

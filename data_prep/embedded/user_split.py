@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from data_prep.chitchat import order_key
+from data_prep.embedded.chitchat import order_key
 
 _BUSIEST = 5  # users that stay in train, since any group with them would lose most of its pairs
 _STARTS = 8  # starting users tried for each group; the group that loses the least is taken

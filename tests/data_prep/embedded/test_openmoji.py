@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from data_prep import openmoji, openmoji_intentions
-from data_prep.reaction_lexicon import GOEMOTIONS
+from data_prep.embedded import openmoji, openmoji_intentions
+from data_prep.embedded.reaction_lexicon import GOEMOTIONS
 from int_ra_jax.common.types import ATTRIBUTES
 
 pytest.importorskip("emoji")

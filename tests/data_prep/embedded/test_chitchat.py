@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep import chitchat
-from data_prep.chitchat import Chat, Message
-from data_prep.user_split import split_users
+from data_prep.embedded import chitchat
+from data_prep.embedded.chitchat import Chat, Message
+from data_prep.embedded.user_split import split_users
 
 
 def chat(*messages, name="chat"):

@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from data_prep import chitchat, embedded, openmoji
+from data_prep.embedded import build as embedded
+from data_prep.embedded import chitchat, openmoji
 from int_ra_jax.data import schema
 from int_ra_jax.data.validation import read_prepared
 

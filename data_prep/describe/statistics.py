@@ -19,10 +19,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data_prep import leakage
-from data_prep.formats.gathering import UNKNOWN
-from data_prep.intention_plot import draw_intentions
-from data_prep.leakage import KINDS, Finding
+from data_prep.describe import leakage
+from data_prep.describe.intention_plot import draw_intentions
+from data_prep.describe.leakage import KINDS, Finding
+from data_prep.formats.staging import UNKNOWN
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation, PreparedDirectory
@@ -128,7 +128,7 @@ def describe(found: Inspection) -> Statistics:
         notes.insert(
             0,
             f"{len(found.problems)} problems; {len(found.left_out)} records are left out here. "
-            f"`python -m data_prep.validate {prepared.path}` names them.",
+            f"`python -m data_prep.describe.validate {prepared.path}` names them.",
         )
     return Statistics(
         name=str(prepared.info.get("name", prepared.path.name)),
