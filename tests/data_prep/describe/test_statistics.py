@@ -27,7 +27,7 @@ from int_ra_jax.data.schema import (
 )
 from int_ra_jax.data.validation import PreparedDataError, Problem, inspect
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WORDS = st.lists(st.sampled_from(["ab", "c", "déjà", "don't"]), min_size=1, max_size=5)
 CONVERSATIONS = st.lists(
     st.tuples(

@@ -174,7 +174,7 @@ def test_the_command_says_what_is_wrong(arguments, message, tmp_path):
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('is located, never imported')")
     (package / "e5-small-q4.bin").write_bytes(packed(np.random.default_rng(0))[0])
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-m", "data_prep.embedded.multilingual_e5", *arguments],
         cwd=tmp_path,

@@ -17,7 +17,7 @@ from data_prep.embedded.reactions import (
     tokenise,
 )
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "reaction_judgements.jsonl"
+GOLDEN = Path(__file__).parents[2] / "golden" / "reaction_judgements.jsonl"
 JUDGEMENTS = [json.loads(line) for line in GOLDEN.read_text("utf-8").splitlines()]
 CORRECT = [row for row in JUDGEMENTS if row["correct"]]
 
