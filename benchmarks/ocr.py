@@ -3,8 +3,9 @@
     python -m benchmarks.ocr [--phrases=6] [--font=FILE ...] [--embedded=DIR] [--out=FILE]
 
 Draws phrases on transparent stickers, as PNG, in several sizes, colours and rotations, one of these
-changed at a time, and reads them as ``python -m data_prep.extraction.attributes`` does. Fonts are looked up
-among those of the system (fc-match), or given: the first for English, the last for Chinese.
+changed at a time, and reads them as ``python -m data_prep.extraction attributes`` does. Fonts are
+looked up among those of the system (fc-match), or given: the first for English, the last for
+Chinese.
 ``--embedded`` reads the drawn words of an embedded data set too, whose attribute ``verbal`` names
 them, and a hundred stickers without any, none of which was used to choose how confident a short
 reading must be. Letter case and blanks do not count; punctuation does.

@@ -19,7 +19,6 @@ from data_prep.chats import neutral, pictures, step, telegram, whatsapp
 from data_prep.chats.message import Exported, Message
 from data_prep.problems import Problems
 
-NAME = "collect"
 FORMATS = ("jsonl", "telegram", "whatsapp")
 _FILES: dict[str, Callable[[Path], list[Path]]] = {
     "jsonl": neutral.files,
@@ -62,7 +61,7 @@ def collect(format: str, source: Path, out: Path, date_order: str = "auto") -> s
         root = source.parent if source.is_file() else source
         return _Collector(building, root, problems, format == "jsonl").run(exported)
 
-    return step.run_step(NAME, _identity(files, source), out, settings, work)
+    return step.run_step("collect", _identity(files, source), out, settings, work)
 
 
 class _Collector:

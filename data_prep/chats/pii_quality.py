@@ -10,17 +10,13 @@ of its kind. Rules may be improved on the half "development" only.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from absl import app, flags
-
+from data_prep import command
 from data_prep.chats import pii
 from data_prep.chats.pii import Span
 
-_HALF = flags.DEFINE_string("half", "reported", "Which half of the sample: development, reported.")
-_SHOW = flags.DEFINE_bool("show_errors", False, "Print the mistakes; for development only.")
 _LABEL = re.compile(r"\[\[(\w+)\|(.*?)\]\]")
 
 
@@ -44,13 +40,11 @@ class Quality:
         return self.right / self.masked if self.masked else 1.0
 
 
-def main(argv: Sequence[str]) -> None:
+def report(sample: Path, half: str, show: bool) -> None:
     """Prints precision and recall by language and kind."""
-    if len(argv) != 2:
-        raise app.UsageError("Name the labelled sample.")
     print("| language | kind | labelled | found | recall | masks | right | precision |")
     print("|---|---|---|---|---|---|---|---|")
-    for (language, kind), one in measure(Path(argv[1]), _HALF.value, _SHOW.value).items():
+    for (language, kind), one in measure(sample, half, show).items():
         print(
             f"| {language} | {kind} | {one.labelled} | {one.found} | {one.recall:.2f} "
             f"| {one.masked} | {one.right} | {one.precision:.2f} |"
@@ -103,4 +97,13 @@ def _touch(one: Span, other: Span) -> bool:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options = command.room("chats.pii_quality", __doc__)
+    options.takes(
+        lambda line: report(line.sample, line.half, line.show_errors), sample="labelled messages"
+    )
+    halves = ("reported", "development")
+    text = "Which half of the sample is measured."
+    options.add_argument("--half", choices=halves, default=halves[0], help=text)
+    text = "Print the mistakes; for development only."
+    options.add_argument("--show_errors", action="store_true", help=text)
+    command.run(options)

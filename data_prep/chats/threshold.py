@@ -11,24 +11,22 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from absl import app
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from data_prep import command
 from data_prep.chats import pictures
-from data_prep.chats.near_duplicates import Fingerprint
+from data_prep.chats.deduplicate import Fingerprint
 
 BITS = (0, 4, 6, 8, 10, 12, 16)
 COLOURS = (20, 30, 40, 60, 255)
 CAPTIONS = ("OK", "NO", "thank you", "good night")
 
 
-def main(argv: Sequence[str]) -> None:
+def measure(folder: Path) -> None:
     """Prints a table: what each pair of thresholds merges."""
-    if len(argv) != 2:
-        raise app.UsageError("Name one folder of distinct pictures.")
     suffixes = (*pictures.SUFFIXES.values(), ".jpeg")
-    paths = sorted(p for p in Path(argv[1]).iterdir() if p.suffix.lower() in suffixes)
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
     images = [pictures.first_frame(path.read_bytes())[0] for path in paths]
     alike: list[tuple[int, int]] = []
     for image in tqdm(images, desc="copying", unit="sticker", mininterval=1):
@@ -85,4 +83,6 @@ def _encoded(image: Image.Image, form: str, quality: int) -> Image.Image:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options = command.room("chats.threshold", __doc__)
+    options.takes(lambda line: measure(line.folder), folder="distinct pictures")
+    command.run(options)

@@ -128,7 +128,7 @@ def describe(found: Inspection) -> Statistics:
         notes.insert(
             0,
             f"{len(found.problems)} problems; {len(found.left_out)} records are left out here. "
-            f"`python -m data_prep.describe.validate {prepared.path}` names them.",
+            f"`python -m data_prep.describe validate {prepared.path}` names them.",
         )
     return Statistics(
         name=str(prepared.info.get("name", prepared.path.name)),

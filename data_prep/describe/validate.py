@@ -1,38 +1,31 @@
-"""Checks a prepared directory, and can write a copy of it without the bad records.
-
-    python -m data_prep.describe.validate DIRECTORY
-    python -m data_prep.describe.validate DIRECTORY --skip-bad=CLEANED
-
-Prints one line ``file:line: message`` for each problem and a summary; exits with 1 if there is any.
-A cleaned copy lists on stdout what it left out, and carries fresh counts and hashes.
-"""
+"""Every problem of a prepared directory, and a copy of it without the bad records."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-
-from absl import app, flags
 
 from int_ra_jax.data import schema
 from int_ra_jax.data.validation import Inspection, inspect
 
-_SKIP_BAD = flags.DEFINE_string("skip-bad", None, "Where to write a copy without the bad records.")
 
+def validate(directory: Path, cleaned: Path | None = None) -> None:
+    """Prints every problem of a directory; ends the process with 1 if there is any.
 
-def main(argv: Sequence[str]) -> None:
-    """Validates the directory named on the command line."""
-    if len(argv) != 2:
-        raise app.UsageError("Name one prepared directory.")
-    directory = Path(argv[1])
-    found = inspect(directory, keeps=bool(_SKIP_BAD.value))
+    Args:
+      directory: a prepared directory.
+      cleaned: where to write a copy without the bad records, which ends in order.
+
+    Raises:
+      ValueError, FileExistsError: as ``write_cleaned``.
+    """
+    found = inspect(directory, keeps=cleaned is not None)
     for problem in found.problems:
         print(problem)
     print(_summary(directory, found))
-    if _SKIP_BAD.value:
-        write_cleaned(found, Path(_SKIP_BAD.value))
+    if cleaned:
+        write_cleaned(found, cleaned)
         for line in found.left_out:
             print(f"left out: {line}")
-        print(f"wrote {_SKIP_BAD.value}; left out {len(found.left_out)} records")
+        print(f"wrote {cleaned}; left out {len(found.left_out)} records")
     elif found.problems:
         sys.exit(1)
 
@@ -64,7 +57,3 @@ def _summary(directory: Path, found: Inspection) -> str:
         f"{directory}: {len(found.problems)} problems; good: {counts} conversations, "
         f"{len(found.prepared.stickers)} stickers, {len(found.prepared.intentions)} intentions"
     )
-
-
-if __name__ == "__main__":
-    app.run(main)

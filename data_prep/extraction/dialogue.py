@@ -47,7 +47,7 @@ class ChatBackend(Protocol):
         """
 
 
-class BackendError(RuntimeError):
+class BackendError(ValueError):
     """A backend that cannot go on: wrong key, unknown model, a server that is gone."""
 
 

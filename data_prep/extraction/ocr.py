@@ -19,12 +19,12 @@ def reader_identity() -> dict[str, Any]:
     """Returns what decides a reading besides the picture: package, version, settings.
 
     Raises:
-      RuntimeError: if rapidocr is not installed.
+      ImportError: if rapidocr is not installed.
     """
     try:
         version = metadata.version("rapidocr")
     except metadata.PackageNotFoundError as error:
-        raise RuntimeError(MISSING.format(name="rapidocr")) from error
+        raise ImportError(MISSING.format(name="rapidocr")) from error
     return {
         "package": f"rapidocr=={version}",
         "confidence": CONFIDENCE,
@@ -40,13 +40,13 @@ class StickerReader:
         """Loads the models.
 
         Raises:
-          RuntimeError: if rapidocr or onnxruntime is not installed.
+          ImportError: if rapidocr or onnxruntime is not installed.
         """
         try:
             import onnxruntime  # noqa: F401  rapidocr asks for it only when it first reads
             from rapidocr import RapidOCR
         except ImportError as error:
-            raise RuntimeError(MISSING.format(name="rapidocr or onnxruntime")) from error
+            raise ImportError(MISSING.format(name="rapidocr or onnxruntime")) from error
         self._engine: Any = RapidOCR(params={"Global.log_level": "critical"})
 
     def read(self, picture: Picture) -> str:

@@ -1,16 +1,15 @@
-"""What the two extraction commands share: flags, the directory in and out, and how runs end."""
+"""What both extractions share: the directory in and out, and the chat model that is asked."""
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import logging
 
 from data_prep.extraction import device as devices
-from data_prep.extraction.dialogue import Asked, BackendError, ChatBackend, Session
+from data_prep.extraction.dialogue import Asked, ChatBackend, Session
 from data_prep.extraction.endpoint import Endpoint, EndpointChat
 from data_prep.extraction.in_process import InProcessChat
 from data_prep.extraction.prompts import Prompt
@@ -122,7 +121,7 @@ class Chat:
         )
 
 
-class UnansweredError(RuntimeError):
+class UnansweredError(ValueError):
     """Some of the work got no answer; what was answered is kept."""
 
 
@@ -160,80 +159,3 @@ def write(
     pictures = {s.image: schema.confined(prepared.path, s.image) for s in prepared.stickers}
     schema.write_prepared(work.out, conversations, stickers, prepared.intentions, info, pictures)
     logging.info("%s: content hash %s", work.out, schema.content_hash(work.out))
-
-
-def define_flags(name: str, length: int) -> None:
-    """Defines the flags that both commands have.
-
-    Called when a command runs and not when it is imported: flags are global, and two modules that
-    define the same one cannot be imported together.
-
-    Args:
-      name: of what is extracted, for the names of the default files.
-      length: default of --max_tokens.
-    """
-    flags.DEFINE_string("model", None, "Directory or hub name; at an endpoint, its name there.")
-    flags.DEFINE_string("out", None, f"New prepared directory. Default: DIR-{name}.")
-    flags.DEFINE_string("cache", None, "Folder of the results. Default: DIR-extraction.")
-    flags.DEFINE_string("shard", "1/1", "i/n: do the i-th of n parts and write no directory.")
-    flags.DEFINE_boolean("merge", False, "Ask nothing; write --out from the results of all parts.")
-    flags.DEFINE_boolean("overwrite", False, f"Replace {name} that DIR has.")
-    flags.DEFINE_string("prompt", None, "Prompt file to use in place of the package's.")
-    flags.DEFINE_string("device", "auto", "Where the model runs: auto, cpu, cuda:1, mps.")
-    flags.DEFINE_integer("batch_size", 8, "At a time, in this process.", lower_bound=1)
-    flags.DEFINE_integer("max_tokens", length, "Of one answer, at most.", lower_bound=1)
-    flags.DEFINE_string("language", "", "Of the answers, by name: Chinese.")
-    flags.DEFINE_string("endpoint", None, "Base URL of an OpenAI-compatible server: .../v1.")
-    flags.DEFINE_string("api_key_env", "OPENAI_API_KEY", "Variable that holds the server's key.")
-    flags.DEFINE_integer("concurrency", 8, "Requests at a time, at an endpoint.", lower_bound=1)
-    flags.DEFINE_integer("retries", 5, "Of one request, at an endpoint.", lower_bound=0)
-    flags.DEFINE_float("timeout_s", 120.0, "Of one request, at an endpoint.", lower_bound=0.001)
-
-
-def work_of(argv: list[str], name: str) -> Work:
-    """Returns the work that the command line names."""
-    if len(argv) != 2:
-        raise app.UsageError("Name one prepared directory.")
-    directory, values = Path(argv[1]), flags.FLAGS
-    return Work(
-        directory=directory,
-        out=Path(values.out) if values.out else directory.with_name(f"{directory.name}-{name}"),
-        cache=Path(values.cache or directory.with_name(f"{directory.name}-extraction")),
-        shard=Shard.parse(values.shard),
-        merge=values.merge,
-        overwrite=values.overwrite,
-    )
-
-
-def chat_of() -> Chat:
-    """Returns the chat model that the command line names.
-
-    Raises:
-      ValueError: if none is named.
-    """
-    values = flags.FLAGS
-    if not values.model:
-        raise ValueError("name a model: --model=PATH_OR_NAME")
-    endpoint = values.endpoint and Endpoint(
-        url=values.endpoint,
-        model=values.model,
-        key_variable=values.api_key_env,
-        concurrency=values.concurrency,
-        retries=values.retries,
-        timeout_s=values.timeout_s,
-        length=values.max_tokens,
-    )
-    return Chat(values.model, endpoint or None, values.device, values.batch_size, values.max_tokens)
-
-
-def prompt_path() -> Path | None:
-    """Returns the prompt file that the command line names, if any."""
-    return Path(flags.FLAGS.prompt) if flags.FLAGS.prompt else None
-
-
-def ending(act: Callable[[], None]) -> None:
-    """Runs a command; what a user can repair becomes one message and exit status 1."""
-    try:
-        act()
-    except (ValueError, OSError, UnansweredError, BackendError, RuntimeError) as error:
-        sys.exit(f"error: {error}")

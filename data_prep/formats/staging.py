@@ -56,7 +56,7 @@ class Description:
     notes: Mapping[str, Any]
 
 
-class Gathering:
+class Staging:
     """Conversations and pictures of one import; a context that leaves nothing behind.
 
     Attributes:
@@ -88,15 +88,15 @@ class Gathering:
         self.left_out: Counter[str] = Counter()
         self._out = out
         self._leaks = leaks
-        self._staging = out.with_name(f"{out.name}.importing")
-        if self._staging.exists():
+        self._folder = out.with_name(f"{out.name}.importing")
+        if self._folder.exists():
             raise FileExistsError(
-                f"{self._staging} is there: another import writes to it, or one was killed. "
+                f"{self._folder} is there: another import writes to it, or one was killed. "
                 "Remove it if no import is running."
             )
-        (self._staging / "images").mkdir(parents=True)
-        self.pictures = Pictures(self._staging / "images", problems)
-        self._memory = sqlite3.connect(self._staging / "memory.sqlite", isolation_level=None)
+        (self._folder / "images").mkdir(parents=True)
+        self.pictures = Pictures(self._folder / "images", problems)
+        self._memory = sqlite3.connect(self._folder / "memory.sqlite", isolation_level=None)
         self._memory.executescript(_TABLES + "BEGIN;")
         self._spools: dict[str, TextIO] = {}
         self._has_knowledge = False
@@ -108,7 +108,7 @@ class Gathering:
         for spool in self._spools.values():
             spool.close()
         self._memory.close()
-        shutil.rmtree(self._staging, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(
         self, row: Conversation, file: str, line: int, attributes: Sequence[str] | None = None
@@ -143,7 +143,7 @@ class Gathering:
     def keep(self, name: str, record: Mapping[str, Any]) -> None:
         """Appends a record to a file of the working directory."""
         if name not in self._spools:
-            path = self._staging / name
+            path = self._folder / name
             self._spools[name] = path.open("w", encoding="utf-8", newline="\n")
         self._spools[name].write(json.dumps(record, ensure_ascii=False) + "\n")
 
@@ -181,13 +181,13 @@ class Gathering:
             "left_out": dict(sorted(self.left_out.items())),
             **description.notes,
         }
-        prepared = self._staging / "prepared"
+        prepared = self._folder / "prepared"
         images = {entry.image: self.pictures.taken[entry.id].path for entry in stickers}
         schema.write_prepared(prepared, self._conversations(), stickers, intentions, info, images)
         for name in extra_files:
             if name in self._spools:
                 self._spools[name].close()
-                (self._staging / name).rename(prepared / name)
+                (self._folder / name).rename(prepared / name)
         if self._out.exists():
             self._out.rmdir()
         prepared.rename(self._out)
@@ -266,7 +266,7 @@ class Gathering:
     def _conversations(self) -> Iterator[Conversation]:
         for split in schema.SPLITS:
             self._spools[f"{split}.jsonl"].close()
-            with (self._staging / f"{split}.jsonl").open(encoding="utf-8", newline="\n") as spool:
+            with (self._folder / f"{split}.jsonl").open(encoding="utf-8", newline="\n") as spool:
                 for line in spool:
                     yield Conversation.from_json(json.loads(line))
 

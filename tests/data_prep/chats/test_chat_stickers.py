@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 from data_prep.chats import filter_offensive, pictures, step
 from data_prep.chats.anonymise import anonymise
 from data_prep.chats.collect import collect
-from data_prep.chats.near_duplicates import MAX_BITS, MAX_COLOUR, Fingerprint, merge
+from data_prep.chats.deduplicate import MAX_BITS, MAX_COLOUR, Fingerprint, merge
 from data_prep.chats.threshold import copies
 
 

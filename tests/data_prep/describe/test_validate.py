@@ -9,7 +9,7 @@ from int_ra_jax.data.validation import validate
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "data_prep.describe.validate", *map(str, arguments)]
+    command = [sys.executable, "-m", "data_prep.describe", "validate", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 

@@ -218,7 +218,7 @@ def test_names_do_not_count_and_roles_do(bare):
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "data_prep.extraction.comet", *map(str, arguments)]
+    command = [sys.executable, "-m", "data_prep.extraction", "knowledge", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 

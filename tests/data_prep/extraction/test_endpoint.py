@@ -191,7 +191,8 @@ def test_a_killed_run_repeats_no_request(bare, serve, tmp_path):
     command = [
         sys.executable,
         "-m",
-        "data_prep.extraction.comet",
+        "data_prep.extraction",
+        "knowledge",
         bare,
         "--generator=llm",
         "--model=m",

@@ -3,19 +3,17 @@
 import json
 import subprocess
 import sys
-import types
 
 import pytest
 from fuzz import releases
 
-from data_prep.formats import importing
 from data_prep.formats.importing import import_published
 from data_prep.problems import BadInputError
 from int_ra_jax.data.validation import read_prepared, validate
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "data_prep.formats.importing", *map(str, arguments)]
+    command = [sys.executable, "-m", "data_prep.formats", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -107,15 +105,6 @@ def test_what_a_killed_import_left_is_named_and_not_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match=r"out\.importing is there"):
         import_published("stickerint", releases.stickerint(tmp_path / "in"), tmp_path / "out")
     assert beside(tmp_path) == ["in", "out.importing"]
-
-
-@pytest.mark.parametrize("name", importing.CHATS)
-def test_exported_chats_go_to_the_construction(name, tmp_path, monkeypatch):
-    calls = []
-    stand_in = types.SimpleNamespace(construct=lambda *arguments: calls.append(arguments))
-    monkeypatch.setitem(sys.modules, "data_prep.chats.construct", stand_in)
-    importing.import_chats(name, tmp_path / "export", tmp_path / "out")
-    assert calls == [(name, tmp_path / "export", tmp_path / "out")]
 
 
 def test_a_source_that_is_no_directory_is_refused_before_anything_is_made(tmp_path):

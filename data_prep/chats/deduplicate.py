@@ -18,9 +18,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data_prep.chats import pictures, segment, step
+from data_prep.chats import pictures, step
 
-NAME = "deduplicate"
 MAX_BITS = 10  # of the hash's 64 that may differ
 MAX_COLOUR = 30  # of 255, in the part of the picture that differs most
 _GRID = 16  # parts along an edge
@@ -86,7 +85,8 @@ def deduplicate(
         step.pass_on_stickers(source, building, sorted(set(stands_for.values())))
         return {"stickers": len(names), "merged_away": len(merged), "contexts": count}
 
-    return step.run_step(NAME, step.identity(source, (segment.NAME,)), out, settings, work)
+    identity = step.identity(source, "deduplicate")
+    return step.run_step("deduplicate", identity, out, settings, work)
 
 
 def merge(prints: Sequence[Fingerprint], max_bits: int, max_colour: int) -> list[int]:
