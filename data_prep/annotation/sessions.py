@@ -12,7 +12,7 @@ from int_ra_jax.data.schema import Conversation, PreparedDirectory
 
 
 @dataclass
-class Desk:
+class Session:
     """One person at one kind of work: giving intentions, or settling disagreements.
 
     Attributes:
@@ -45,8 +45,8 @@ class Desk:
 
 
 @dataclass
-class Office:
-    """All desks of one server: it opens each file once, whoever asks and however often.
+class Project:
+    """All sessions of one server: it opens each file once, whoever asks and however often.
 
     Attributes:
       prepared: what is annotated.
@@ -69,8 +69,8 @@ class Office:
         self._shared = frozenset(workspace.shared_ids(ids, self.settings.overlap))
         self.pictures = {one.id: n for n, one in enumerate(self.prepared.stickers)}
 
-    def annotator(self, name: str) -> Desk:
-        """Opens the desk of an annotator.
+    def annotator(self, name: str) -> Session:
+        """Opens the session of an annotator.
 
         Raises:
           LockedError: if another process writes this annotator's file.
@@ -83,10 +83,10 @@ class Office:
         votes = workspace.read_votes(self.workdir, self.settings)
         self._elsewhere = {other: given for other, given in votes.items() if other != name}
         order = workspace.order_for(name, list(self.conversations), self.settings.overlap)
-        return Desk(name, journal, lambda: self._open(name, journal, order), lambda one: {})
+        return Session(name, journal, lambda: self._open(name, journal, order), lambda one: {})
 
-    def adjudicator(self, name: str) -> Desk:
-        """Opens the one desk for disagreements; whoever sits there is noted with each decision.
+    def adjudicator(self, name: str) -> Session:
+        """Opens the one session for disagreements; who decides is noted with each decision.
 
         Raises:
           LockedError, BadInputError, ValueError: as ``annotator``.
@@ -95,7 +95,7 @@ class Office:
         votes = workspace.read_votes(self.workdir, self.settings)
         said = by_conversation(votes)
         disputed = [one for one in disagreements(votes) if one in self.conversations]
-        return Desk(
+        return Session(
             check_name(name),
             journal,
             lambda: _skipped_last(disputed, journal),

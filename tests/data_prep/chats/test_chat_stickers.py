@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from benchmarks.sticker_copies import copies
 from data_prep.chats import filter_offensive, pictures, step
 from data_prep.chats.anonymise import anonymise
 from data_prep.chats.collect import collect
 from data_prep.chats.deduplicate import MAX_BITS, MAX_COLOUR, Fingerprint, merge
-from data_prep.chats.threshold import copies
 
 
 def picture(seed):

@@ -1,6 +1,6 @@
 """Measures which thresholds tell copies of a sticker from other stickers.
 
-    python -m data_prep.chats.threshold FOLDER
+    python -m benchmarks.sticker_copies FOLDER [--out=FILE]
 
 FOLDER holds pictures that are all distinct. Each is scaled and compressed as programs do it; a
 threshold is good if it merges these copies and no two of the folder's own pictures.
@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from data_prep import command
+from benchmarks import command
 from data_prep.chats import pictures
 from data_prep.chats.deduplicate import Fingerprint
 
@@ -23,10 +23,13 @@ COLOURS = (20, 30, 40, 60, 255)
 CAPTIONS = ("OK", "NO", "thank you", "good night")
 
 
-def measure(folder: Path) -> None:
+def main() -> None:
     """Prints a table: what each pair of thresholds merges."""
+    parser = command.parser(__doc__)
+    parser.add_argument("folder", type=Path, help="distinct pictures")
+    arguments = parser.parse_args()
     suffixes = (*pictures.SUFFIXES.values(), ".jpeg")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
+    paths = sorted(p for p in arguments.folder.iterdir() if p.suffix.lower() in suffixes)
     images = [pictures.first_frame(path.read_bytes())[0] for path in paths]
     alike: list[tuple[int, int]] = []
     for image in tqdm(images, desc="copying", unit="sticker", mininterval=1):
@@ -39,14 +42,19 @@ def measure(folder: Path) -> None:
         for image in images
         for one, other in combinations(map(Fingerprint.of, with_captions(image)), 2)
     ]
-    print(f"{len(alike)} copies, {len(others)} distinct pairs, {len(captioned)} captioned pairs")
-    print("| bits | colour | copies merged | distinct pairs merged | other captions merged |")
-    print("|---|---|---|---|---|")
-    for bits in BITS:
-        for colour in COLOURS:
-            counts = [_within(pairs, bits, colour) for pairs in (alike, others, captioned)]
-            share = counts[0] / max(len(alike), 1)
-            print(f"| {bits} | {colour} | {share:.2%} | {counts[1]} | {counts[2]} |")
+    rows = [
+        {
+            "bits": bits,
+            "colour": colour,
+            "copies merged": f"{_within(alike, bits, colour) / max(len(alike), 1):.2%}",
+            "distinct pairs merged": _within(others, bits, colour),
+            "other captions merged": _within(captioned, bits, colour),
+        }
+        for bits in BITS
+        for colour in COLOURS
+    ]
+    counts = f"{len(alike)} copies, {len(others)} distinct pairs, {len(captioned)} captioned pairs"
+    command.publish(arguments, f"{counts}\n\n{command.table(rows)}", rows=rows)
 
 
 def _within(pairs: Sequence[tuple[int, int]], bits: int, colour: int) -> int:
@@ -83,6 +91,4 @@ def _encoded(image: Image.Image, form: str, quality: int) -> Image.Image:
 
 
 if __name__ == "__main__":
-    options = command.room("chats.threshold", __doc__)
-    options.takes(lambda line: measure(line.folder), folder="distinct pictures")
-    command.run(options)
+    main()

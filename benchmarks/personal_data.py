@@ -1,6 +1,6 @@
 """Measures the search for personal data on labelled messages.
 
-    python -m data_prep.chats.pii_quality SAMPLE.jsonl --half=reported
+    python -m benchmarks.personal_data SAMPLE.jsonl [--half=reported] [--show_errors] [--out=FILE]
 
 A line of the sample is ``{language, half, text}`` with ``[[kind|words]]`` around personal data.
 Found means that every character was masked as its kind; a mask is right if it touches personal data
@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep import command
+from benchmarks import command
 from data_prep.chats import pii
 from data_prep.chats.pii import Span
 
@@ -40,15 +40,30 @@ class Quality:
         return self.right / self.masked if self.masked else 1.0
 
 
-def report(sample: Path, half: str, show: bool) -> None:
+def main() -> None:
     """Prints precision and recall by language and kind."""
-    print("| language | kind | labelled | found | recall | masks | right | precision |")
-    print("|---|---|---|---|---|---|---|---|")
-    for (language, kind), one in measure(sample, half, show).items():
-        print(
-            f"| {language} | {kind} | {one.labelled} | {one.found} | {one.recall:.2f} "
-            f"| {one.masked} | {one.right} | {one.precision:.2f} |"
-        )
+    parser = command.parser(__doc__)
+    parser.add_argument("sample", type=Path, help="labelled messages")
+    halves = ("reported", "development")
+    parser.add_argument("--half", choices=halves, default=halves[0], help="of the sample")
+    text = "print the mistakes; for development only"
+    parser.add_argument("--show_errors", action="store_true", help=text)
+    arguments = parser.parse_args()
+    found = measure(arguments.sample, arguments.half, arguments.show_errors)
+    rows = [
+        {
+            "language": language,
+            "kind": kind,
+            "labelled": one.labelled,
+            "found": one.found,
+            "recall": f"{one.recall:.2f}",
+            "masks": one.masked,
+            "right": one.right,
+            "precision": f"{one.precision:.2f}",
+        }
+        for (language, kind), one in found.items()
+    ]
+    command.publish(arguments, command.table(rows), rows=rows)
 
 
 def measure(sample: Path, half: str, show: bool = False) -> dict[tuple[str, str], Quality]:
@@ -97,13 +112,4 @@ def _touch(one: Span, other: Span) -> bool:
 
 
 if __name__ == "__main__":
-    options = command.room("chats.pii_quality", __doc__)
-    options.takes(
-        lambda line: report(line.sample, line.half, line.show_errors), sample="labelled messages"
-    )
-    halves = ("reported", "development")
-    text = "Which half of the sample is measured."
-    options.add_argument("--half", choices=halves, default=halves[0], help=text)
-    text = "Print the mistakes; for development only."
-    options.add_argument("--show_errors", action="store_true", help=text)
-    command.run(options)
+    main()
