@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
+from scipy.cluster.hierarchy import DisjointSet
 
 from data_prep.chats import step
 from int_ra_jax.common.types import ATTRIBUTES
@@ -69,23 +70,17 @@ def split(source: Path, out: Path, valid: float = FRACTION, test: float = FRACTI
 
 def group(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Returns id of a context -> its group: contexts of one segment or of the same text are one."""
-    parent: dict[str, str] = {}
-    rank: dict[str, str] = {}  # segment or text -> first context seen with it
-
-    def root(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = name = parent[parent[name]]
-        return name
-
+    joined = DisjointSet()
     for row in rows:
-        identity = row["id"]
-        parent[identity] = identity
         said = "\0".join(t for turn in row["turns"] if (t := " ".join(turn["text"].split())))
         text = hashlib.sha256(said.casefold().encode()).hexdigest()
-        for key in (f"segment {row['segment']}", f"text {text}"):
-            first, second = sorted((root(rank.setdefault(key, identity)), root(identity)))
-            parent[second] = first
-    return {identity: root(identity) for identity in parent}
+        context, *shared = ("id", row["id"]), ("segment", row["segment"]), ("text", text)
+        joined.add(context)
+        for one in shared:
+            joined.add(one)
+            joined.merge(context, one)
+    members = ([name for kind, name in one if kind == "id"] for one in joined.subsets())
+    return {name: min(names) for names in members for name in names}
 
 
 def assign(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, str]:

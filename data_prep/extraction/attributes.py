@@ -9,7 +9,6 @@ from typing import Any
 from absl import logging
 from tqdm import tqdm
 
-from data_prep.extraction.dialogue import Session
 from data_prep.extraction.frames import Picture
 from data_prep.extraction.keywords import attributes_of, describe, settle_verbal
 from data_prep.extraction.ocr import StickerReader, reader_identity
@@ -77,29 +76,13 @@ class Describer:
         """Returns digest -> attribute -> the model's raw reply, where it gave one."""
         if self.chat is None:
             return {digest: {} for digest in pictures}
-        asked = self.chat.asked(self.prompt)
         names = ATTRIBUTES if self.verbal != "ocr" else ATTRIBUTES[:-1]
-        finished: dict[str, dict[str, str]] = {}
-
-        def done(session: Session) -> None:
-            if session.failure:
-                logging.warning("%s: %s", pictures[session.name].path.name, session.failure)
-            elif session.pending is None:
-                finished[session.name] = session.result
-            bar.update()
-
-        sessions = (
-            Session(
-                digest,
-                describe(self.prompt, picture, picture.shown(), names, self.language),
-                store,
-                asked,
-            )
+        dialogues = (
+            (digest, describe(self.prompt, picture, picture.shown(), names, self.language))
             for digest, picture in pictures.items()
         )
-        with tqdm(total=len(pictures), desc="asking", unit="sticker", mininterval=1) as bar:
-            self.chat.answer(sessions, done, sees=True, ask=ask)
-        return finished
+        titles = {digest: picture.path.name for digest, picture in pictures.items()}
+        return self.chat.results(self.prompt, dialogues, titles, store, sees=True, ask=ask)
 
     def readings(
         self, pictures: Mapping[str, Picture], store: ResultStore, ask: bool

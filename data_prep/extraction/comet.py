@@ -1,7 +1,7 @@
 """Infers knowledge for the conversations of a prepared directory: equations 1 and 2."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from data_prep.extraction import device as devices
 from data_prep.extraction import seq2seq
-from data_prep.extraction.dialogue import Session
 from data_prep.extraction.knowledge import clean_knowledge, knowledge_dialogue, letter
 from data_prep.extraction.prompts import Prompt
 from data_prep.extraction.store import ResultStore, digest_of, model_identity
@@ -117,8 +116,7 @@ class FromComet:
         yield from ((content, store[key]) for content, key in keys.items() if key in store)
         if not waiting or not ask:
             return
-        # Like lengths together; the longest first, so that memory runs out at once or never.
-        waiting.sort(key=lambda content: -sum(len(turn.text) for turn in todo[content].turns))
+        waiting = _longest_first(waiting, todo)
         comet, translator = self._load()
         size = max(1, self.batch_size * _GROUP // len(RELATIONS))
         with tqdm(total=len(waiting), desc="inferring", unit="conversation", mininterval=1) as bar:
@@ -187,26 +185,18 @@ class FromChat:
         self, todo: Mapping[str, Conversation], store: ResultStore, ask: bool
     ) -> Iterator[tuple[str, Raw | None]]:
         """Yields raw phrases; see ``Source``."""
-        asked = self.chat.asked(self.prompt)
-        finished: list[tuple[str, Raw | None]] = []
-
-        def done(session: Session) -> None:
-            if session.failure:
-                logging.warning("%s: %s", todo[session.name].id, session.failure)
-            elif session.pending is None:
-                finished.append((session.name, session.result))
-            bar.update()
-
-        ordered = sorted(todo, key=lambda one: -sum(len(turn.text) for turn in todo[one].turns))
-        sessions = (
-            Session(
-                content, knowledge_dialogue(self.prompt, todo[content], self.language), store, asked
-            )
-            for content in ordered
+        dialogues = (
+            (content, knowledge_dialogue(self.prompt, todo[content], self.language))
+            for content in _longest_first(todo, todo)
         )
-        with tqdm(total=len(todo), desc="asking", unit="conversation", mininterval=1) as bar:
-            self.chat.answer(sessions, done, sees=False, ask=ask)
-        yield from finished
+        titles = {content: one.id for content, one in todo.items()}
+        found = self.chat.results(self.prompt, dialogues, titles, store, sees=False, ask=ask)
+        yield from found.items()
+
+
+def _longest_first(contents: Iterable[str], todo: Mapping[str, Conversation]) -> list[str]:
+    """Like lengths together; the longest first, so that memory runs out at once or never."""
+    return sorted(contents, key=lambda one: -sum(len(turn.text) for turn in todo[one].turns))
 
 
 def content_of(conversation: Conversation) -> str:

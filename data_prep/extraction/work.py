@@ -1,19 +1,20 @@
 """What both extractions share: the directory in and out, and the chat model that is asked."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from absl import logging
+from tqdm import tqdm
 
 from data_prep.extraction import device as devices
-from data_prep.extraction.dialogue import Asked, ChatBackend, Session
+from data_prep.extraction.dialogue import Asked, ChatBackend, Dialogue, Session
 from data_prep.extraction.endpoint import Endpoint, EndpointChat
 from data_prep.extraction.in_process import InProcessChat
 from data_prep.extraction.prompts import Prompt
-from data_prep.extraction.store import ALL, Shard, model_identity
+from data_prep.extraction.store import ALL, ResultStore, Shard, model_identity
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation, PreparedDirectory, StickerEntry
 
@@ -86,28 +87,51 @@ class Chat:
         )
         return Asked(identity, {"length": self.length}, prompt.sha256)
 
-    def answer(
-        self, sessions: Iterable[Session], done: Callable[[Session], None], *, sees: bool, ask: bool
-    ) -> None:
-        """Answers sessions; the model is loaded if there is one that the store cannot finish.
+    def results(
+        self,
+        prompt: Prompt,
+        dialogues: Iterable[tuple[str, Dialogue]],
+        titles: Mapping[str, str],
+        store: ResultStore,
+        *,
+        sees: bool,
+        ask: bool,
+    ) -> dict[str, Any]:
+        """Leads dialogues; the model is loaded if there is one that the store cannot finish.
 
         Args:
-          sessions: read one after the other, as there is room.
-          done: called with each session: finished, failed, or still waiting if not asked.
+          prompt: what the dialogues are made of.
+          dialogues: pairs of a name and a dialogue, made as there is room for them.
+          titles: name -> what a warning calls it, for every dialogue.
+          store: of earlier replies; new ones are added.
           sees: for a model that is shown pictures.
           ask: False leaves it at what the store knows.
+
+        Returns:
+          name -> result, without the dialogues that failed or still wait for a reply.
         """
+        asked, found = self.asked(prompt), {}
+
+        def done(session: Session) -> None:
+            if session.failure:
+                logging.warning("%s: %s", titles[session.name], session.failure)
+            elif session.pending is None:
+                found[session.name] = session.result
+            bar.update()
 
         def unfinished() -> Iterator[Session]:
-            for session in sessions:
+            for name, dialogue in dialogues:
+                session = Session(name, dialogue, store, asked)
                 if session.pending is None or not ask:
                     done(session)
                 else:
                     yield session
 
         waiting = unfinished()
-        for first in waiting:
-            self._open(sees).run(chain([first], waiting), done)
+        with tqdm(total=len(titles), desc="asking", unit="dialogue", mininterval=1) as bar:
+            for first in waiting:
+                self._open(sees).run(chain([first], waiting), done)
+        return found
 
     def _open(self, sees: bool) -> ChatBackend:
         if self.endpoint is not None:

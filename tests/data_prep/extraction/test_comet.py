@@ -102,7 +102,7 @@ def test_a_killed_run_goes_on_where_it_was(bare, whole, comet_dir, tmp_path, mon
     # One conversation a group, so that the kill falls between two of them.
     script = (
         "import sys, pathlib\n"
-        "from data_prep import comet\n"
+        "from data_prep.extraction import comet\n"
         "from data_prep.extraction.work import Work\n"
         "from data_prep.extraction.prompts import load_prompt\n"
         "comet._GROUP = 0\n"
