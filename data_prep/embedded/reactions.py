@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 
-from data_prep.embedded.reaction_lexicon import FILLERS, LAUGHED, NODDED, RULES, UNDECIDED, Rule
+from data_prep.embedded.reaction_lexicon import FILLERS, RULES, UNDECIDED, Rule, Strength
 
 _EMOTICONS: dict[str, str] = {
     "frown": r"[:;=x]['’]?-?\(+|[:=]-?\[|(?<!\w)\):(?!\w)",
@@ -225,7 +225,7 @@ def _read(tokens: list[Token], text: str) -> Reaction | None:
         phrases=tuple(phrase for phrase, _ in strongest),
         # "yes haha" after a question is mostly the yes.
         answer=any(rule.answer for _, rule in strongest)
-        or (strongest[0][1].strength <= LAUGHED and any(t.text in _YES for t in tokens)),
+        or (strongest[0][1].strength <= Strength.LAUGHED and any(t.text in _YES for t in tokens)),
         strength=strongest[0][1].strength,
     )
 
@@ -270,7 +270,7 @@ def split_reaction(text: str) -> Reaction | None:
         if _own_words(tokens[border:]) < MIN_OWN_WORDS or after.text in _STOPS:
             continue
         found = _read(tokens[:border], text)
-        if found and found.strength > NODDED:
+        if found and found.strength > Strength.NODDED:
             return _with_own_words(found, text[after.start :])
     return _closing(tokens, text)
 

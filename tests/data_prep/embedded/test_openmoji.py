@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from data_prep.embedded import openmoji, openmoji_intentions
+from data_prep.embedded import openmoji
 from data_prep.embedded.reaction_lexicon import GOEMOTIONS
 from int_ra_jax.common.types import ATTRIBUTES
 
@@ -83,7 +83,7 @@ def test_a_gesture_is_told_without_the_person_who_makes_it(gallery):
 
 
 def test_all_writing_belongs_to_stickers_of_the_gallery(gallery):
-    assert set(openmoji_intentions.VERBAL) <= {art.names[0] for art in gallery}
+    assert set(openmoji.VERBAL) <= {art.names[0] for art in gallery}
     assert openmoji.attributes(named(gallery, "hundred_points"))["verbal"] == "100"
 
 
@@ -100,6 +100,6 @@ def test_artwork_is_drawn_as_the_same_transparent_square_every_time(gallery):
 
 
 def test_a_name_without_artwork_is_reported_by_name(monkeypatch):
-    monkeypatch.setitem(openmoji_intentions.INTENTIONS, "joy", "smiling_face no_such_emoji")
+    monkeypatch.setitem(openmoji.INTENTIONS, "joy", "smiling_face no_such_emoji")
     with pytest.raises(ValueError, match=r"1 names .* no_such_emoji"):
         openmoji.artworks()
