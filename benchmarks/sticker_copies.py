@@ -15,8 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from benchmarks import command
-from data_prep.chats import pictures
 from data_prep.chats.deduplicate import Fingerprint
+from int_ra_jax.data import images
+from int_ra_jax.data.schema import IMAGE_SUFFIXES
 
 BITS = (0, 4, 6, 8, 10, 12, 16)
 COLOURS = (20, 30, 40, 60, 255)
@@ -28,18 +29,17 @@ def main() -> None:
     parser = command.parser(__doc__)
     parser.add_argument("folder", type=Path, help="distinct pictures")
     arguments = parser.parse_args()
-    suffixes = (*pictures.SUFFIXES.values(), ".jpeg")
-    paths = sorted(p for p in arguments.folder.iterdir() if p.suffix.lower() in suffixes)
-    images = [pictures.first_frame(path.read_bytes())[0] for path in paths]
+    paths = sorted(p for p in arguments.folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    pictures = [images.decode(path.read_bytes()) for path in paths]
     alike: list[tuple[int, int]] = []
-    for image in tqdm(images, desc="copying", unit="sticker", mininterval=1):
+    for image in tqdm(pictures, desc="copying", unit="sticker", mininterval=1):
         original = Fingerprint.of(image)
         alike += [original.distance(Fingerprint.of(copy)) for copy in copies(image)]
-    prints = [Fingerprint.of(image) for image in images]
+    prints = [Fingerprint.of(image) for image in pictures]
     others = [one.distance(other) for one, other in combinations(prints, 2)]
     captioned = [
         one.distance(other)
-        for image in images
+        for image in pictures
         for one, other in combinations(map(Fingerprint.of, with_captions(image)), 2)
     ]
     rows = [
@@ -87,7 +87,7 @@ def with_captions(image: Image.Image) -> Iterator[Image.Image]:
 def _encoded(image: Image.Image, form: str, quality: int) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, form, quality=quality)
-    return pictures.first_frame(buffer.getvalue())[0]
+    return images.decode(buffer.getvalue())
 
 
 if __name__ == "__main__":

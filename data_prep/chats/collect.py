@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from data_prep.chats import neutral, pictures, step, telegram, whatsapp
 from data_prep.chats.message import Exported, Message
+from data_prep.formats.pictures import suffix_of
 from data_prep.problems import Problems
+from int_ra_jax.data import images, schema
 
 FORMATS = ("jsonl", "telegram", "whatsapp")
 _FILES: dict[str, Callable[[Path], list[Path]]] = {
@@ -138,9 +140,9 @@ class _Collector:
 
     def _store(self, path: Path) -> str:
         content = pictures.load(path)
-        _, suffix = pictures.first_frame(content)
+        images.decode(content)  # raises ValueError for what cannot be decoded
         content = pictures.without_metadata(content)
-        name = hashlib.sha256(content).hexdigest()[:20] + suffix
+        name = hashlib.sha256(content).hexdigest()[:20] + suffix_of(content)
         (self.building / step.STICKERS / name).write_bytes(content)
         return name
 
@@ -175,6 +177,6 @@ def _identity(files: list[Path], source: Path) -> str:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     folder = source.parent if source.is_file() else source
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in (*pictures.SUFFIXES.values(), ".jpeg"):
+        if path.suffix.lower() in schema.IMAGE_SUFFIXES:
             digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
     return digest.hexdigest()

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data_prep.chats import pictures, step
+from data_prep.chats import step
+from int_ra_jax.data import images
 
 MAX_BITS = 10  # of the hash's 64 that may differ
 MAX_COLOUR = 30  # of 255, in the part of the picture that differs most
@@ -116,7 +117,7 @@ def _same(one: Fingerprint, other: Fingerprint, max_colour: int) -> bool:
 
 
 def _fingerprint(path: Path) -> Fingerprint:
-    return Fingerprint.of(pictures.first_frame(path.read_bytes())[0])
+    return Fingerprint.of(images.decode(path.read_bytes()))
 
 
 def _replaced(context: dict[str, Any], stands_for: dict[str, str]) -> dict[str, Any]:

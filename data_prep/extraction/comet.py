@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from absl import logging
 from tqdm import tqdm
@@ -22,24 +22,6 @@ from int_ra_jax.data.validation import read_prepared
 KIND = "knowledge"
 _GROUP = 16  # batches between two looks at the disk
 Raw = Mapping[str, Sequence[str]]
-
-
-class Source(Protocol):
-    """What knowledge is inferred by."""
-
-    def answers(
-        self, todo: Mapping[str, Conversation], store: ResultStore, ask: bool
-    ) -> Iterator[tuple[str, Raw | None]]:
-        """Yields (content, raw phrases); None for an answer that cannot be used.
-
-        Args:
-          todo: conversations by content; what gets no answer is not yielded.
-          store: of earlier answers; new ones are added.
-          ask: False leaves it at the store.
-        """
-
-    def record(self) -> dict[str, Any]:
-        """Returns what dataset.json says of the source."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +87,13 @@ class FromComet:
     def answers(
         self, todo: Mapping[str, Conversation], store: ResultStore, ask: bool
     ) -> Iterator[tuple[str, Raw | None]]:
-        """Yields raw phrases; see ``Source``."""
+        """Yields (content, raw phrases); None for an answer that cannot be used.
+
+        Args:
+          todo: conversations by content; what gets no answer is not yielded.
+          store: of earlier answers; new ones are added.
+          ask: False leaves it at the store.
+        """
         directory = devices.model_directory(self.model)
         identity, settings = model_identity(directory), self.settings()
         keys = {
@@ -184,7 +172,7 @@ class FromChat:
     def answers(
         self, todo: Mapping[str, Conversation], store: ResultStore, ask: bool
     ) -> Iterator[tuple[str, Raw | None]]:
-        """Yields raw phrases; see ``Source``."""
+        """Yields raw phrases, as ``FromComet.answers`` does."""
         dialogues = (
             (content, knowledge_dialogue(self.prompt, todo[content], self.language))
             for content in _longest_first(todo, todo)
@@ -192,6 +180,9 @@ class FromChat:
         titles = {content: one.id for content, one in todo.items()}
         found = self.chat.results(self.prompt, dialogues, titles, store, sees=False, ask=ask)
         yield from found.items()
+
+
+Source = FromComet | FromChat  # what knowledge is inferred by
 
 
 def _longest_first(contents: Iterable[str], todo: Mapping[str, Conversation]) -> list[str]:
