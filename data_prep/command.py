@@ -99,5 +99,5 @@ def at_least(least: float, kind: type = int) -> Callable[[str], Any]:
 
 
 def names(given: str) -> tuple[str, ...]:
-    """Is an argument type: names with commas between; none for an empty text."""
+    """Returns the names that an argument lists with commas; none for an empty one."""
     return tuple(name for name in given.split(",") if name)

@@ -107,7 +107,7 @@ class Project:
         return sorted(workspace.read_votes(self.workdir, self.settings))
 
     def close(self) -> None:
-        """Gives every file free."""
+        """Releases every file."""
         for journal in self._journals.values():
             journal.close()
         self._journals.clear()

@@ -25,7 +25,7 @@ _SALT_BYTES = 32
 def anonymise(
     source: Path, out: Path, salt_file: Path, regions: tuple[str, ...] = pii.REGIONS
 ) -> step.Counts:
-    """Takes people out of the messages.
+    """Replaces people by pseudonyms and masks their personal data.
 
     Args:
       source: the result of the step collect.

@@ -52,7 +52,7 @@ class BackendError(ValueError):
 
 
 class Session:
-    """One dialogue on its way.
+    """One dialogue under way.
 
     Attributes:
       name: of what it is about, for messages.

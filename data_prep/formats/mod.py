@@ -33,7 +33,7 @@ LANGUAGES = {"c": "Chinese", "e": "English"}
 
 
 def read(source: InputDirectory, staging: Staging, language: str | None = None) -> Labels:
-    """Reads the data set into the staging.
+    """Reads the data set into the staging area.
 
     Args:
       source: the directory with the files above.

@@ -33,7 +33,7 @@ _TAKEN = ("dialogue_context", "text", "speaker", "image_ids")
 
 
 def read(source: InputDirectory, staging: Staging) -> Labels:
-    """Reads a release into the staging.
+    """Reads a release into the staging area.
 
     Args:
       source: the directory with the files above.

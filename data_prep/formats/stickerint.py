@@ -47,7 +47,7 @@ class RowError(ValueError):
 
 
 def read(source: InputDirectory, staging: Staging) -> Labels:
-    """Reads a release into the staging.
+    """Reads a release into the staging area.
 
     Args:
       source: the directory with the files above.

@@ -60,7 +60,7 @@ _PLAIN = frozenset(
 
 
 def read(source: InputDirectory, staging: Staging) -> Labels:
-    """Reads the databases into the staging.
+    """Reads the databases into the staging area.
 
     Args:
       source: the directory with the databases above.
@@ -144,7 +144,7 @@ def load_plain_pickle(content: bytes) -> Any:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """The second wall behind the check of the instructions: no name is ever looked up."""
+    """A second defence behind the check of the instructions: no name is ever looked up."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"refused to load {module}.{name}")
