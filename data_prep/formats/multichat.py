@@ -77,12 +77,7 @@ def _one(names: list[str], ending: str) -> str | None:
 
 
 def _add_row(
-    record: Mapping[str, Any],
-    split: str,
-    file: str,
-    line: int,
-    staging: Staging,
-    labels: Labels,
+    record: Mapping[str, Any], split: str, file: str, line: int, staging: Staging, labels: Labels
 ) -> None:
     messages = [
         f"{key} is {short(record.get(key))}, expected a string"

@@ -154,10 +154,7 @@ class Staging:
                 self.problems.add(split, 0, f"no usable conversation in split {split!r}")
 
     def write(
-        self,
-        intentions: Sequence[str],
-        description: Description,
-        extra_files: Sequence[str] = (),
+        self, intentions: Sequence[str], description: Description, extra_files: Sequence[str] = ()
     ) -> None:
         """Writes the prepared directory, if nothing is wrong.
 

@@ -13,13 +13,7 @@ from typing import Any, NamedTuple
 from data_prep.formats.labels import Labels, read_labels, tidy
 from data_prep.formats.pictures import MAX_TEXT
 from data_prep.formats.reading import InputDirectory, decode_base64
-from data_prep.formats.staging import (
-    READING_ORDER,
-    UNKNOWN,
-    Description,
-    Staging,
-    extra_keys,
-)
+from data_prep.formats.staging import READING_ORDER, UNKNOWN, Description, Staging, extra_keys
 from data_prep.problems import short
 from int_ra_jax.common.types import ATTRIBUTES, RELATIONS
 from int_ra_jax.data import schema
@@ -88,12 +82,7 @@ def read_pictures(source: InputDirectory, staging: Staging, name: str) -> None:
 
 
 def add_row(
-    record: Mapping[str, Any],
-    split: str,
-    file: str,
-    line: int,
-    staging: Staging,
-    labels: Labels,
+    record: Mapping[str, Any], split: str, file: str, line: int, staging: Staging, labels: Labels
 ) -> None:
     """Turns one row into a conversation for each of its stickers, or into problems.
 
