@@ -1,6 +1,5 @@
 """One import from start to end: a release in, a prepared directory or a report out."""
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -50,9 +49,9 @@ def import_published(
         raise FileNotFoundError(f"{source} is no directory. Name the directory of the release.")
     read, description = PUBLISHED[name]
     problems = Problems(source)
-    scratch = Path(tempfile.mkdtemp(prefix="import-")) if dry_run else None
-    try:
-        with Staging(scratch / "out" if scratch else out, problems, leaks) as staging:
+    with tempfile.TemporaryDirectory(prefix="import-", ignore_cleanup_errors=True) as scratch:
+        target = Path(scratch) / "out" if dry_run else out
+        with Staging(target, problems, leaks) as staging:
             directory = InputDirectory(source, problems)
             if name == "mod":
                 labels = mod.read(directory, staging, language)
@@ -68,6 +67,3 @@ def import_published(
                 logging.info("left out: %d (%s)", count, reason)
             verb = "would write" if dry_run else "wrote"
             logging.info("%s %s: %s, %d warnings", verb, out, found, problems.warnings)
-    finally:
-        if scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
