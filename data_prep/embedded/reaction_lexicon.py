@@ -34,21 +34,6 @@ class Strength(IntEnum):
     NODDED, SMILED, LAUGHED, EXCLAIMED, SAID = range(5)
 
 
-_VERY = (
-    r"(?:(?:so|very|really|pretty|super|way|too|quite|just|truly|actually|totally|freaking|kinda|"
-    r"extremely|absolutely|definitely|always|also|such|a|an|the|still|rather|seriously|real|dang|"
-    r"insanely|crazy|honestly|legit) )*"
-)
-_THAT = (
-    r"(?:(?:thats|that is|that was|sounds|that sounds|it sounds|that must be|that must have been|"
-    r"that had to be|that has to be|thats got to be|youre|you are|how|i think thats|"
-    r"i think that is|thats like|that seems|that looks) (?:like )?)?"
-)
-_AFTER = (
-    r"(?: (?:man|dude|bro|though|tho|haha|too|of you|to hear|to me|story|stuff|then|actually))*"
-)
-
-
 @dataclass(frozen=True)
 class Rule:
     """A phrase family of the lexicon.
@@ -66,22 +51,24 @@ class Rule:
     answer: bool = False
 
 
+def _joined(words: str) -> str:
+    return "".join(line.strip() for line in words.split("\n"))
+
+
+_TABLES = tomllib.loads(Path(__file__).with_name("reaction_lexicon.toml").read_text("utf-8"))
+_BEFORE, _DEGREE, _AFTER = (_joined(_TABLES[part]) for part in ("before", "degree", "after"))
+
+
 def _rule(entry: Mapping[str, Any]) -> Rule:
-    """Builds a rule from an entry of reaction_lexicon.toml."""
-    words = "".join(line.strip() for line in entry["words"].split("\n"))
-    strength = Strength[entry.get("strength", "SAID")]
+    """Builds a rule from an entry of the tables."""
+    words, strength = _joined(entry["words"]), Strength[entry.get("strength", "SAID")]
     if entry.get("judgement"):  # such as "(that's so) WORDS"
-        pattern = f"{_THAT}{_VERY}(?:{words}){_AFTER}"
+        pattern = f"{_BEFORE}{_DEGREE}(?:{words}){_AFTER}"
         return Rule(entry["intention"], strength, pattern, answer=True)
     return Rule(entry["intention"], strength, f"(?:{words})", entry.get("answer", False))
 
 
-_FILE = Path(__file__).with_name("reaction_lexicon.toml")
-RULES = tuple(_rule(entry) for entry in tomllib.loads(_FILE.read_text("utf-8"))["rule"])
-
-FILLERS = re.compile(
-    r"(?:yeah|yes|yep|yup|yea|ya|yeh|man|dude|bro|well|girl|buddy|friend|so|oh|ah|like|"
-    r"i mean|honestly|literally|seriously|wait|though|tho|just|then|now|too|again|actually|huh|"
-    r"dang|gosh|indeed|lets see|i guess|i think|i know|my friend|for you|ooh|right|"
-    r"<doubt>)(?= |$)"
-)
+RULES = tuple(map(_rule, _TABLES["rule"]))
+FILLERS = re.compile(_joined(_TABLES["fillers"]))
+EMOTICONS: dict[str, str] = _TABLES["emoticons"]
+SPELLINGS = tuple((re.compile(words), form) for form, words in _TABLES["spellings"].items())

@@ -11,49 +11,24 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 
-from data_prep.embedded.reaction_lexicon import FILLERS, RULES, UNDECIDED, Rule, Strength
+from data_prep.embedded.reaction_lexicon import (
+    EMOTICONS,
+    FILLERS,
+    RULES,
+    SPELLINGS,
+    UNDECIDED,
+    Rule,
+    Strength,
+)
 
-_EMOTICONS: dict[str, str] = {
-    "frown": r"[:;=x]['’]?-?\(+|[:=]-?\[|(?<!\w)\):(?!\w)",
-    "dismay": r"(?<!\w)D:(?!\w)",
-    "grin": r"(?<!\w)[:=]-?D+(?!\w)|\^_*\^",
-    "tongue": r"(?<!\w)[:;=xX]-?[pP](?!\w)",
-    "gasp": r"(?<!\w):-?[oO0](?!\w)",
-    "smile": r"(?<!\d)[:=]['’]?-?\)+|(?<!\w)\(+[:=](?!\w)|(?<!\w):3(?!\w)",
-    "wink": r"(?<!\w);-?[)D]+|(?<!\w)\(;(?!\w)",
-    "heart": r"<3+(?!\d)",
-    "doubt": r"(?<!\w):-?[/\\|](?![\w/])",
-}
 _SCANNER = re.compile(
-    "|".join(f"(?P<{name}>{pattern})" for name, pattern in _EMOTICONS.items())
+    "|".join(f"(?P<{name}>{pattern})" for name, pattern in EMOTICONS.items())
     + r"|(?P<word>[^\W_]+(?:['’‘`´][^\W_]+)*)|(?P<query>[?!]*\?[?!]*)|(?P<stop>[^\w\s'’\"*]+)"
-)
-_LAUGHTER = re.compile(
-    r"(?:[bm]?w?a?(?:ha|he|hah|heh|ja){2,}h*|[bm]?w?a*(?:h+a+){2,}h*|h+a+h*|a+h+a+h+|(?:h+e+){2,}h*|heh)"
-)
-_LOL = re.compile(r"(?:l+o+l+[sz]*|l+m+f?a+o+|rofl+|(?:lo)+l+|x+d+|lul)")
-# Spellings that stretch a word's meaning beyond the plain form get a form of their own.
-_SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (_LAUGHTER, "haha"),
-    (_LOL, "lol"),
-    (re.compile(r"h+m{2,}|hm|m+h+m{2,}"), "hmm"),
-    (re.compile(r"a+w{1,}w*e?"), "aw"),
-    (re.compile(r"e+w+"), "ew"),
-    (re.compile(r"w+h+a{2,}t+|w+u+t+"), "whaaat"),
-    (re.compile(r"n+o{2,}"), "nooo"),
-    (re.compile(r"u+g+h{1,}"), "ugh"),
-    (re.compile(r"ph+e+w+|whe+w+"), "phew"),
-    (re.compile(r"a+r+g+h+"), "argh"),
-    (re.compile(r"wo+h+o+|woo+h+oo+"), "woohoo"),
-    (re.compile(r"ya+y+"), "yay"),
-    (re.compile(r"ye+s{3,}"), "yesss"),
-    (re.compile(r"a+h{3,}"), "ahhh"),
-    (re.compile(r"o{2,}h"), "ooh"),
 )
 # Words that set themselves off: no punctuation is needed between them and the own words.
 _SET_OFF = frozenset(
     {"haha", "lol", "wow", "whoa", "woah", "aw", "ugh", "omg", "yikes", "phew", "ew"}
-) | {f"<{name}>" for name in _EMOTICONS}
+) | {f"<{name}>" for name in EMOTICONS}
 _YES = frozenset({"yes", "yeah", "yep", "yup", "ya", "yea", "yeh", "no", "nope", "nah"})
 _STOPS = frozenset({"|", "?", "?!"})
 _CLOSING = frozenset({"amusement", "gratitude", "joy", "love", "optimism", "sadness", "caring"})
@@ -109,7 +84,7 @@ def normalise_word(word: str) -> str:
       The normal form that the lexicon's patterns are written in.
     """
     word = re.sub(r"['’‘`´]", "", word.lower())
-    for pattern, form in _SPELLINGS:
+    for pattern, form in SPELLINGS:
         if pattern.fullmatch(word):
             return form
     if word in _vocabulary():
