@@ -81,8 +81,11 @@ def run(parser: Parser, line: Sequence[str] | None = None) -> None:
     logging.set_verbosity(logging.INFO)
     try:
         arguments.act(arguments)
-    except (ValueError, OSError, ImportError) as error:  # what a user can act on
-        if "traceback" in arguments:
+    except Exception as error:
+        # What a user can act on; torch's class of this name must not be imported to be known.
+        clear = isinstance(error, ValueError | OSError | ImportError)
+        clear |= type(error).__name__ == "OutOfMemoryError"
+        if not clear or "traceback" in arguments:
             raise
         parser.exit(1, f"{parser.prog}: error: {error}\n")
 

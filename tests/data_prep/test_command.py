@@ -34,6 +34,14 @@ def test_wrong_input_is_one_message_and_status_1(capsys):
     assert message == "python -m data_prep.here: error: in is wrong in two places\n"
 
 
+def test_memory_that_runs_out_in_torch_is_a_message_too(capsys):
+    def fill(line):
+        raise type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory")
+
+    code, message = ended(["walk", "in"], capsys, fill)
+    assert (code, message) == (1, "python -m data_prep.here: error: CUDA out of memory\n")
+
+
 @pytest.mark.parametrize("line", [["--traceback", "walk", "in"], ["walk", "in", "--traceback"]])
 def test_traceback_shows_where_an_error_comes_from(line):
     with pytest.raises(ValueError, match="wrong in two places"):
