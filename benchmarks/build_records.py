@@ -4,9 +4,10 @@
         [--beam='--runner=DirectRunner']
 
 Generates a prepared directory of distinct conversations of 6 turns and 12 words each, then runs
-``data_prep.validate`` and ``int_ra_jax.data.build`` as a user does, each in a process of its own,
-and prints seconds, peak memory and bytes, with what a million conversations would take if all of
-it grew in proportion. ``--beam`` builds with Apache Beam, in the environment of ``make test-beam``.
+``data_prep.describe validate`` and ``int_ra_jax.data.build`` as a user does, each in a process of
+its own, and prints seconds, peak memory and bytes, with what a million conversations would take if
+all of it grew in proportion. ``--beam`` builds with Apache Beam, in the environment of ``make
+test-beam``.
 """
 
 import io
@@ -61,7 +62,7 @@ def main() -> None:
         build = ["int_ra_jax.data.build", str(directory), str(records)]
         build += [] if arguments.beam is None else [f"--beam={arguments.beam}"]
         results = {
-            "validate": measured(["data_prep.validate", str(directory)]),
+            "validate": measured(["data_prep.describe", "validate", str(directory)]),
             "build": measured(build),
         }
         sizes = {

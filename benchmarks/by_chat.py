@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from benchmarks import command
-from data_prep import chitchat
+from data_prep.embedded import chitchat
 from int_ra_jax.comparison import compare, results
 
 METRICS = ("hit@1", "mAP")

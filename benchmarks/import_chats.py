@@ -4,9 +4,10 @@
         [--side=96] [--formats=jsonl,telegram,whatsapp,stickerint] [--out=FILE]
 
 Generates an input of distinct messages of 12 English words in each form, the same bytes every time,
-and runs ``python -m data_prep.import_data`` on it in a process of its own. Prints the input's size,
-the processor time and the peak memory of that process, and what a message takes. Every tenth
-message of a chat is a sticker; a row of StickerInt has eight turns, which count as messages.
+and imports it by ``data_prep.formats`` or ``data_prep.chats`` in a process of its own. Prints the
+input's size, the processor time and the peak memory of that process, and what a message takes.
+Every tenth message of a chat is a sticker; a row of StickerInt has eight turns, which count as
+messages.
 """
 
 import base64
@@ -118,7 +119,8 @@ def measure(name: str, folder: Path, size: Size) -> tuple[float, Used, int]:
     WRITERS[name](source, size)
     command.say(f"{name}: generated in {time.perf_counter() - begin:.0f} s")
     read = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
-    used = measured(["data_prep.import_data", f"--format={name}", str(source), str(out)])
+    room = ["data_prep.formats"] if name == "stickerint" else ["data_prep.chats", "all"]
+    used = measured([*room, f"--format={name}", str(source), str(out)])
     with (out / "conversations.jsonl").open("rb") as lines:
         return read / 1e6, used, sum(1 for _ in lines)
 

@@ -3,8 +3,9 @@
     python -m benchmarks.ocr [--phrases=6] [--font=FILE ...] [--embedded=DIR] [--out=FILE]
 
 Draws phrases on transparent stickers, as PNG, in several sizes, colours and rotations, one of these
-changed at a time, and reads them as ``python -m data_prep.attributes`` does. Fonts are looked up
-among those of the system (fc-match), or given: the first for English, the last for Chinese.
+changed at a time, and reads them as ``python -m data_prep.extraction attributes`` does. Fonts are
+looked up among those of the system (fc-match), or given: the first for English, the last for
+Chinese.
 ``--embedded`` reads the drawn words of an embedded data set too, whose attribute ``verbal`` names
 them, and a hundred stickers without any, none of which was used to choose how confident a short
 reading must be. Letter case and blanks do not count; punctuation does.
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from benchmarks import command
 from data_prep.extraction.frames import Picture
-from data_prep.extraction.reading import StickerReader
+from data_prep.extraction.ocr import StickerReader
 from int_ra_jax.data.schema import StickerEntry
 from int_ra_jax.data.validation import read_prepared
 
@@ -164,7 +165,7 @@ def _embedded(reader: StickerReader, directory: Path) -> tuple[list[Case], int, 
       the stickers with words, how many of the others were read as words, and of how many.
     """
     stickers = read_prepared(directory).stickers
-    # Those at 0, 4, 8, ... were looked at for ``data_prep.extraction.reading.SHORT``.
+    # Those at 0, 4, 8, ... were looked at for ``data_prep.extraction.ocr.SHORT``.
     bare = [sticker for sticker in stickers if not sticker.attributes["verbal"]][2::4][:100]
 
     def read(sticker: StickerEntry) -> str:

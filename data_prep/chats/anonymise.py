@@ -1,8 +1,9 @@
 """Step 2, anonymise: pseudonyms for people, chats and messages; personal data in texts masked.
 
-Privacy: ids become keyed hashes (HMAC-SHA-256). Who has the salt can compute a person's pseudonym
-again, so the salt stays outside every result; without it, nobody can. Times become seconds since
-the chat's first message. What the search for personal data overlooks stays in the texts.
+Privacy: ids become keyed hashes (HMAC-SHA-256). Whoever has the salt can compute a person's
+pseudonym again, so the salt stays outside every result; without it, nobody can. Times become
+seconds since the chat's first message. What the search for personal data overlooks stays in the
+texts.
 """
 
 import hashlib
@@ -15,17 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.chats import collect, pii, step
+from data_prep.chats import pii, step
 from data_prep.chats.message import Message
 
-NAME = "anonymise"
 _SALT_BYTES = 32
 
 
 def anonymise(
     source: Path, out: Path, salt_file: Path, regions: tuple[str, ...] = pii.REGIONS
 ) -> step.Counts:
-    """Takes people out of the messages.
+    """Replaces people by pseudonyms and masks their personal data.
 
     Args:
       source: the result of the step collect.
@@ -45,7 +45,7 @@ def anonymise(
     if unknown:
         raise ValueError(f"unknown regions {', '.join(unknown)}. Write codes such as CN,US,GB.")
     salt = read_or_make_salt(salt_file)
-    identity = step.identity(source, (collect.NAME,))
+    identity = step.identity(source, "anonymise")
     # Tells two salts apart without telling anything about either.
     settings = {"regions": list(regions), "salt": pseudonym(salt, "mark", "salt")}
 
@@ -58,7 +58,7 @@ def anonymise(
         step.pass_on_stickers(source, building)
         return {"messages": count, "masked": {kind: masked[kind] for kind in pii.KINDS}}
 
-    return step.run_step(NAME, identity, out, settings, work)
+    return step.run_step("anonymise", identity, out, settings, work)
 
 
 def read_or_make_salt(path: Path) -> bytes:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,13 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.chats import neutral, pictures, step, telegram, whatsapp
-from data_prep.chats.message import Exported, Message
+from data_prep.chats.message import Exported, Message, files_of
+from data_prep.formats.pictures import suffix_of
 from data_prep.problems import Problems
+from int_ra_jax.data import images, schema
 
-NAME = "collect"
-FORMATS = ("jsonl", "telegram", "whatsapp")
-_FILES: dict[str, Callable[[Path], list[Path]]] = {
-    "jsonl": neutral.files,
-    "telegram": telegram.files,
-    "whatsapp": whatsapp.files,
-}
+_READERS = {"jsonl": neutral, "telegram": telegram, "whatsapp": whatsapp}
+FORMATS = tuple(_READERS)
 
 
 def collect(format: str, source: Path, out: Path, date_order: str = "auto") -> step.Counts:
@@ -47,10 +44,11 @@ def collect(format: str, source: Path, out: Path, date_order: str = "auto") -> s
     """
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}. Choose one of {', '.join(FORMATS)}.")
-    files = _FILES[format](source) if source.exists() else []
+    reader = _READERS[format]
+    files = files_of(source, reader.FILES) if source.exists() else []
     if not files:
-        what = {"jsonl": "*.jsonl", "telegram": telegram.FILE, "whatsapp": "*.txt"}[format]
-        raise FileNotFoundError(f"{source} holds no {what}. Unpack the export and name its folder.")
+        what = f"{source} holds no {reader.FILES.removeprefix('**/')}"
+        raise FileNotFoundError(f"{what}. Unpack the export and name its folder.")
     settings = {"format": format, "date_order": date_order}
 
     def work(building: Path) -> step.Counts:
@@ -58,11 +56,11 @@ def collect(format: str, source: Path, out: Path, date_order: str = "auto") -> s
         if format == "whatsapp":
             exported = whatsapp.read(source, problems, date_order)
         else:
-            exported = (neutral if format == "jsonl" else telegram).read(source, problems)
+            exported = reader.read(source, problems)
         root = source.parent if source.is_file() else source
         return _Collector(building, root, problems, format == "jsonl").run(exported)
 
-    return step.run_step(NAME, _identity(files, source), out, settings, work)
+    return step.run_step("collect", _identity(files, source), out, settings, work)
 
 
 class _Collector:
@@ -139,9 +137,9 @@ class _Collector:
 
     def _store(self, path: Path) -> str:
         content = pictures.load(path)
-        _, suffix = pictures.first_frame(content)
+        images.decode(content)  # raises ValueError for what cannot be decoded
         content = pictures.without_metadata(content)
-        name = hashlib.sha256(content).hexdigest()[:20] + suffix
+        name = hashlib.sha256(content).hexdigest()[:20] + suffix_of(content)
         (self.building / step.STICKERS / name).write_bytes(content)
         return name
 
@@ -176,6 +174,6 @@ def _identity(files: list[Path], source: Path) -> str:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     folder = source.parent if source.is_file() else source
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in (*pictures.SUFFIXES.values(), ".jpeg"):
+        if path.suffix.lower() in schema.IMAGE_SUFFIXES:
             digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
     return digest.hexdigest()

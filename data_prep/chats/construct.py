@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from data_prep.chats import anonymise, collect, filter_offensive, near_duplicates, segment, split
+from data_prep.chats import anonymise, collect, deduplicate, filter_offensive, segment, split, step
 
 SALT = "salt"
 
@@ -34,13 +34,13 @@ def construct(format: str, source: Path, out: Path) -> None:
     steps = out.with_name(f"{out.name}.steps")
     out.parent.mkdir(parents=True, exist_ok=True)
     steps.mkdir(mode=0o700, exist_ok=True)
-    names = (collect.NAME, anonymise.NAME, filter_offensive.NAME, segment.NAME)
-    collected, anonymised, filtered, segmented = (steps / name for name in names)
-    deduplicated = steps / near_duplicates.NAME
+    collected, anonymised, filtered, segmented, deduplicated = (
+        steps / name for name in step.ORDER[:-1]
+    )
     collect.collect(format, source, collected)
     anonymise.anonymise(collected, anonymised, out.with_name(f"{out.name}.{SALT}"))
     filter_offensive.filter_offensive(anonymised, filtered)
     segment.segment(filtered, segmented)
-    near_duplicates.deduplicate(segmented, deduplicated)
+    deduplicate.deduplicate(segmented, deduplicated)
     split.split(deduplicated, out)
     shutil.rmtree(steps)

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.chats import anonymise, step, word_lists
+from data_prep.chats import step, word_lists
 
-NAME = "filter_offensive"
 _CJK = re.compile(r"[\u4e00-\u9fff]")
 
 
@@ -52,7 +51,8 @@ def filter_offensive(source: Path, out: Path, lists: Path | None = None) -> step
         step.pass_on_stickers(source, building)
         return {"messages": count, "left_out": {name: removed[name] for name in patterns}}
 
-    return step.run_step(NAME, step.identity(source, (anonymise.NAME,)), out, settings, work)
+    identity = step.identity(source, "filter_offensive")
+    return step.run_step("filter_offensive", identity, out, settings, work)
 
 
 def pattern(expressions: list[str]) -> re.Pattern[str]:

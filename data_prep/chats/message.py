@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -59,3 +60,8 @@ class Exported:
     line: int
     folder: str = "."
     name: str = ""
+
+
+def files_of(source: Path, pattern: str) -> list[Path]:
+    """Returns an export's files to read: the source itself, or what the pattern finds in it."""
+    return [source] if source.is_file() else sorted(p for p in source.glob(pattern) if p.is_file())

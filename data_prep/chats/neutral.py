@@ -10,21 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from data_prep.chats.message import Exported, Message
+from data_prep.chats.message import Exported, Message, files_of
 from data_prep.problems import Problems
 
+FILES = "*.jsonl"
 MAX_LINE = 2**20
 _OPTIONAL = ("text", "sticker", "intention")
 
 
-def files(source: Path) -> list[Path]:
-    """Returns the files to read: the source itself, or every ``*.jsonl`` directly below it."""
-    return [source] if source.is_file() else sorted(source.glob("*.jsonl"))
-
-
 def read(source: Path, problems: Problems) -> Iterator[Exported]:
     """Yields the messages in the order of the files; what is wrong becomes problems."""
-    for path in files(source):
+    for path in files_of(source, FILES):
         with path.open("rb") as lines:
             number = 0
             while line := lines.readline(MAX_LINE + 1):

@@ -1,14 +1,10 @@
-"""Sticker files of an export: checked, freed of metadata, and decoded to one frame on white."""
+"""Sticker files of an export: read within bounds, and freed of metadata."""
 
-import io
 import struct
 from pathlib import Path
 
-from PIL import Image
-
 from int_ra_jax.data import images
 
-SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "GIF": ".gif"}
 # A picture's metadata can tell who drew or sent it, with which device, where and when.
 _PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME")
 _WEBP_METADATA = (b"EXIF", b"XMP ")
@@ -28,25 +24,11 @@ def load(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def first_frame(content: bytes) -> tuple[Image.Image, str]:
-    """Decodes the first frame of a sticker, transparency on white.
-
-    Returns:
-      The frame in RGB, and the suffix that belongs to the picture's format.
-
-    Raises:
-      ValueError: if the picture is unreadable, truncated, too large or of another format.
-    """
-    frame = images.decode(content)
-    with Image.open(io.BytesIO(content), formats=images.FORMATS) as image:
-        return frame, SUFFIXES[str(image.format)]
-
-
 def without_metadata(content: bytes) -> bytes:
     """Returns the same picture without its metadata, and without decoding it.
 
     Args:
-      content: PNG, JPEG, WebP or GIF that ``first_frame`` accepts.  GIF is returned as it is.
+      content: PNG, JPEG, WebP or GIF that decodes. GIF is returned as it is.
     """
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png(content)

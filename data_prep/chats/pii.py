@@ -55,7 +55,7 @@ class SenderNames:
 
 
 class _Forms:
-    """Finds any of many words, the longest first, in a time that their number does not change.
+    """Finds any of many words, the longest first, in a time that does not grow with their number.
 
     A pattern of alternatives would try each of a large group's names at each character.
     """

@@ -36,10 +36,7 @@ _AFTER_ZH = "[^\u4e00-\u9fff]|$|[去来说又在也的你和跟把给今明昨�
 
 @functools.cache
 def _first_names() -> frozenset[str]:
-    lists = (
-        *(en_US.Provider, en_GB.Provider, en_IN.Provider),
-        *(en_PK.Provider, es_ES.Provider),
-    )
+    lists = (en_US.Provider, en_GB.Provider, en_IN.Provider, en_PK.Provider, es_ES.Provider)
     romanised = (*zh_CN.Provider.first_romanized_names, *zh_CN.Provider.last_romanized_names)
     names = {name.lower() for one in lists for name in one.first_names}
     names |= {name.lower() for name in romanised}
@@ -115,16 +112,7 @@ def _may_follow(word: str) -> bool:
 def _families() -> tuple[frozenset[str], str]:
     """Chinese family names: all that may begin a name, and a class of the common ones."""
     names = list(zh_CN.Provider.last_names)
-    compound = (
-        "欧阳",
-        "诸葛",
-        "司马",
-        "上官",
-        "皇甫",
-        "东方",
-        "令狐",
-        "司徒",
-    )
+    compound = ("欧阳", "诸葛", "司马", "上官", "皇甫", "东方", "令狐", "司徒")
     usual = [name for name in names[:150] if len(name) == 1 and name not in _NOT_ALONE]
     return frozenset([*names[:150], *compound]), "[" + "".join(usual) + "]"
 

@@ -11,11 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from data_prep.chats import filter_offensive, step
+from data_prep.chats import step
 from data_prep.chats.message import Message
-
-NAME = "segment"
-UNLABELLED = "unlabelled"
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,8 @@ def segment(source: Path, out: Path, limits: Limits | None = None) -> step.Count
         step.pass_on_stickers(source, building)
         return dict(counts)
 
-    identity = step.identity(source, (filter_offensive.NAME,))
-    return step.run_step(NAME, identity, out, vars(limits), work)
+    identity = step.identity(source, "segment")
+    return step.run_step("segment", identity, out, vars(limits), work)
 
 
 def segments(messages: Iterable[Message], limits: Limits) -> Iterator[list[Message]]:
@@ -160,7 +157,7 @@ def contexts(
                     "turns": before,
                     "reply_speaker": message.sender,
                     "sticker": message.sticker,
-                    "intention": message.intention or UNLABELLED,
+                    "intention": message.intention or step.UNLABELLED,
                     "case": "supplement" if own else "alone",
                     "emoji": message.emoji,
                 }

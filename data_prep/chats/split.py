@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
+from scipy.cluster.hierarchy import DisjointSet
 
-from data_prep.chats import near_duplicates, step
-from data_prep.chats.segment import UNLABELLED
+from data_prep.chats import step
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation, StickerEntry, Turn
 
-NAME = "split"
 FRACTION = 0.1
 
 
@@ -37,12 +36,12 @@ def split(source: Path, out: Path, valid: float = FRACTION, test: float = FRACTI
     """
     if not (valid > 0 and test > 0 and valid + test < 1):
         raise ValueError(f"valid={valid}, test={test}: both above 0, together below 1")
-    identity = step.identity(source, (near_duplicates.NAME,))
-    construction = {"step": NAME, "source": identity, "shares": {"valid": valid, "test": test}}
+    identity = step.identity(source, "split")
+    construction = {"step": "split", "source": identity, "shares": {"valid": valid, "test": test}}
     if out.exists() and any(out.iterdir()):
         if step.construction_of(out) != construction:
             raise FileExistsError(f"{out} is not empty. Choose a new directory or remove it.")
-        logging.info("%s: %s is finished already", NAME, out)
+        logging.info("split: %s is finished already", out)
         return
     groups = group(step.read_lines(source, step.CONTEXTS_FILE, "grouping"))
     splits = assign(Counter(groups.values()), {"valid": valid, "test": test})
@@ -58,7 +57,7 @@ def split(source: Path, out: Path, valid: float = FRACTION, test: float = FRACTI
                 stickers.setdefault(turn["sticker"], None)
     entries = [_entry(name, emoji) for name, emoji in sorted(stickers.items())]
     names = sorted(intentions)
-    logging.info("%s: %s, %d stickers", NAME, dict(sizes), len(entries))
+    logging.info("split: %s, %d stickers", dict(sizes), len(entries))
     schema.write_prepared(
         out,
         _conversations(source, groups, splits),
@@ -71,23 +70,17 @@ def split(source: Path, out: Path, valid: float = FRACTION, test: float = FRACTI
 
 def group(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Returns id of a context -> its group: contexts of one segment or of the same text are one."""
-    parent: dict[str, str] = {}
-    rank: dict[str, str] = {}  # segment or text -> first context seen with it
-
-    def root(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = name = parent[parent[name]]
-        return name
-
+    joined = DisjointSet()
     for row in rows:
-        identity = row["id"]
-        parent[identity] = identity
         said = "\0".join(t for turn in row["turns"] if (t := " ".join(turn["text"].split())))
         text = hashlib.sha256(said.casefold().encode()).hexdigest()
-        for key in (f"segment {row['segment']}", f"text {text}"):
-            first, second = sorted((root(rank.setdefault(key, identity)), root(identity)))
-            parent[second] = first
-    return {identity: root(identity) for identity in parent}
+        context, *shared = ("id", row["id"]), ("segment", row["segment"]), ("text", text)
+        joined.add(context)
+        for one in shared:
+            joined.add(one)
+            joined.merge(context, one)
+    members = ([name for kind, name in one if kind == "id"] for one in joined.subsets())
+    return {name: min(names) for names in members for name in names}
 
 
 def assign(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, str]:
@@ -166,7 +159,7 @@ def _info(
         "licence": "the writers' own; ask them before the data leave this machine",
         "source": "chat exports, by data_prep (docs/construction.md)",
         "relevance": "The gold sticker is the one that was sent; others may fit as well. The "
-        f"intention {UNLABELLED!r} waits for annotation.",
+        f"intention {step.UNLABELLED!r} waits for annotation.",
         "knowledge": False,
         "counts": counted,
         "construction": dict(construction),

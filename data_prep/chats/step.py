@@ -20,6 +20,8 @@ from tqdm import tqdm
 from data_prep.chats.message import Message
 from int_ra_jax.data import schema
 
+ORDER = ("collect", "anonymise", "filter_offensive", "segment", "deduplicate", "split")
+UNLABELLED = "unlabelled"  # the intention of a sticker that nobody has annotated yet
 MESSAGES_FILE = "messages.jsonl"
 PEOPLE_FILE = "people.jsonl"
 CONTEXTS_FILE = "contexts.jsonl"
@@ -80,21 +82,21 @@ def run_step(
     return counts
 
 
-def identity(directory: Path, after: Iterable[str]) -> str:
-    """Returns what names the content of a step's directory.
+def identity(directory: Path, name: str) -> str:
+    """Returns what names the content of the directory that a step reads.
 
     Args:
-      directory: of the step before.
-      after: the steps that may stand before.
+      directory: the result of the step before.
+      name: of the step that reads it.
 
     Raises:
-      ValueError: if the directory was not written by one of them.
+      ValueError: if the directory was not written by the step before.
     """
-    record = _read_step(directory)
-    if record is None or record.get("step") not in set(after):
+    record, before = _read_step(directory), ORDER[ORDER.index(name) - 1]
+    if record is None or record.get("step") != before:
         found = "no finished step" if record is None else f"the step {record.get('step')!r}"
         raise ValueError(
-            f"{directory} holds {found}; expected the result of {' or '.join(after)}. "
+            f"{directory} holds {found}; expected the result of {before}. "
             "Run that step first (docs/construction.md)."
         )
     return hashlib.sha256((directory / STEP_FILE).read_bytes()).hexdigest()

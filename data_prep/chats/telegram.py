@@ -10,11 +10,11 @@ from typing import IO, Any
 
 import ijson
 
-from data_prep.chats.message import Exported, Message
+from data_prep.chats.message import Exported, Message, files_of
 from data_prep.chats.neutral import seconds
 from data_prep.problems import Problems
 
-FILE = "result.json"
+FILES = "result.json"
 MAX_MESSAGE = 2**20  # bytes; Telegram's own limit is far below
 ANIMATED = (".tgs", ".webm")
 # One chat stands at the top of the file, the chats of an account below these.
@@ -48,18 +48,13 @@ class _Chat:
     id: str | None = None
 
 
-def files(source: Path) -> list[Path]:
-    """Returns the files to read: the source itself, or its ``result.json``."""
-    return [source] if source.is_file() else [p for p in (source / FILE,) if p.is_file()]
-
-
 def read(source: Path, problems: Problems) -> Iterator[Exported]:
     """Yields the messages that people wrote; what is wrong becomes problems.
 
     Service messages (joined, pinned, called) and other media than stickers are passed over. Of an
     animated sticker the thumbnail is taken, because no image library decodes the animation.
     """
-    for path in files(source):
+    for path in files_of(source, FILES):
         with path.open("rb") as file:
             lines = _CountedLines(file)
             try:

@@ -11,10 +11,11 @@ from pathlib import Path
 from absl import logging
 
 from data_prep.chats import whatsapp_dates
-from data_prep.chats.message import Exported, Message
+from data_prep.chats.message import Exported, Message, files_of
 from data_prep.chats.whatsapp_dates import HEAD, Head
 from data_prep.problems import Problems
 
+FILES = "**/*.txt"
 MAX_TEXT = 2**16
 # Marks of direction stand before attachments and notices and would hide them.
 _MARKS = dict.fromkeys(map(ord, "\u200e\u200f\u202a\u202c\ufeff"))
@@ -35,11 +36,6 @@ _NOTICE = re.compile(
 _EDITED = re.compile(r"\s*<(?:this message was edited|此消息已编辑)>$", re.I)
 
 
-def files(source: Path) -> list[Path]:
-    """Returns the files to read: the source itself, or every ``*.txt`` in it and its folders."""
-    return [source] if source.is_file() else sorted(source.rglob("*.txt"))
-
-
 def read(source: Path, problems: Problems, date_order: str = "auto") -> Iterator[Exported]:
     """Yields the messages that people wrote; what is wrong becomes problems.
 
@@ -49,7 +45,7 @@ def read(source: Path, problems: Problems, date_order: str = "auto") -> Iterator
       date_order: "auto", or "dmy", "mdy", "ymd" where a file leaves it open.
     """
     root = source.parent if source.is_file() else source
-    for path in files(source):
+    for path in files_of(source, FILES):
         name = path.relative_to(root).as_posix()
         try:
             order = whatsapp_dates.decide(_heads(path), date_order)

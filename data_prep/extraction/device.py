@@ -25,14 +25,18 @@ def torch_device(wanted: str) -> Any:
       wanted: "auto", or a device of torch such as "cuda:1" or "cpu".
 
     Raises:
-      RuntimeError: if torch is not installed or does not know the device.
+      ImportError: if torch is not installed.
+      ValueError: if torch does not know the device.
     """
     try:
         import torch
     except ImportError as error:
-        raise RuntimeError(MISSING.format(name="torch")) from error
+        raise ImportError(MISSING.format(name="torch")) from error
     if wanted != "auto":
-        return torch.device(wanted)
+        try:
+            return torch.device(wanted)
+        except RuntimeError as error:
+            raise ValueError(f"--device={wanted}: {error}") from error
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator or torch.device("cpu")
 

@@ -47,12 +47,12 @@ class ChatBackend(Protocol):
         """
 
 
-class BackendError(RuntimeError):
+class BackendError(ValueError):
     """A backend that cannot go on: wrong key, unknown model, a server that is gone."""
 
 
 class Session:
-    """One dialogue on its way.
+    """One dialogue under way.
 
     Attributes:
       name: of what it is about, for messages.

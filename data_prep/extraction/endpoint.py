@@ -58,12 +58,12 @@ class EndpointChat:
         """Prepares the client; connects with the first request.
 
         Raises:
-          RuntimeError: if the openai package is not installed.
+          ImportError: if the openai package is not installed.
         """
         try:
             import openai
         except ImportError as error:
-            raise RuntimeError(MISSING.format(name="openai")) from error
+            raise ImportError(MISSING.format(name="openai")) from error
         self._openai, self._endpoint = openai, endpoint
         self._failed_in_a_row = 0
 

@@ -1,4 +1,4 @@
-"""What a model says about a sticker, as keywords; what is said for want of any, as nothing."""
+"""Turns what a model says about a sticker into keywords, and an evasive answer into nothing."""
 
 import re
 import string

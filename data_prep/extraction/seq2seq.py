@@ -1,6 +1,7 @@
 """Encoder-decoder models by transformers: COMET-BART, and the translators before it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -151,34 +152,27 @@ class Translator:
         return [table.get(text, "") for text in texts]
 
 
+@dataclass(frozen=True)
 class Comet:
-    """COMET-BART: the phrases it generates for a context and a relation (eq. 1)."""
+    """COMET-BART: the phrases it generates for a context and a relation (eq. 1).
 
-    def __init__(
-        self,
-        model: Seq2Seq,
-        template: str,
-        relations: Sequence[str],
-        *,
-        beams: int,
-        returned: int,
-        length: int,
-        context_tokens: int,
-    ) -> None:
-        """Sets how to ask.
+    Attributes:
+      model: a ``BartForConditionalGeneration``.
+      template: with ``{context}`` and ``{relation}``.
+      relations: asked of each context.
+      beams: of the search.
+      returned: phrases for each relation.
+      length: tokens of a phrase, at most.
+      context_tokens: budget of the context; the oldest turns are left out first.
+    """
 
-        Args:
-          model: a ``BartForConditionalGeneration``.
-          template: with ``{context}`` and ``{relation}``.
-          relations: asked of each context.
-          beams: of the search.
-          returned: phrases for each relation.
-          length: tokens of a phrase, at most.
-          context_tokens: budget of the context; the oldest turns are left out first.
-        """
-        self._model, self._template, self._relations = model, template, relations
-        self._settings = {"beams": beams, "returned": returned, "length": length}
-        self._budget = context_tokens
+    model: Seq2Seq
+    template: str
+    relations: Sequence[str]
+    beams: int
+    returned: int
+    length: int
+    context_tokens: int
 
     def __call__(self, contexts: Sequence[Sequence[str]], batch_size: int) -> list[dict[str, Any]]:
         """Returns relation -> raw phrases for each context; nothing for an empty one.
@@ -192,14 +186,17 @@ class Comet:
             (row, relation)
             for row, text in enumerate(fitted)
             if text
-            for relation in self._relations
+            for relation in self.relations
         ]
-        prompts = [
-            self._template.format(context=fitted[row], relation=relation) for row, relation in asked
-        ]
-        found = self._model.generate(prompts, batch_size=batch_size, **self._settings)
+        found = self.model.generate(
+            [self.template.format(context=fitted[row], relation=one) for row, one in asked],
+            batch_size=batch_size,
+            beams=self.beams,
+            returned=self.returned,
+            length=self.length,
+        )
         results: list[dict[str, Any]] = [
-            {relation: [] for relation in self._relations} for _ in contexts
+            {relation: [] for relation in self.relations} for _ in contexts
         ]
         for (row, relation), phrases in zip(asked, found, strict=True):
             results[row][relation] = phrases
@@ -208,12 +205,12 @@ class Comet:
     def fit(self, turns: Sequence[str]) -> str:
         """Joins the newest turns that fit into the budget; of a single longer one, its end."""
         kept: list[str] = []
-        left = self._budget
+        left = self.context_tokens
         for turn in reversed([turn.strip() for turn in turns if turn.strip()]):
-            ids = self._model.tokenizer(turn, add_special_tokens=False)["input_ids"]
+            ids = self.model.tokenizer(turn, add_special_tokens=False)["input_ids"]
             if len(ids) > left:
                 if not kept:
-                    kept.append(self._model.tokenizer.decode(ids[-left:]).strip())
+                    kept.append(self.model.tokenizer.decode(ids[-left:]).strip())
                 break
             kept.append(turn)
             left -= len(ids)

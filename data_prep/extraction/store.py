@@ -84,13 +84,13 @@ class ResultStore:
         """Takes the lock, cuts off a line that a killed run left torn, and indexes all files.
 
         Raises:
-          RuntimeError: if another process appends to the same file.
+          ValueError: if another process appends to the same file.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()
         except Timeout as error:
-            raise RuntimeError(
+            raise ValueError(
                 f"another run writes {self._own}. Wait for it, or give each run its own --shard."
             ) from error
         self._writer = self._own.open("ab")

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.formats.gathering import Description, Gathering
 from data_prep.formats.labels import Labels
 from data_prep.formats.pictures import images
 from data_prep.formats.reading import InputDirectory
+from data_prep.formats.staging import Description, Staging
 from data_prep.problems import short
 from int_ra_jax.data.schema import IMAGE_SUFFIXES, Conversation, Turn
 
@@ -32,18 +32,18 @@ UNLABELLED = "unlabelled_tests.jsonl"
 LANGUAGES = {"c": "Chinese", "e": "English"}
 
 
-def read(source: InputDirectory, gathering: Gathering, language: str | None = None) -> Labels:
-    """Reads the data set into the gathering.
+def read(source: InputDirectory, staging: Staging, language: str | None = None) -> Labels:
+    """Reads the data set into the staging area.
 
     Args:
       source: the directory with the files above.
-      gathering: takes conversations, pictures, and the test rows without an answer.
+      staging: takes conversations, pictures, and the test rows without an answer.
       language: "c" or "e"; None where the directory holds one of them.
 
     Returns:
       The intentions.
     """
-    return _Mod(source, gathering).read(language)
+    return _Mod(source, staging).read(language)
 
 
 class RowError(ValueError):
@@ -63,10 +63,10 @@ class _Said:
 class _Mod:
     """One reading of one directory."""
 
-    def __init__(self, source: InputDirectory, gathering: Gathering) -> None:
+    def __init__(self, source: InputDirectory, staging: Staging) -> None:
         self._source = source
         self._problems = source.problems
-        self._gathering = gathering
+        self._staging = staging
         self._names = source.names()
         self._labels = Labels()
         self._emotions: dict[str, str] = {}  # number -> name
@@ -83,7 +83,7 @@ class _Mod:
         self._read_pictures()
         for level in ("easy", "hard"):
             self._read_test(code, level)
-        halve = not self._gathering.counts["test"]
+        halve = not self._staging.counts["test"]
         if halve:
             message = "no test row with answer and emotion; half of the dialogues become the test"
             self._problems.warn(f"{code}_val.json", 0, message)
@@ -148,7 +148,7 @@ class _Mod:
                 message = f"image {short(key)} has more than {images.MAX_BYTES:,} bytes"
                 self._problems.add(name, line, message)
             else:
-                self._gathering.pictures.add(sticker, path.read_bytes(), name, line)
+                self._staging.pictures.add(sticker, path.read_bytes(), name, line)
 
     def _read_dialogues(self, ending: str, split: str, halve: bool) -> None:
         name = self._one(ending)
@@ -167,7 +167,7 @@ class _Mod:
                     continue
                 if place == 0 or turn.emotion is None:
                     reason = "first turn" if place == 0 else "meme without an emotion"
-                    self._gathering.left_out[f"{split}: {reason}"] += 1
+                    self._staging.left_out[f"{split}: {reason}"] += 1
                     continue
                 extra = {"dialogue": key, "turn": place}
                 where = f"{name}-{key}-{place}"
@@ -191,9 +191,9 @@ class _Mod:
                 said[-1] = answer = _Said(answer.speaker, answer.text, answer.sticker, emotion)
             extra = {"candidates": candidates, "test_set": level, "row": key}
             if answer.sticker is None or answer.emotion is None:
-                self._gathering.left_out[f"test, {level}: without answer or emotion"] += 1
+                self._staging.left_out[f"test, {level}: without answer or emotion"] += 1
                 turns = [turn.to_json() for turn in _context(said)]
-                self._gathering.keep(UNLABELLED, {"turns": turns, **extra})
+                self._staging.keep(UNLABELLED, {"turns": turns, **extra})
                 continue
             self._add("test", f"{level}-{key}", said, extra, name, line)
 
@@ -229,11 +229,11 @@ class _Mod:
             return
         turns = _context(said)
         if not any(turn.text for turn in turns):
-            self._gathering.left_out[f"{split}: no words before the meme"] += 1
+            self._staging.left_out[f"{split}: no words before the meme"] += 1
             return
         # The digest keeps ids short and safe, whatever the dialogues are called.
         number = hashlib.sha256(where.encode()).hexdigest()[:16]
-        self._gathering.add(
+        self._staging.add(
             Conversation(
                 id=f"{split}-{number}",
                 split=split,

@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from data_prep.formats.gathering import READING_ORDER, UNKNOWN, Description, Gathering, extra_keys
 from data_prep.formats.labels import Labels, read_labels, tidy
 from data_prep.formats.reading import InputDirectory
+from data_prep.formats.staging import READING_ORDER, UNKNOWN, Description, Staging, extra_keys
 from data_prep.formats.stickerint import NOTES, read_pictures, split_turns
 from data_prep.problems import short
 from int_ra_jax.data.schema import Conversation, Turn
@@ -32,12 +32,12 @@ _STRINGS = ("dialogue_context", "speaker", "image_ids")
 _TAKEN = ("dialogue_context", "text", "speaker", "image_ids")
 
 
-def read(source: InputDirectory, gathering: Gathering) -> Labels:
-    """Reads a release into the gathering.
+def read(source: InputDirectory, staging: Staging) -> Labels:
+    """Reads a release into the staging area.
 
     Args:
       source: the directory with the files above.
-      gathering: takes conversations and pictures.
+      staging: takes conversations and pictures.
 
     Returns:
       The intentions.
@@ -58,7 +58,7 @@ def read(source: InputDirectory, gathering: Gathering) -> Labels:
     if not pictures:
         source.problems.add(f"{mode}_train_img.tsv", 0, f"no picture file in {source.root}")
     for name in pictures:
-        read_pictures(source, gathering, name)
+        read_pictures(source, staging, name)
     for split in READING_ORDER:
         files = [f[0] for f in sessions if f[1] == mode and f[2] == SPLIT_NAMES[split]]
         if len(files) != 1:
@@ -66,7 +66,7 @@ def read(source: InputDirectory, gathering: Gathering) -> Labels:
             source.problems.add(f"{mode}_session_*_{SPLIT_NAMES[split]}.jsonl", 0, message)
             continue
         for line, record in source.records(files[0]):
-            _add_row(record, split, files[0], line, gathering, labels)
+            _add_row(record, split, files[0], line, staging, labels)
     return labels
 
 
@@ -77,12 +77,7 @@ def _one(names: list[str], ending: str) -> str | None:
 
 
 def _add_row(
-    record: Mapping[str, Any],
-    split: str,
-    file: str,
-    line: int,
-    gathering: Gathering,
-    labels: Labels,
+    record: Mapping[str, Any], split: str, file: str, line: int, staging: Staging, labels: Labels
 ) -> None:
     messages = [
         f"{key} is {short(record.get(key))}, expected a string"
@@ -102,7 +97,7 @@ def _add_row(
             context = short(record["dialogue_context"])
             messages.append(f"empty context: no turn behind a TAB in {context}")
     for message in messages:
-        gathering.problems.add(file, line, message)
+        staging.problems.add(file, line, message)
     if messages:
         return
     # "text" may hold the sticker's attributes, that is the answer, so it is no turn.
@@ -116,4 +111,4 @@ def _add_row(
         intention=tidy(record["fined_intent"]),
         extra=extra_keys(record, _TAKEN) | legacy,
     )
-    gathering.add(row, file, line)
+    staging.add(row, file, line)

@@ -28,6 +28,11 @@ def id_message(value: object) -> str | None:
     return None
 
 
+def suffix_of(content: bytes) -> str:
+    """Returns the suffix that belongs to the format of a picture that has been decoded."""
+    return next(suffix for start, suffix in _SUFFIXES.items() if content.startswith(start))
+
+
 class Picture(NamedTuple):
     """A picture that was taken: its file, its content's digest, and where it came from."""
 
@@ -90,8 +95,7 @@ class Pictures:
             )
             self._refused.add(sticker)
             return
-        suffix = next(end for start, end in _SUFFIXES.items() if content.startswith(start))
-        path = self._directory / f"{sticker}{suffix}"
+        path = self._directory / f"{sticker}{suffix_of(content)}"
         path.write_bytes(content)
         self.taken[sticker] = Picture(path, digest, file, line)
 

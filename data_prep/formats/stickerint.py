@@ -10,16 +10,10 @@ The rows name who replies and nobody else, so who said a turn stays unknown (doc
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from data_prep.formats.gathering import (
-    READING_ORDER,
-    UNKNOWN,
-    Description,
-    Gathering,
-    extra_keys,
-)
 from data_prep.formats.labels import Labels, read_labels, tidy
 from data_prep.formats.pictures import MAX_TEXT
 from data_prep.formats.reading import InputDirectory, decode_base64
+from data_prep.formats.staging import READING_ORDER, UNKNOWN, Description, Staging, extra_keys
 from data_prep.problems import short
 from int_ra_jax.common.types import ATTRIBUTES, RELATIONS
 from int_ra_jax.data import schema
@@ -46,12 +40,12 @@ class RowError(ValueError):
     """A row that cannot become a conversation; its message says why."""
 
 
-def read(source: InputDirectory, gathering: Gathering) -> Labels:
-    """Reads a release into the gathering.
+def read(source: InputDirectory, staging: Staging) -> Labels:
+    """Reads a release into the staging area.
 
     Args:
       source: the directory with the files above.
-      gathering: takes conversations and pictures.
+      staging: takes conversations and pictures.
 
     Returns:
       The intentions.
@@ -61,16 +55,16 @@ def read(source: InputDirectory, gathering: Gathering) -> Labels:
     if not files:
         source.problems.add("train_imgs.tsv", 0, f"no picture file *_imgs.tsv in {source.root}")
     for name in files:
-        read_pictures(source, gathering, name)
+        read_pictures(source, staging, name)
     for split in READING_ORDER:
         rows = source.first([f"{split}_contexts_{kind}_key.jsonl" for kind in ("total", "comet")])
         if rows:
             for line, record in source.records(rows):
-                add_row(record, split, rows, line, gathering, labels)
+                add_row(record, split, rows, line, staging, labels)
     return labels
 
 
-def read_pictures(source: InputDirectory, gathering: Gathering, name: str) -> None:
+def read_pictures(source: InputDirectory, staging: Staging, name: str) -> None:
     """Reads a file of pictures, one ``id TAB base64`` a line."""
     for line, text in source.lines(name, MAX_TEXT):
         sticker, tab, encoded = text.partition("\t")
@@ -84,16 +78,11 @@ def read_pictures(source: InputDirectory, gathering: Gathering, name: str) -> No
         except ValueError as error:
             source.problems.add(name, line, f"image of sticker {short(sticker)}: {error}")
             continue
-        gathering.pictures.add(sticker, content, name, line)
+        staging.pictures.add(sticker, content, name, line)
 
 
 def add_row(
-    record: Mapping[str, Any],
-    split: str,
-    file: str,
-    line: int,
-    gathering: Gathering,
-    labels: Labels,
+    record: Mapping[str, Any], split: str, file: str, line: int, staging: Staging, labels: Labels
 ) -> None:
     """Turns one row into a conversation for each of its stickers, or into problems.
 
@@ -102,7 +91,7 @@ def add_row(
       split: where it belongs.
       file: where it was found.
       line: likewise.
-      gathering: takes the conversations.
+      staging: takes the conversations.
       labels: the intentions.
     """
     messages: list[str] = []
@@ -124,13 +113,13 @@ def add_row(
     if message:
         messages.append(message)
     for message in messages:
-        gathering.problems.add(file, line, message)
+        staging.problems.add(file, line, message)
     if messages:
         return
     missing = [key for key in _OPTIONAL if key not in record]
     if missing:
-        gathering.problems.warn(file, line, f"row has no {', '.join(missing)}")
-    _warn_of_lost_text(context, file, line, gathering)
+        staging.problems.warn(file, line, f"row has no {', '.join(missing)}")
+    _warn_of_lost_text(context, file, line, staging)
     extra = extra_keys(record, _TAKEN) | {"legacy_text": record["text"]}
     for sticker in stickers:
         row = Conversation(
@@ -143,7 +132,7 @@ def add_row(
             knowledge=knowledge,
             extra=extra,
         )
-        gathering.add(row, file, line, attributes)
+        staging.add(row, file, line, attributes)
 
 
 class Context(NamedTuple):
@@ -172,11 +161,11 @@ def split_turns(fields: list[str]) -> tuple[str, ...]:
     return tuple(piece for piece in pieces if piece)
 
 
-def _warn_of_lost_text(context: Context, file: str, line: int, gathering: Gathering) -> None:
+def _warn_of_lost_text(context: Context, file: str, line: int, staging: Staging) -> None:
     for words, where in ((context.before, "before the first TAB"), (context.after, "after [SEP]")):
         if words:
             message = f"words {where} are no turn, as in the released code: {short(words)}"
-            gathering.problems.warn(file, line, message)
+            staging.problems.warn(file, line, message)
 
 
 def _stickers(record: Mapping[str, Any]) -> list[str]:

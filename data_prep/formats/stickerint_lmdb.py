@@ -17,10 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from data_prep.formats.gathering import READING_ORDER, Description, Gathering
 from data_prep.formats.labels import Labels, read_labels
 from data_prep.formats.pictures import MAX_TEXT
 from data_prep.formats.reading import MAX_LINE, InputDirectory, check_storable, decode_base64
+from data_prep.formats.staging import READING_ORDER, Description, Staging
 from data_prep.formats.stickerint import DESCRIPTION as RELEASE
 from data_prep.formats.stickerint import LABELS_FILE, add_row
 from data_prep.problems import short
@@ -59,12 +59,12 @@ _PLAIN = frozenset(
 )
 
 
-def read(source: InputDirectory, gathering: Gathering) -> Labels:
-    """Reads the databases into the gathering.
+def read(source: InputDirectory, staging: Staging) -> Labels:
+    """Reads the databases into the staging area.
 
     Args:
       source: the directory with the databases above.
-      gathering: takes conversations and pictures.
+      staging: takes conversations and pictures.
 
     Returns:
       The intentions.
@@ -80,30 +80,30 @@ def read(source: InputDirectory, gathering: Gathering) -> Labels:
         source.problems.add("imgs", 0, f"no database of pictures in {source.root}")
     for name in _sound(source, present):
         if name in folders:
-            _read_pictures(source, gathering, name)
+            _read_pictures(source, staging, name)
         else:
-            _read_pairs(source, gathering, name, labels)
+            _read_pairs(source, staging, name, labels)
     return labels
 
 
-def _read_pictures(source: InputDirectory, gathering: Gathering, name: str) -> None:
+def _read_pictures(source: InputDirectory, staging: Staging, name: str) -> None:
     for line, key, value in _entries(source, name, MAX_TEXT):
         try:
             content = decode_base64(value.decode("ascii", "replace"))
         except ValueError as error:
             source.problems.add(name, line, f"image of sticker {short(key)}: {error}")
         else:
-            gathering.pictures.add(key, content, name, line)
+            staging.pictures.add(key, content, name, line)
 
 
-def _read_pairs(source: InputDirectory, gathering: Gathering, name: str, labels: Labels) -> None:
+def _read_pairs(source: InputDirectory, staging: Staging, name: str, labels: Labels) -> None:
     for line, key, value in _entries(source, name, MAX_LINE):
         try:
             record = dict(zip(FIELDS, _fields(value), strict=True))
         except ValueError as error:
             source.problems.add(name, line, f"key {short(key)}: {error}")
         else:
-            add_row(record, name.split("/")[0], name, line, gathering, labels)
+            add_row(record, name.split("/")[0], name, line, staging, labels)
 
 
 def _fields(value: bytes) -> tuple[Any, ...]:
@@ -144,7 +144,7 @@ def load_plain_pickle(content: bytes) -> Any:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """The second wall behind the check of the instructions: no name is ever looked up."""
+    """A second defence behind the check of the instructions: no name is ever looked up."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"refused to load {module}.{name}")

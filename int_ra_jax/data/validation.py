@@ -56,7 +56,7 @@ class PreparedDataError(ValueError):
         super().__init__(
             f"{len(problems)} problems in the prepared directory {directory}:\n{shown}{rest}\n"
             "Repair them, or write a copy without the bad records with "
-            f"`python -m data_prep.validate {directory} --skip-bad=NEW_DIRECTORY`."
+            f"`python -m data_prep.describe validate {directory} --skip_bad=NEW_DIRECTORY`."
         )
 
 

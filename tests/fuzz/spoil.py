@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fuzz import releases
 
-from data_prep.import_data import import_published
+from data_prep.formats.importing import import_published
 from data_prep.problems import BadInputError
 from int_ra_jax.data.validation import validate
 

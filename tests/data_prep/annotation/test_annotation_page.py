@@ -19,9 +19,9 @@ from nicegui import app
 
 from data_prep.annotation import workspace
 from data_prep.annotation.board import KEYS
-from data_prep.annotation.desk import Office
 from data_prep.annotation.journal import LABEL
 from data_prep.annotation.page import build
+from data_prep.annotation.sessions import Project
 from int_ra_jax.data.schema import Conversation, StickerEntry, Turn, write_prepared
 from int_ra_jax.data.validation import read_prepared
 
@@ -64,8 +64,8 @@ def hostile_directory(tmp_path_factory):
     return path
 
 
-def visit(office, journey):
-    """Lets a simulated user, who needs no browser, go through the pages of an office."""
+def visit(project, journey):
+    """Lets a simulated user, who needs no browser, go through the pages of an project."""
     from nicegui.testing.user_simulation import user_simulation
 
     def pages():
@@ -74,18 +74,18 @@ def visit(office, journey):
     async def run():
         async with user_simulation(pages) as user:
             app.routes[:] = [r for r in app.routes if getattr(r, "path", "") != "/"]
-            build(office)
+            build(project)
             await journey(user)
 
     try:
         asyncio.run(run())
     finally:
-        office.close()
+        project.close()
 
 
 def opened(directory, workdir, only=None):
     prepared = read_prepared(directory)
-    return Office(prepared, workdir, workspace.begin(workdir, prepared), only)
+    return Project(prepared, workdir, workspace.begin(workdir, prepared), only)
 
 
 def events(workdir, name):
@@ -120,10 +120,10 @@ def test_a_user_enters_a_name_decides_and_takes_back(hostile_directory, tmp_path
 
 
 def test_disputes_show_what_was_said_and_agreement_its_figures(hostile_directory, tmp_path):
-    office = opened(hostile_directory, tmp_path / "w")
-    (shared,) = workspace.shared_ids(list(office.conversations), office.settings.overlap)
+    project = opened(hostile_directory, tmp_path / "w")
+    (shared,) = workspace.shared_ids(list(project.conversations), project.settings.overlap)
     for name, vote in (("ann", "joy"), ("bo", "惊讶")):
-        office.annotator(name).act(LABEL, shared, vote)
+        project.annotator(name).act(LABEL, shared, vote)
 
     async def journey(user):
         await user.open("/adjudicate?name=cy")
@@ -135,19 +135,19 @@ def test_disputes_show_what_was_said_and_agreement_its_figures(hostile_directory
         await user.open("/annotate?name=..%2Fcy")
         await user.should_see("cannot be an annotator's name")
 
-    visit(office, journey)
+    visit(project, journey)
 
 
 def test_a_page_for_one_annotator_serves_nobody_else(hostile_directory, tmp_path):
-    office = opened(hostile_directory, tmp_path / "w", only="ann")
+    project = opened(hostile_directory, tmp_path / "w", only="ann")
     with pytest.raises(ValueError, match="this page is ann's alone"):
-        office.annotator("bo")
+        project.annotator("bo")
 
     async def journey(user):
         await user.open("/annotate?name=bo")
         await user.should_see("0 of 4")
 
-    visit(office, journey)
+    visit(project, journey)
     assert [path.name for path in (tmp_path / "w/annotators").glob("*.jsonl")] == ["ann.jsonl"]
 
 

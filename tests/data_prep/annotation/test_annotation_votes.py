@@ -24,9 +24,9 @@ from data_prep.annotation.decisions import (
     decide,
     disagreements,
 )
-from data_prep.annotation.desk import Office
 from data_prep.annotation.export import KEEP, LEAVE_OUT, export
 from data_prep.annotation.journal import LABEL, NONE_FITS, SKIP
+from data_prep.annotation.sessions import Project
 from int_ra_jax.data.validation import read_prepared, validate
 
 NAMES = ("joy", "sadness", "anger", "surprise")
@@ -44,9 +44,9 @@ def directory(tmp_path_factory):
 
 
 @pytest.fixture
-def office(directory, tmp_path):
+def project(directory, tmp_path):
     prepared = read_prepared(directory)
-    opened = Office(prepared, tmp_path / "ann", workspace.begin(tmp_path / "ann", prepared))
+    opened = Project(prepared, tmp_path / "ann", workspace.begin(tmp_path / "ann", prepared))
     yield opened
     opened.close()
 
@@ -134,10 +134,10 @@ def test_an_interval_is_given_only_where_there_is_one():
     assert found.low is None or math.isfinite(found.low)
 
 
-def test_what_another_has_decided_leaves_the_queue_unless_it_is_shared(office):
-    ann, bo = office.annotator("ann"), office.annotator("bo")
-    shared = workspace.shared_ids(list(office.conversations), office.settings.overlap)
-    own = [one for one in office.conversations if one not in shared]
+def test_what_another_has_decided_leaves_the_queue_unless_it_is_shared(project):
+    ann, bo = project.annotator("ann"), project.annotator("bo")
+    shared = workspace.shared_ids(list(project.conversations), project.settings.overlap)
+    own = [one for one in project.conversations if one not in shared]
     ann.act(LABEL, shared[0], "joy")
     ann.act(LABEL, own[0], "joy")
     ann.act(SKIP, own[1])
@@ -147,79 +147,79 @@ def test_what_another_has_decided_leaves_the_queue_unless_it_is_shared(office):
     assert ann.open()[-1] == own[1]  # and comes again at the end
     ann.undo()
     assert ann.open()[-1] != own[1] or len(ann.open()) == 1
-    office.close()
-    again = Office(office.prepared, office.workdir, office.settings).annotator("bo")
+    project.close()
+    again = Project(project.prepared, project.workdir, project.settings).annotator("bo")
     assert own[0] not in again.open()
     again.journal.close()
 
 
-def test_disagreements_go_to_the_adjudicator_and_leave_when_settled(office):
-    first, second = workspace.shared_ids(list(office.conversations), office.settings.overlap)[:2]
+def test_disagreements_go_to_the_adjudicator_and_leave_when_settled(project):
+    first, second = workspace.shared_ids(list(project.conversations), project.settings.overlap)[:2]
     for name, vote in (("ann", "joy"), ("bo", "anger")):
-        office.annotator(name).act(LABEL, first, vote)
-        office.annotator(name).act(LABEL, second, "joy")
-    desk = office.adjudicator("cy")
-    assert desk.open() == [first]
-    assert desk.votes(first) == {"ann": "joy", "bo": "anger"}
-    desk.act(LABEL, first, "anger")
-    assert desk.open() == []
-    assert desk.undo().conversation == first
-    assert desk.open() == [first]
+        project.annotator(name).act(LABEL, first, vote)
+        project.annotator(name).act(LABEL, second, "joy")
+    session = project.adjudicator("cy")
+    assert session.open() == [first]
+    assert session.votes(first) == {"ann": "joy", "bo": "anger"}
+    session.act(LABEL, first, "anger")
+    assert session.open() == []
+    assert session.undo().conversation == first
+    assert session.open() == [first]
 
 
 def test_an_annotation_continues_only_on_the_data_and_settings_it_was_begun_with(
-    directory, office, tmp_path
+    directory, project, tmp_path
 ):
-    prepared = office.prepared
-    assert workspace.begin(office.workdir, prepared).overlap == workspace.DEFAULT_OVERLAP
+    prepared = project.prepared
+    assert workspace.begin(project.workdir, prepared).overlap == workspace.DEFAULT_OVERLAP
     with pytest.raises(ValueError, match=r"begun with overlap 0\.2, not 0\.5"):
-        workspace.begin(office.workdir, prepared, overlap=0.5)
+        workspace.begin(project.workdir, prepared, overlap=0.5)
     with pytest.raises(ValueError, match="begun with split None, not 'test'"):
-        workspace.begin(office.workdir, prepared, split="test")
+        workspace.begin(project.workdir, prepared, split="test")
     with pytest.raises(ValueError, match=r"--overlap=1\.5 is no share"):
         workspace.begin(tmp_path / "new", prepared, overlap=1.5)
     other = read_prepared(make_prepared_directory(tmp_path / "other", seed=1))
     with pytest.raises(ValueError, match=r"conversations\.jsonl of .* changed"):
-        workspace.begin(office.workdir, other)
-    (office.workdir / "annotation.json").write_text('{"files": 1}')
+        workspace.begin(project.workdir, other)
+    (project.workdir / "annotation.json").write_text('{"files": 1}')
     with pytest.raises(ValueError, match="is damaged"):
-        workspace.begin(office.workdir, prepared)
+        workspace.begin(project.workdir, prepared)
 
 
-def annotate_all(office, names=("ann", "bo")):
+def annotate_all(project, names=("ann", "bo")):
     """Everybody gives the first intention, but disagrees on the first conversation of train."""
-    train = [c.id for c in office.prepared.conversations["train"]]
+    train = [c.id for c in project.prepared.conversations["train"]]
     for name in names:
-        desk = office.annotator(name)
-        for one in office.conversations:
-            desk.act(LABEL, one, "anger")
-        desk.act(NONE_FITS, train[1])
-        desk.act(LABEL, train[0], "joy" if name == "ann" else "sadness")
+        session = project.annotator(name)
+        for one in project.conversations:
+            session.act(LABEL, one, "anger")
+        session.act(NONE_FITS, train[1])
+        session.act(LABEL, train[0], "joy" if name == "ann" else "sadness")
     return train
 
 
-def test_an_export_is_valid_and_carries_what_was_decided(directory, office, tmp_path):
-    train = annotate_all(office)
-    counts = export(directory, office.workdir, tmp_path / "out", LEAVE_OUT)
+def test_an_export_is_valid_and_carries_what_was_decided(directory, project, tmp_path):
+    train = annotate_all(project)
+    counts = export(directory, project.workdir, tmp_path / "out", LEAVE_OUT)
     assert counts == {AGREED: 22, "none fits": 1, TIE: 1}
     assert validate(tmp_path / "out") == []
     found = read_prepared(tmp_path / "out")
     assert [c.id for c in found.conversations["train"]] == train[2:]
     assert {c.intention for members in found.conversations.values() for c in members} == {"anger"}
     assert found.info["annotation"]["conversations"] == counts
-    office.adjudicator("cy").act(LABEL, train[0], "surprise")
-    counts = export(directory, office.workdir, tmp_path / "again", KEEP)
+    project.adjudicator("cy").act(LABEL, train[0], "surprise")
+    counts = export(directory, project.workdir, tmp_path / "again", KEEP)
     assert counts == {ADJUDICATED: 1, AGREED: 22, "none fits": 1}
     kept = read_prepared(tmp_path / "again").conversations["train"]
     assert kept[0].intention == "surprise"
-    assert kept[1] == office.prepared.conversations["train"][1]
+    assert kept[1] == project.prepared.conversations["train"][1]
 
 
-def test_stickers_learn_nothing_from_valid_and_test(directory, office, tmp_path):
-    annotate_all(office, ["ann"])
-    test_only = office.prepared.conversations["test"][0]
-    office.annotator("ann").act(LABEL, test_only.id, "surprise")
-    export(directory, office.workdir, tmp_path / "out", KEEP)
+def test_stickers_learn_nothing_from_valid_and_test(directory, project, tmp_path):
+    annotate_all(project, ["ann"])
+    test_only = project.prepared.conversations["test"][0]
+    project.annotator("ann").act(LABEL, test_only.id, "surprise")
+    export(directory, project.workdir, tmp_path / "out", KEEP)
     found = read_prepared(tmp_path / "out")
     served = {(c.sticker, c.intention) for c in found.conversations["train"]}
     carried = {(s.id, name) for s in found.stickers for name in s.intentions}
@@ -227,19 +227,19 @@ def test_stickers_learn_nothing_from_valid_and_test(directory, office, tmp_path)
     assert "surprise" in {c.intention for c in found.conversations["test"]}
 
 
-def test_a_split_without_a_decision_stops_the_export_before_it_writes(directory, office, tmp_path):
-    office.annotator("ann").act(LABEL, office.prepared.conversations["train"][0].id, "joy")
+def test_a_split_without_a_decision_stops_the_export_before_it_writes(directory, project, tmp_path):
+    project.annotator("ann").act(LABEL, project.prepared.conversations["train"][0].id, "joy")
     with pytest.raises(ValueError, match="no conversation of valid and test"):
-        export(directory, office.workdir, tmp_path / "out", LEAVE_OUT)
+        export(directory, project.workdir, tmp_path / "out", LEAVE_OUT)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_agreement_says_how_many_conversations_it_leaves_out(office):
-    shared = workspace.shared_ids(list(office.conversations), office.settings.overlap)
+def test_the_agreement_says_how_many_conversations_it_leaves_out(project):
+    shared = workspace.shared_ids(list(project.conversations), project.settings.overlap)
     for name, intentions in (("ann", NAMES[:3]), ("bo", NAMES[1:3]), ("cy", NAMES[:1])):
         for one, intention in zip(shared, intentions, strict=False):
-            office.annotator(name).act(LABEL, one, intention)
-    lines = "\n".join(summary_lines(office.workdir))
+            project.annotator(name).act(LABEL, one, intention)
+    lines = "\n".join(summary_lines(project.workdir))
     assert (
         "(2 conversations rated by all, 0.0% alike; 1 rated by some of them are left out)" in lines
     )
@@ -248,29 +248,29 @@ def test_the_agreement_says_how_many_conversations_it_leaves_out(office):
         "(1 conversations rated by all, 0.0% alike; 2 rated by some of them are left out)" in lines
     )
     for _ in range(3):
-        office.annotator("cy").undo()
-    office.annotator("cy").act(LABEL, shared[-1], "joy")
-    lines = "\n".join(summary_lines(office.workdir))
+        project.annotator("cy").undo()
+    project.annotator("cy").act(LABEL, shared[-1], "joy")
+    lines = "\n".join(summary_lines(project.workdir))
     undefined = (
         "undefined, no conversation rated by all of them (4 rated by some of them are left out)"
     )
     assert f"Fleiss' kappa ann, bo, cy: {undefined}" in lines
 
 
-def test_the_commands_print_and_fail_in_one_message(directory, office, tmp_path):
-    annotate_all(office)
-    lines = "\n".join(summary_lines(office.workdir))
+def test_the_commands_print_and_fail_in_one_message(directory, project, tmp_path):
+    annotate_all(project)
+    lines = "\n".join(summary_lines(project.workdir))
     assert "rated: ann 24, bo 24" in lines
     assert "1 ties to adjudicate" in lines
     assert "Cohen's kappa ann, bo: " in lines
     assert (
         "24 conversations rated by all, 95.8% alike; 0 rated by some of them are left out" in lines
     )
-    counts = export(directory, office.workdir, tmp_path / "o", LEAVE_OUT)
+    counts = export(directory, project.workdir, tmp_path / "o", LEAVE_OUT)
     assert counts == {AGREED: 22, "none fits": 1, TIE: 1}
-    command = [sys.executable, "-m", "data_prep.annotation.export", directory, office.workdir]
+    command = [sys.executable, "-m", "data_prep.annotation", "export", directory, project.workdir]
     done = subprocess.run([*command, tmp_path / "o"], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert "is not empty" in done.stderr
     text = (tmp_path / "o" / "dataset.json").read_text()
     assert json.loads(text)["annotated_from"]["name"] == "tiny"

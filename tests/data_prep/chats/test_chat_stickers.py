@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from benchmarks.sticker_copies import copies
 from data_prep.chats import filter_offensive, pictures, step
 from data_prep.chats.anonymise import anonymise
 from data_prep.chats.collect import collect
-from data_prep.chats.near_duplicates import MAX_BITS, MAX_COLOUR, Fingerprint, merge
-from data_prep.chats.threshold import copies
+from data_prep.chats.deduplicate import MAX_BITS, MAX_COLOUR, Fingerprint, merge
+from data_prep.formats.pictures import suffix_of
+from int_ra_jax.data import images
 
 
 def picture(seed):
@@ -32,7 +34,7 @@ def test_metadata_is_taken_off_and_the_pixels_stay(form):
     assert b"SECRET" in buffer.getvalue()
     cleaned = pictures.without_metadata(buffer.getvalue())
     assert b"SECRET" not in cleaned
-    before, after = (pictures.first_frame(one)[0] for one in (buffer.getvalue(), cleaned))
+    before, after = (images.decode(one) for one in (buffer.getvalue(), cleaned))
     assert np.array_equal(np.asarray(before), np.asarray(after))
     assert pictures.without_metadata(cleaned) == cleaned
 
@@ -40,11 +42,11 @@ def test_metadata_is_taken_off_and_the_pixels_stay(form):
 def test_transparency_becomes_white_and_rubbish_is_refused():
     buffer = io.BytesIO()
     Image.new("RGBA", (8, 8), (9, 9, 9, 0)).save(buffer, "PNG")
-    frame, suffix = pictures.first_frame(buffer.getvalue())
-    assert frame.getpixel((3, 3)) == (255, 255, 255) and suffix == ".png"
+    frame = images.decode(buffer.getvalue())
+    assert frame.getpixel((3, 3)) == (255, 255, 255) and suffix_of(buffer.getvalue()) == ".png"
     for rubbish in (b"", b"PK\x03\x04", buffer.getvalue()[:40]):
         with pytest.raises(ValueError, match="unreadable or truncated image"):
-            pictures.first_frame(rubbish)
+            images.decode(rubbish)
 
 
 def test_scaled_and_compressed_copies_merge_and_other_pictures_do_not():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.chats import near_duplicates, neutral
+from data_prep.chats import deduplicate, neutral
 from data_prep.chats.construct import construct
 from data_prep.problems import BadInputError
 from int_ra_jax.data import schema
@@ -63,7 +63,7 @@ def test_another_construction_goes_on_behind_the_last_finished_step(tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(near_duplicates, "merge", killed)
+        patched.setattr(deduplicate, "merge", killed)
         with pytest.raises(KeyboardInterrupt):
             construct("jsonl", source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -90,14 +90,14 @@ def test_a_bad_export_writes_nothing_and_names_every_line(tmp_path, exports):
     assert not (tmp_path / "out").exists()
 
 
-# Each command as `python -m` runs it, in a copy of one process, so that imports are paid for once.
+# Each step as `python -m` runs it, in a copy of one process, so that imports are paid for once.
 RUNNER = """
 import json, os, runpy, sys
-import data_prep.chats.construct
+import data_prep.chats.__main__
 for arguments in json.loads(sys.argv[1]):
     if not os.fork():
-        sys.argv = arguments
-        runpy.run_module(f"data_prep.{arguments[0]}", run_name="__main__")
+        sys.argv = ["chats", *arguments]
+        runpy.run_module("data_prep.chats", run_name="__main__")
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
@@ -117,6 +117,7 @@ def test_each_step_is_a_command_and_bad_input_is_one_message(tmp_path, exports):
         ["split", "--valid=0.2", *paths[4:6]],
         ["segment", paths[0], paths[6]],
         ["split", "--valid=0.9", paths[4], paths[6]],
+        ["segment", "--gap_minute=60", *paths[2:4]],
     ]
     result = subprocess.run(
         [sys.executable, "-c", RUNNER, json.dumps(commands)],
@@ -124,11 +125,12 @@ def test_each_step_is_a_command_and_bad_input_is_one_message(tmp_path, exports):
         text=True,
         cwd=Path(__file__).resolve().parents[3],
     )
-    assert result.stdout.split() == ["0"] * 7 + ["1", "1"], result.stderr
+    assert result.stdout.split() == ["0"] * 7 + ["1", "1", "2"], result.stderr
     for message in (
         f"split: {paths[5]} is finished already",
         "the step 'collect'; expected the result of filter_offensive",
         "valid=0.9, test=0.1: both above 0, together below 1",
+        "unrecognized arguments: --gap_minute=60. Did you mean --gap_minutes?",
     ):
         assert message in result.stderr
     assert "Traceback" not in result.stderr

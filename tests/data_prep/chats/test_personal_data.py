@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.personal_data import measure, parse
 from data_prep.chats import anonymise, pii
-from data_prep.chats.pii_quality import measure, parse
 
 SAMPLE = Path(__file__).with_name("pii_sample.jsonl")
 # Below what docs/construction.md reports, and far above what a broken rule would reach.

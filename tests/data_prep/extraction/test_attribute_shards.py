@@ -6,12 +6,11 @@ from dataclasses import replace
 import pytest
 from fixtures.prepared import make_prepared_directory
 
-from data_prep import attributes
-from data_prep.attributes import Describer, extract
-from data_prep.extraction import command
-from data_prep.extraction.command import Chat, UnansweredError, Work
+from data_prep.extraction import attributes
+from data_prep.extraction.attributes import Describer, extract
 from data_prep.extraction.prompts import load_prompt
 from data_prep.extraction.store import Shard
+from data_prep.extraction.work import Chat, UnansweredError, Work
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data.validation import read_prepared
 
@@ -79,7 +78,7 @@ def test_shards_of_stickers_merge_to_what_one_run_writes(
     def refuse(*_, **__):
         raise AssertionError("merging loads no model and reads no picture")
 
-    monkeypatch.setattr(command, "InProcessChat", refuse)
+    monkeypatch.setattr("data_prep.extraction.work.InProcessChat", refuse)
     monkeypatch.setattr(reader, "read", refuse)
     counts, _ = run(bare, out, cache, who, merge=True)
     assert counts["stickers"] == 9

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_prep.extraction.keywords import agree, keywords, settle_verbal, words
 from data_prep.extraction.knowledge import MAX_PHRASE, clean_phrases, parse_answer
-from data_prep.extraction.reading import join_lines
+from data_prep.extraction.ocr import join_lines
 from int_ra_jax.common.types import RELATIONS
 
 REAL = Path(__file__).resolve().parents[3] / "../shared/data/comet_bart_social.jsonl"

@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 from fixtures.prepared import make_prepared_directory
 
-from data_prep.comet import FromComet, content_of, extract
-from data_prep.extraction.command import UnansweredError, Work
+from data_prep.extraction.comet import FromComet, content_of, extract
 from data_prep.extraction.prompts import load_prompt
 from data_prep.extraction.seq2seq import Comet, Seq2Seq, Translator
 from data_prep.extraction.store import Shard
+from data_prep.extraction.work import UnansweredError, Work
 from int_ra_jax.common.types import RELATIONS
 from int_ra_jax.data.schema import write_prepared
 from int_ra_jax.data.validation import read_prepared, validate
@@ -102,8 +102,8 @@ def test_a_killed_run_goes_on_where_it_was(bare, whole, comet_dir, tmp_path, mon
     # One conversation a group, so that the kill falls between two of them.
     script = (
         "import sys, pathlib\n"
-        "from data_prep import comet\n"
-        "from data_prep.extraction.command import Work\n"
+        "from data_prep.extraction import comet\n"
+        "from data_prep.extraction.work import Work\n"
         "from data_prep.extraction.prompts import load_prompt\n"
         "comet._GROUP = 0\n"
         "prompt = load_prompt('comet', {'template': str})\n"
@@ -218,7 +218,7 @@ def test_names_do_not_count_and_roles_do(bare):
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "data_prep.comet", *map(str, arguments)]
+    command = [sys.executable, "-m", "data_prep.extraction", "knowledge", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 

@@ -18,13 +18,13 @@ from fixtures.prepared import make_prepared_directory
 
 pytest.importorskip("openai", reason="the endpoint backend needs the openai package")
 
-from data_prep import attributes, comet
-from data_prep.attributes import Describer
-from data_prep.comet import FromChat
-from data_prep.extraction.command import Chat, UnansweredError, Work
+from data_prep.extraction import attributes, comet
+from data_prep.extraction.attributes import Describer
+from data_prep.extraction.comet import FromChat
 from data_prep.extraction.dialogue import BackendError
 from data_prep.extraction.endpoint import Endpoint
 from data_prep.extraction.prompts import load_prompt
+from data_prep.extraction.work import Chat, UnansweredError, Work
 from int_ra_jax.common.types import ATTRIBUTES, RELATIONS
 from int_ra_jax.data.validation import read_prepared
 
@@ -188,7 +188,15 @@ def test_a_killed_run_repeats_no_request(bare, serve, tmp_path):
         return 200, GOOD
 
     server = serve(answer)
-    command = [sys.executable, "-m", "data_prep.comet", bare, "--generator=llm", "--model=m"]
+    command = [
+        sys.executable,
+        "-m",
+        "data_prep.extraction",
+        "knowledge",
+        bare,
+        "--generator=llm",
+        "--model=m",
+    ]
     command += [f"--endpoint={server.url}", "--concurrency=1", f"--out={tmp_path / 'out'}"]
     command += [f"--cache={tmp_path / 'cache'}", "--max_tokens=16"]
     killed = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)

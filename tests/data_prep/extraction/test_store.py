@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.extraction.frames import Picture, sampled
-from data_prep.extraction.reading import StickerReader
+from data_prep.extraction.ocr import StickerReader
 from data_prep.extraction.store import ResultStore, Shard, digest_of, model_identity
 
 VALUES = st.recursive(
@@ -52,7 +52,7 @@ def test_two_runs_of_one_shard_are_refused_and_of_two_shards_are_not(tmp_path):
         with ResultStore(tmp_path, "kind", Shard(2, 2)) as two:
             assert two["a"] == 1
         with (
-            pytest.raises(RuntimeError, match="another run writes"),
+            pytest.raises(ValueError, match="another run writes"),
             ResultStore(tmp_path, "kind", Shard(1, 2)),
         ):
             pass

@@ -12,7 +12,7 @@ import pytest
 from fuzz import releases
 from PIL import Image
 
-from data_prep.import_data import import_published
+from data_prep.formats.importing import import_published
 from data_prep.problems import SHOWN, BadInputError
 
 TRAIN, IMAGES, LABELS = "train_contexts_total_key.jsonl", "train_imgs.tsv", "intent_label.txt"

@@ -3,7 +3,7 @@
 import pytest
 from fuzz import releases
 
-from data_prep.import_data import import_published
+from data_prep.formats.importing import import_published
 from data_prep.problems import BadInputError
 from int_ra_jax.data.validation import read_prepared
 

@@ -8,8 +8,8 @@ from fuzz import releases
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_prep.formats.importing import import_published
 from data_prep.formats.stickerint import SEPARATOR, parse_text
-from data_prep.import_data import import_published
 from data_prep.problems import BadInputError
 from int_ra_jax.data.validation import read_prepared
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.formats import stickerint_lmdb
+from data_prep.formats.importing import import_published
 from data_prep.formats.stickerint_lmdb import load_plain_pickle
-from data_prep.import_data import import_published
 from data_prep.problems import BadInputError
 
 PLAIN = st.recursive(

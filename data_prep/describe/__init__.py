@@ -1,0 +1,1 @@
+"""What a prepared directory holds: its problems, its statistics, and what leaks between splits."""

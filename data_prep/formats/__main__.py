@@ -1,0 +1,42 @@
+"""Imports a data set in a published format as a prepared directory.
+
+    python -m data_prep.formats --format=stickerint SRC OUT
+    python -m data_prep.formats --format=mod --language=c SRC OUT --leaks=drop
+    python -m data_prep.formats --format=stickerint SRC OUT --dry_run
+
+docs/importing.md describes the formats. Everything that is wrong with the input is reported in one
+run, with file and line, and nothing is written then. Exported chats: python -m data_prep.chats.
+"""
+
+from data_prep import command
+from data_prep.formats import mod
+from data_prep.formats.importing import PUBLISHED, import_published
+from data_prep.formats.staging import LEAKS
+
+
+def parser() -> command.Parser:
+    """Returns the parser of the command."""
+    formats = command.room("formats", __doc__)
+    formats.takes(
+        lambda line: import_published(
+            line.format, line.source, line.out, line.leaks, line.language, line.dry_run
+        ),
+        source="the directory of the release",
+        out="the directory to write",
+    )
+    text = "The form of the release."
+    formats.add_argument("--format", choices=PUBLISHED, required=True, help=text)
+    text = (
+        "What happens to a text that stands in two splits: the input is refused, or the text is "
+        "dropped from train (and from valid where test has it)."
+    )
+    formats.add_argument("--leaks", choices=LEAKS, default=LEAKS[0], help=text)
+    text = "Which language of MOD: c for Chinese, e for English."
+    formats.add_argument("--language", choices=mod.LANGUAGES, help=text)
+    text = "Report what is wrong and write nothing."
+    formats.add_argument("--dry_run", action="store_true", help=text)
+    return formats
+
+
+if __name__ == "__main__":
+    command.run(parser())
