@@ -44,7 +44,7 @@ def host_checksum(leaf: np.ndarray) -> int:
     flat = flat.view(f"u{flat.dtype.itemsize}")
     total = 0
     for start in range(0, len(flat), _BLOCK):
-        mixed = flat[start : start + _BLOCK].astype(np.uint32)
+        mixed: np.ndarray = flat[start : start + _BLOCK].astype(np.uint32)
         position = np.arange(start, start + len(mixed)).astype(np.uint32)
         mixed ^= position * np.uint32(0x9E3779B9)
         mixed = (mixed ^ (mixed >> 16)) * np.uint32(0x85EBCA6B)
@@ -61,7 +61,7 @@ def checksums(leaves: Mapping[str, Array]) -> dict[str, int]:
 
 
 def _one(leaf: Array) -> int:
-    alone = isinstance(leaf.sharding, jax.sharding.SingleDeviceSharding)
-    if alone and leaf.device.platform == "cpu":  # the host's own memory: nothing is copied
+    platforms = [device.platform for device in leaf.devices()]
+    if platforms == ["cpu"] and leaf.is_fully_addressable:  # the host's memory: nothing is copied
         return host_checksum(np.asarray(leaf))
     return int(checksum(leaf))

@@ -65,7 +65,7 @@ def traced(
       arguments: of that function; their values do not matter.
     """
     leaves, structure = jax.tree.flatten(arguments)
-    program = jax.jit(lambda *leaves: function(*structure.unflatten(leaves)))
+    program = jax.jit(lambda *leaves: function(*jax.tree.unflatten(structure, leaves)))
 
     def depends() -> Iterator[str | bytes]:
         yield f"{[(leaf.shape, leaf.dtype) for leaf in leaves]} {structure}"
@@ -80,7 +80,7 @@ def traced(
     except OSError as error:  # a full disk is no reason not to compute
         logging.warning("the program %s is not kept: %s", name, error)
         return program
-    return jax.jit(jax.export.deserialize(bytearray(kept)).call)
+    return jax.jit(jax.export.deserialize(bytearray(np.asarray(kept).tobytes())).call)
 
 
 def _configure(settings: dict[str, Any]) -> None:
