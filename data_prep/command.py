@@ -6,7 +6,6 @@ itself is wrong.
 """
 
 import argparse
-import difflib
 import logging as python_logging
 import re
 from collections.abc import Callable, Sequence
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import logging
+
+from int_ra_jax.common.nearest import nearest
 
 Act = Callable[[argparse.Namespace], object]
 
@@ -49,9 +50,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Ends with status 2; a mistyped option is answered with the nearest one there is."""
         if found := re.search(r"unrecognized arguments: (--\w+)", message):
-            known = re.findall(r"--\w+", self.format_help())
-            near = difflib.get_close_matches(found[1], known, n=1)
-            message += f". Did you mean {near[0]}?" if near else ""
+            near = nearest(found[1], re.findall(r"--\w+", self.format_help()), cutoff=0.6)
+            message += f". Did you mean {near}?" if near else ""
         super().error(message)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

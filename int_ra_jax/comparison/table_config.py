@@ -5,7 +5,6 @@ that none gets another budget. Nothing is trained here.
 """
 
 import copy
-import difflib
 import importlib.util
 import math
 import random
@@ -20,6 +19,7 @@ from ml_collections import ConfigDict
 
 from configs import rules
 from int_ra_jax.common import config as configuration
+from int_ra_jax.common.nearest import nearest
 from int_ra_jax.comparison.results import METRICS, REFERENCES
 from int_ra_jax.models.registry import SYSTEMS
 
@@ -343,5 +343,5 @@ def _repeated(entries: Mapping[str, Entry]) -> list[str]:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1, 0.0)
-    return f"did you mean {near[0]!r}?" if near else "there is none"
+    near = nearest(name, known)
+    return f"did you mean {near!r}?" if near else "there is none"

@@ -1,12 +1,12 @@
 """Which stickers are right answers to which queries, under a named protocol."""
 
-import difflib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Int
 from numpy.typing import ArrayLike
 
+from int_ra_jax.common.nearest import did_you_mean
 from int_ra_jax.evaluation.checks import check_ids
 
 # Name -> what the report says of it; ``known`` are the splits whose annotations count.
@@ -114,9 +114,8 @@ def unannotated_stickers(annotations: Bool[np.ndarray, "N K"]) -> Int[np.ndarray
 def _problems(protocol: str, table: np.ndarray | None, written: np.ndarray | None) -> Iterator[str]:
     """Yields what is wrong with a protocol's name and with the tables that it reads."""
     if protocol not in PROTOCOLS:
-        near = difflib.get_close_matches(protocol, PROTOCOLS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        yield f"Unknown relevance protocol {protocol!r}; one of {tuple(PROTOCOLS)}.{hint}"
+        hint = did_you_mean(protocol, PROTOCOLS)
+        yield f"Unknown relevance protocol {protocol!r}; one of {tuple(PROTOCOLS)}{hint}"
     if protocol == "multi" and table is None:
         yield "Protocol 'multi' needs annotations, bool [N, K] from train and valid."
     if protocol == "paper" and written is None:

@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from markupsafe import Markup
 
 from int_ra_jax.common.files import replace_text
+from int_ra_jax.common.nearest import nearest
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.evaluation import page, plots
 from int_ra_jax.evaluation.plots import Curve
@@ -292,8 +292,8 @@ def _problems(data: ReportData) -> Iterator[str]:
         *(("pr_curves: system", name, data.systems) for name in data.pr_curves),
     ]:
         if name not in known:
-            near = get_close_matches(name, list(known), 1, 0) or ["nothing"]
-            yield f"{what} {name!r} is not in the table; nearest is {near[0]!r}"
+            near = nearest(name, known) or "nothing"
+            yield f"{what} {name!r} is not in the table; nearest is {near!r}"
     main = data.systems.get(data.main_system)
     if main and data.headline_metric not in main.metrics:
         yield f"main_system {data.main_system!r} has no value for {data.headline_metric!r}"

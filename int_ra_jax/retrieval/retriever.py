@@ -7,7 +7,6 @@ The gallery is encoded once for each checkpoint; a search then encodes one conve
 """
 
 import dataclasses
-import difflib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from int_ra_jax.common.nearest import nearest
 from int_ra_jax.common.types import (
     RELATIONS,
     Batch,
@@ -231,8 +231,8 @@ def read_conversation(path: Path) -> Conversation:
       ValueError: one error with every problem of the file.
     """
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.json")], 1)
-        hint = f" Did you mean {path.parent / near[0]}?" if near else ""
+        near = nearest(path.name, [p.name for p in path.parent.glob("*.json")], cutoff=0.6)
+        hint = f" Did you mean {path.parent / near}?" if near else ""
         raise FileNotFoundError(f"--conversation={path}: no such file.{hint}")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -277,7 +277,7 @@ def _problems(record: Any) -> list[str]:
     else:
         for name, values in knowledge.items():
             if name not in RELATIONS:
-                near = difflib.get_close_matches(name, RELATIONS, 1, 0.0)[0]
+                near = nearest(name, RELATIONS)
                 problems.append(f'knowledge "{name}": did you mean "{near}"?')
             elif not isinstance(values, list) or not all(isinstance(v, str) for v in values):
                 problems.append(f'knowledge "{name}" must be a list of strings')
