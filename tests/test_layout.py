@@ -227,7 +227,7 @@ FOUND_IMPORTS = (
     "int_ra_jax.evaluation.report -> tensorflow (l.2)",
     "int_ra_jax.evaluation.report -> orbax (l.3)",
     "No cycles are allowed in int_ra_jax.data",
-    "- extra",
+    "- int_ra_jax.extra",
     "data_prep.d -> int_ra_jax.data.text (l.1)",
     "Contracts: 0 kept, 7 broken",
 )

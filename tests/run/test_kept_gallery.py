@@ -30,29 +30,29 @@ def opened(trained, tmp_path):
 def test_the_second_time_nothing_is_encoded(opened, monkeypatch):
     run, params = opened
     first = Encoder(run).kept_gallery(params)
-    (file,) = (run.workdir / SEARCH).iterdir()
+    (file,) = (run.workdir / SEARCH).glob("gallery-*")
     monkeypatch.setattr(Encoder, "gallery", lambda *_: pytest.fail("encoded again"))
     assert_equal(Encoder(open_run(run.workdir)).kept_gallery(params), first)
-    assert [path.name for path in (run.workdir / SEARCH).iterdir()] == [file.name]
+    assert [path.name for path in (run.workdir / SEARCH).glob("gallery-*")] == [file.name]
 
 
 def test_other_parameters_are_encoded_anew_and_replace_what_was_kept(opened):
     run, params = opened
     encoder = Encoder(run)
     before = encoder.kept_gallery(params)
-    (file,) = (run.workdir / SEARCH).iterdir()
+    (file,) = (run.workdir / SEARCH).glob("gallery-*")
     moved = jax.tree.map(lambda leaf: leaf * 1.5, params)
     after = encoder.kept_gallery(moved)
     assert_equal(after, encoder.gallery(moved))
     assert not np.array_equal(before.embedding, after.embedding)
-    (other,) = (run.workdir / SEARCH).iterdir()
+    (other,) = (run.workdir / SEARCH).glob("gallery-*")
     assert other.name != file.name
 
 
 def test_a_damaged_file_is_encoded_again(opened):
     run, params = opened
     first = Encoder(run).kept_gallery(params)
-    (file,) = (run.workdir / SEARCH).iterdir()
+    (file,) = (run.workdir / SEARCH).glob("gallery-*")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0xFF
     file.write_bytes(content)
@@ -63,7 +63,7 @@ def test_a_workdir_that_cannot_be_written_is_searched_all_the_same(opened, monke
     run, params = opened
     monkeypatch.setattr(workdir.os, "access", lambda *_: False)
     assert_equal(Encoder(run).kept_gallery(params), Encoder(run).gallery(params))
-    assert not list((run.workdir / SEARCH).iterdir())
+    assert not list((run.workdir / SEARCH).glob("gallery-*"))
 
 
 @pytest.mark.parametrize("system", [clip, lgur, pcme, srs])
@@ -99,21 +99,21 @@ def test_a_full_disk_keeps_nothing_and_stops_nothing(opened, monkeypatch):
 
     monkeypatch.setattr(array_store, "_write", full)
     assert_equal(Encoder(run).kept_gallery(params), Encoder(run).gallery(params))
-    assert not list((run.workdir / SEARCH).iterdir())
+    assert not list((run.workdir / SEARCH).glob("gallery-*"))
 
 
 def test_changed_code_of_a_model_is_never_answered_from_before(opened, monkeypatch, tmp_path):
     run, params = opened
     Encoder(run).kept_gallery(params)
-    (before,) = (run.workdir / SEARCH).iterdir()
+    (before,) = (run.workdir / SEARCH).glob("gallery-*")
     package = shutil.copytree(workdir._PACKAGE, tmp_path / "package")
     monkeypatch.setattr(workdir, "_PACKAGE", package)
     Encoder(run).kept_gallery(params)
-    assert [path.name for path in (run.workdir / SEARCH).iterdir()] == [before.name]
+    assert [path.name for path in (run.workdir / SEARCH).glob("gallery-*")] == [before.name]
     with (package / "models" / "layers.py").open("a") as file:
         file.write("# another reading\n")
     Encoder(run).kept_gallery(params)
-    (after,) = (run.workdir / SEARCH).iterdir()
+    (after,) = (run.workdir / SEARCH).glob("gallery-*")
     assert after.name != before.name
 
 
