@@ -37,12 +37,12 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to train: configs/FILE.py[:PRESET].", lock_config=True
 )
 _MODE = flags.DEFINE_enum("mode", None, MODES, "What to do.", required=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where its files go.", required=True)
-_CONVERSATION = flags.DEFINE_string("conversation", None, "search: a JSON file; see README.md.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's working directory.", required=True)
+_CONVERSATION = flags.DEFINE_string("conversation", None, "search: JSON file (README.md).")
 _TOP_K = flags.DEFINE_integer("top_k", 5, "search: how many stickers.", lower_bound=1)
 _PROTOCOL = flags.DEFINE_enum("protocol", None, base.PROTOCOLS, "eval: instead of eval.protocol.")
 _SPLIT = flags.DEFINE_enum(
-    "split", None, base.SPLITS, "eval: instead of eval.split; annotate: this only."
+    "split", None, base.SPLITS, "eval: instead of eval.split; annotate: only this split."
 )
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
 _JSON = flags.DEFINE_bool("json", False, "search: print JSON instead of a table.")

@@ -23,13 +23,13 @@ from int_ra_jax.common.log import set_up_console
 
 ALTERNATIVES: dict[str, dict[str, Any]] = {
     "demo": {},
-    "text: frozen wholly, not cached": {"train.cache_frozen": False},
+    "text: the whole tower frozen, not cached": {"train.cache_frozen": False},
     "text: last layer trains, cached": {"model.text.frozen_layers": 5},
     "text: last layer trains, not cached": {
         "model.text.frozen_layers": 5,
         "train.cache_frozen": False,
     },
-    "text tower trains wholly": {"model.text.frozen_layers": 0},
+    "the whole text tower trains": {"model.text.frozen_layers": 0},
 }
 
 

@@ -5,7 +5,7 @@
         [--cached=16] [--device=cpu|gpu] [--out=FILE]
 
 Both are the paper's model and loss, their steps taken in turn. ``full`` trains both towers;
-``cached`` has them frozen wholly, and a step gathers the rows of its conversations and stickers
+``cached`` has both frozen as a whole, and a step gathers the rows of its conversations and stickers
 from hidden states that stay on the device. With ``--negatives=both``, the preset's own, the cached
 step also encodes the whole gallery live, which the full one reads from stale columns; in-batch is
 the like-for-like comparison. The cache is filled once, for ``--cached`` conversations and

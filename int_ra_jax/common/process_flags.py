@@ -5,11 +5,15 @@ Nothing heavy is imported before they are read.
 
 from absl import flags
 
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "One of several processes of a cluster.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "This process is one of several of a cluster."
+)
 _ADDRESS = flags.DEFINE_string("coordinator_address", None, "host:port of process 0.")
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
-_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
-_HEARTBEAT = flags.DEFINE_integer("heartbeat_seconds", 100, "Silence after which one is dead.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "The number of this process, from 0.")
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds", 100, "How many seconds of silence mean that a process is dead."
+)
 
 
 def connect(alone: bool = False) -> None:

@@ -24,7 +24,7 @@ def build(run: Run, params: Params, placement: Placement) -> Resident:
     """Returns the gallery, the names and, where layers are frozen and cached, their output.
 
     Frozen layers see the same inputs in every epoch, so their output is computed once: with a
-    tower frozen wholly, a step touches the heads alone.
+    whole tower frozen, a step touches the heads alone.
 
     Args:
       run: the open workdir.

@@ -33,7 +33,7 @@ def split_utterances(tokens: Tokens, number: int, length: int, special: SpecialI
     """Takes the turns of conversations apart into rows ``[CLS] words [SEP]``.
 
     The newest turns are kept and stand first to last in the first slots; rows after them are
-    masked wholly. A turn that is too long keeps its end, as the data pipeline has it.
+    masked as a whole. A turn that is too long keeps its end, as the data pipeline has it.
 
     Args:
       tokens: Tokens [B, L], without speakers.
