@@ -202,7 +202,7 @@ BROKEN_IMPORTS = {
     "int_ra_jax/data/h.py": "from int_ra_jax.data.i import x",
     "int_ra_jax/data/i.py": "import int_ra_jax.data.h",
     "int_ra_jax/extra/m.py": "",
-    "data_prep/d.py": "from int_ra_jax.data import text",
+    "data_prep/d.py": "from int_ra_jax.data import text\nimport benchmarks.o",
     # Nothing is wrong with these: the modules, and the imports that a contract excepts.
     "int_ra_jax/evaluation/judge.py": "",
     "int_ra_jax/retrieval/f.py": "",
@@ -229,7 +229,8 @@ FOUND_IMPORTS = (
     "No cycles are allowed in int_ra_jax.data",
     "- int_ra_jax.extra",
     "data_prep.d -> int_ra_jax.data.text (l.1)",
-    "Contracts: 0 kept, 7 broken",
+    "data_prep.d -> benchmarks.o (l.2)",
+    "Contracts: 0 kept, 8 broken",
 )
 
 

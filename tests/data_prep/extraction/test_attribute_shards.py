@@ -7,6 +7,7 @@ import pytest
 from fixtures.prepared import make_prepared_directory
 
 from data_prep.extraction import attributes
+from data_prep.extraction import work as extraction_work
 from data_prep.extraction.attributes import Describer, extract
 from data_prep.extraction.prompts import load_prompt
 from data_prep.extraction.store import Shard
@@ -78,7 +79,7 @@ def test_shards_of_stickers_merge_to_what_one_run_writes(
     def refuse(*_, **__):
         raise AssertionError("merging loads no model and reads no picture")
 
-    monkeypatch.setattr("data_prep.extraction.work.InProcessChat", refuse)
+    monkeypatch.setattr(extraction_work, "InProcessChat", refuse)
     monkeypatch.setattr(reader, "read", refuse)
     counts, _ = run(bare, out, cache, who, merge=True)
     assert counts["stickers"] == 9

@@ -6,6 +6,7 @@ import pytest
 from fixtures.prepared import make_prepared_directory
 
 from data_prep.extraction import in_process
+from data_prep.extraction import work as extraction_work
 from data_prep.extraction.attributes import Describer, extract
 from data_prep.extraction.prompts import load_prompt
 from data_prep.extraction.work import Chat, Work
@@ -37,7 +38,7 @@ def test_a_model_of_the_family_is_asked_four_questions_about_each_sticker(
         raise AssertionError("loaded a model although everything is answered")
 
     monkeypatch.setattr(in_process, "InProcessChat", refuse)
-    monkeypatch.setattr("data_prep.extraction.work.InProcessChat", refuse)
+    monkeypatch.setattr(extraction_work, "InProcessChat", refuse)
     extract(work(directory, tmp_path / "again"), Describer(chat, PROMPT, "model"), side=64)
     first, second = ((tmp_path / out / "stickers.jsonl").read_bytes() for out in ("out", "again"))
     assert first == second
