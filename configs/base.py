@@ -24,7 +24,7 @@ def tower() -> ConfigDict:
             "source": "",
             # The embeddings and the first n layers are frozen, so that their output can be cached:
             # 0 = everything trains, -1 = the whole tower is frozen.
-            "frozen_layers": 0,  # paper: everything trains (Sec. 4.2)
+            "frozen_layers": 0,  # not in paper: which towers train
             # Rank of the low-rank updates that train in place of the tower's linear layers, which
             # freezes everything else in it; 0 = off.  # not in paper
             "lora_rank": 0,
@@ -75,7 +75,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "prepared_dir": "",  # the prepared directory (docs/data.md); required
             "tfds_dir": "",  # TFDS records; "" = WORKDIR/tfds, so that a workdir stands alone
-            "image_size": 224,  # pixels, square (Sec. 4.2)
+            "image_size": 224,  # pixels, square; the released code's  # not in paper
             # squeeze: the whole sticker | crop: its middle square, as CLIP was trained
             "resize": "squeeze",
             "frame": "first",  # which frame of an animation: first | middle
@@ -84,8 +84,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.mesh = ConfigDict({"data": 1, "fsdp": 1, "tensor": 1})  # devices; data=-1: all the rest
     config.optim = ConfigDict(
         {
-            "name": "adam",  # adam | adamw  (Sec. 4.2)
-            "lr": 1e-4,  # at the end of warm-up (Sec. 4.2)
+            "name": "adam",  # adam | adamw  (Sec. 5.1)
+            "lr": 1e-4,  # at the end of warm-up (Sec. 5.1)
             "schedule": "constant",  # constant | cosine | linear  # not in paper
             "warmup_steps": 0,  # not in paper
             "weight_decay": 0.0,  # adamw only, on kernels only  # not in paper
@@ -100,7 +100,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "batch_size": 4,  # conversations, all devices together (Sec. 4.2)
+            "batch_size": 4,  # conversations, all devices together (Sec. 5.1)
             "epochs": 10.0,  # passes over train; turned into steps once  # not in paper
             "max_steps": 0,  # stops earlier than the epochs; 0 = off
             "log_steps": 10,  # between progress lines

@@ -62,8 +62,8 @@ def get_config(arg: str = "paper") -> ConfigDict:
             "bank_refresh_steps": 100,
             # a sticker annotated with the gold intention is not a negative: evaluation counts it
             "mask_same_intention": True,
-            "lambda_ret": 1.0,  # Sec. 4.2
-            "lambda_int": 1.0,  # Sec. 4.2
+            "lambda_ret": 1.0,  # Sec. 5.1
+            "lambda_int": 1.0,  # Sec. 5.1
             "label_smoothing": 0.0,
             "class_weights": "none",  # none | balanced, in the intention loss
         }

@@ -28,8 +28,8 @@ def choose(arg: str, presets: Mapping[str, Preset], file: str) -> Preset:
 
 def towers(config: ConfigDict) -> None:
     """The paper's towers and sizes."""
-    config.model.text.source = "bert-base-multilingual-cased"  # M-BERT (Sec. 4.2)
-    config.model.image.source = "openai/clip-vit-base-patch32"  # CLIP's ViT (Sec. 4.2)
+    config.model.text.source = "bert-base-multilingual-cased"  # M-BERT (Sec. 5.1)
+    config.model.image.source = "openai/clip-vit-base-patch32"  # CLIP's ViT (Sec. 5.1)
     # A fifth of the text tower's work would be padding otherwise (docs/training.md).
     config.train.bucket_tokens = 16  # not in paper
 

@@ -21,7 +21,7 @@ def pool_attributes(
 ) -> Float[Array, "N D"]:
     """Pools over the attributes present; a sticker without any attribute gives zeros.
 
-    Source: Int-RA paper, M = max_j M_j, Sec. 3.4.
+    Source: Int-RA paper, M = max_j M_j, Sec. 4.2.
 
     Args:
       values: one vector per query (an attribute, or one of its tokens).
