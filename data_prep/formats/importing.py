@@ -3,21 +3,41 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from absl import logging
 
-from data_prep.formats import mod, multichat, stickerint, stickerint_lmdb
+from data_prep.formats import ced, choices, mod, multichat, stickerint, stickerint_lmdb
 from data_prep.formats.labels import Labels
 from data_prep.formats.reading import InputDirectory
 from data_prep.formats.staging import Description, Staging
 from data_prep.problems import Problems
+from int_ra_jax.data import schema
 
-Reader = Callable[[InputDirectory, Staging], Labels]
-PUBLISHED: dict[str, tuple[Reader, Description]] = {
-    "stickerint": (stickerint.read, stickerint.DESCRIPTION),
-    "stickerint-lmdb": (stickerint_lmdb.read, stickerint_lmdb.DESCRIPTION),
-    "multichat": (multichat.read, multichat.DESCRIPTION),
-    "mod": (mod.read, mod.DESCRIPTION),
+
+class Format(NamedTuple):
+    """How a published form is read.
+
+    Attributes:
+      read: from the directory into the staging, with its own options by name.
+      description: for dataset.json.
+      options: names of what ``read`` takes besides.
+      needed: those of them that it cannot do without.
+    """
+
+    read: Callable[..., Labels]
+    description: Description
+    options: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+
+
+PUBLISHED: dict[str, Format] = {
+    "stickerint": Format(stickerint.read, stickerint.DESCRIPTION),
+    "stickerint-lmdb": Format(stickerint_lmdb.read, stickerint_lmdb.DESCRIPTION),
+    "multichat": Format(multichat.read, multichat.DESCRIPTION),
+    "mod": Format(mod.read, mod.DESCRIPTION, ("language",)),
+    "ced": Format(ced.read, ced.DESCRIPTION, ("stickers", "rumours"), ("stickers",)),
+    "choices": Format(choices.read, choices.DESCRIPTION, ("stickers",), ("stickers",)),
 }
 
 
@@ -26,8 +46,8 @@ def import_published(
     source: Path,
     out: Path,
     leaks: str = "refuse",
-    language: str | None = None,
     dry_run: bool = False,
+    **options: Any,
 ) -> None:
     """Writes a published data set as a prepared directory, or everything that is wrong with it.
 
@@ -36,34 +56,41 @@ def import_published(
       source: its directory.
       out: must not exist yet, or be empty.
       leaks: "refuse" or "drop" a text that stands in two splits.
-      language: of MOD, "c" or "e"; None where the directory holds one of them.
       dry_run: check everything and write nothing; ``out`` is not touched.
+      **options: what the format takes besides: ``language`` of MOD, "c" or "e"; ``stickers`` of CED
+        and of choices, the pack; ``rumours`` of CED. None and False are not given.
 
     Raises:
       BadInputError: with every problem of the input; then nothing was written.
       FileNotFoundError: if ``source`` is no directory.
       FileExistsError: if ``out`` holds anything.
       ImportError: if a package that the format needs is missing.
+      ValueError: for an option that the format does not take, or one that it lacks.
     """
+    form = PUBLISHED[name]
+    given = {key: value for key, value in options.items() if value not in (None, False)}
+    wrong = [f"--{key} is not read by --format={name}" for key in given if key not in form.options]
+    wrong += [f"--format={name} needs --{key}" for key in form.needed if key not in given]
+    if wrong:
+        raise ValueError("; ".join(wrong))
     if not source.is_dir():
         raise FileNotFoundError(f"{source} is no directory. Name the directory of the release.")
-    read, description = PUBLISHED[name]
     problems = Problems(source)
     with tempfile.TemporaryDirectory(prefix="import-", ignore_cleanup_errors=True) as scratch:
         target = Path(scratch) / "out" if dry_run else out
         with Staging(target, problems, leaks) as staging:
-            directory = InputDirectory(source, problems)
-            if name == "mod":
-                labels = mod.read(directory, staging, language)
-            else:
-                labels = read(directory, staging)
+            labels = form.read(InputDirectory(source, problems), staging, **given)
             staging.check_splits()
             problems.stop_if_any()
             counts = ", ".join(f"{count} {split}" for split, count in staging.counts.items())
             found = f"{counts} conversations, {len(staging.pictures.taken)} stickers"
             if not dry_run:
-                staging.write(labels.in_order(), description, [mod.UNLABELLED])
+                staging.write(labels.in_order(), form.description, [mod.UNLABELLED])
             for reason, count in sorted(staging.left_out.items()):
                 logging.info("left out: %d (%s)", count, reason)
+            if staging.ledger.records_in:
+                logging.info("%s", staging.ledger)
             verb = "would write" if dry_run else "wrote"
             logging.info("%s %s: %s, %d warnings", verb, out, found, problems.warnings)
+    if not dry_run:
+        logging.info("%s: content hash %s", out, schema.content_hash(out))

@@ -6,6 +6,7 @@ and reading goes on with the next line.
 
 import ast
 import binascii
+import gzip
 import json
 import re
 import warnings
@@ -73,7 +74,7 @@ class InputDirectory:
             self.problems.add(name, 0, "file is empty")
             return
         bar = tqdm(total=size, desc=f"reading {name}", unit="B", unit_scale=True, mininterval=1)
-        with path.open("rb") as file, bar:
+        with (gzip.open if name.endswith(".gz") else open)(path, "rb") as file, bar:
             if file.read(4).startswith(_WIDE_MARKS):
                 self.problems.add(
                     name, 1, "file is UTF-16 or UTF-32. Convert it: iconv -f UTF-16 -t UTF-8"

@@ -10,11 +10,12 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 from data_prep.formats.pictures import Pictures, id_message
+from data_prep.ledger import Ledger
 from data_prep.problems import Problems, short
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data import schema
@@ -64,6 +65,7 @@ class Staging:
       pictures: the stickers' pictures.
       counts: split -> number of conversations.
       left_out: reason -> number of rows that were passed over on purpose.
+      ledger: what became of every record, in formats that count them.
     """
 
     def __init__(self, out: Path, problems: Problems, leaks: str = "refuse") -> None:
@@ -86,6 +88,8 @@ class Staging:
         self.problems = problems
         self.counts: Counter[str] = Counter()
         self.left_out: Counter[str] = Counter()
+        self.ledger = Ledger()
+        self._declared: dict[str, StickerEntry] = {}
         self._out = out
         self._leaks = leaks
         self._folder = out.with_name(f"{out.name}.importing")
@@ -112,7 +116,7 @@ class Staging:
 
     def add(
         self, row: Conversation, file: str, line: int, attributes: Sequence[str] | None = None
-    ) -> None:
+    ) -> bool:
         """Takes a conversation whose sticker and intention are known.
 
         Args:
@@ -120,12 +124,15 @@ class Staging:
           file: where it was found.
           line: likewise.
           attributes: what the row says of its sticker, in the order of ``ATTRIBUTES``.
+
+        Returns:
+          Whether it was kept; if not, a problem or ``left_out`` says why.
         """
         messages = list(self._messages(row))
         for message in messages:
             self.problems.add(file, line, message)
         if messages or not self._is_new(row, file, line) or self._leaked(row, file, line):
-            return
+            return False
         if row.split == "train":  # other splits' annotations never reach training
             self._memory.execute(
                 "INSERT INTO uses VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET n = n + 1",
@@ -139,6 +146,15 @@ class Staging:
         self.counts[row.split] += 1
         self._has_knowledge |= bool(row.knowledge)
         self.keep(f"{row.split}.jsonl", row.to_json())
+        return True
+
+    def declare(self, entry: StickerEntry) -> None:
+        """Takes what is known of a sticker apart from any conversation; it comes before votes.
+
+        Args:
+          entry: its ``image`` is not read, since ``pictures`` names the file.
+        """
+        self._declared[entry.id] = entry
 
     def keep(self, name: str, record: Mapping[str, Any]) -> None:
         """Appends a record to a file of the working directory."""
@@ -176,6 +192,7 @@ class Staging:
             "knowledge": self._has_knowledge,
             "counts": {split: self.counts[split] for split in schema.SPLITS},
             "left_out": dict(sorted(self.left_out.items())),
+            **({"ledger": self.ledger.to_json()} if self.ledger.records_in else {}),
             **description.notes,
         }
         prepared = self._folder / "prepared"
@@ -235,9 +252,13 @@ class Staging:
     def _stickers(self, intentions: Sequence[str]) -> Iterator[StickerEntry]:
         for sticker, picture in self.pictures.taken.items():
             used = self._memory.execute("SELECT intention FROM uses WHERE sticker = ?", (sticker,))
+            image = f"{schema.IMAGES}/{picture.path.name}"
+            if sticker in self._declared:
+                yield replace(self._declared[sticker], image=image)
+                continue
             yield StickerEntry(
                 id=sticker,
-                image=f"{schema.IMAGES}/{picture.path.name}",
+                image=image,
                 attributes=dict(zip(ATTRIBUTES, self._attributes(sticker), strict=True)),
                 intentions=tuple(sorted((name for (name,) in used), key=intentions.index)),
             )
