@@ -11,6 +11,7 @@ sticker without one is not in the pack, since a conversation needs an intention.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def _openmoji() -> Pack:
     return Pack(
         {
             code: _sticker(
-                code, art.names[0], (art.emoji,), lambda a=art: openmoji.rasterise(a), readings
+                code, art.names[0], (art.emoji,), partial(openmoji.rasterise, art), readings
             )
             for code, art in drawn.items()
         }
