@@ -57,7 +57,7 @@ def test_ratios_are_to_the_median_of_ours():
     assert search.start_rows(starts)[1]["warm / ours"] == "2.50"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_peer_is_raced_and_every_figure_is_written(trained, tmp_path):
     if missing := [name for name in PEER if importlib.util.find_spec(name) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
