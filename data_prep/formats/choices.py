@@ -144,8 +144,9 @@ def parse(record: Mapping[str, Any], pack: Pack) -> Choice:
     if not isinstance(own_words, str):
         raise LeftOut("own_words is no text")
     turns = _turns(record.get("turns"))
-    if not any(turn.text for turn in turns) and not own_words:
+    if not turns and not own_words.strip():
         raise LeftOut("nothing was said before the sticker")
+    own_words = own_words.strip()
     facts = {
         key: record[key] for key in ("month", "times", "direct", "echo", "order") if key in record
     }
