@@ -80,7 +80,7 @@ bench-scaling: BENCHMARK = scaling --cache=$(RUNS)/bench/scaling
 bench-train bench-frozen bench-gallery bench-scaling: $(VENV)/.test
 	$(BIN)/python -m benchmarks.$(BENCHMARK) --out=$(RUNS)/bench/$(firstword $(BENCHMARK)).json
 
-# On the run of `make demo`, beside sentence-transformers and FAISS.
+# On the run that `make demo` leaves (run it first), beside sentence-transformers and FAISS.
 bench-search: $(VENV)/.test
 	$(BIN)/python -m benchmarks.search --workdir=$(RUNS)/demo --out=$(RUNS)/bench/search.json
 

@@ -32,10 +32,13 @@ from data_prep import modes
 from int_ra_jax.common import memory, process_flags
 
 CONFIGURED = {"train": "int_ra", "table": "table"}  # mode -> the config file to name
+READ_BY = {  # flag -> the modes that read it
+    **{"config": (*CONFIGURED,), "protocol": ("eval",), "split": ("eval", "annotate")},
+    **dict.fromkeys(("conversation", "top_k", "json"), ("search",)),
+    **modes.READ_BY,
+}
 MODES = ("train", "eval", "search", "table", *modes.MODES)
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "What to train: configs/FILE.py[:PRESET].", lock_config=True
-)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:PRESET] to train.")
 _MODE = flags.DEFINE_enum("mode", None, MODES, "What to do.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's working directory.", required=True)
 _CONVERSATION = flags.DEFINE_string("conversation", None, "search: JSON file (README.md).")
@@ -52,15 +55,14 @@ def main(argv: Sequence[str]) -> None:
     """Checks what was asked for, and hands over."""
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}; flags begin with --.")
-    if _MODE.value not in CONFIGURED and _CONFIG.value is not None:
-        raise ValueError(f"--mode={_MODE.value} reads the config of --workdir; leave out --config.")
-    if _MODE.value in CONFIGURED and _CONFIG.value is None:
-        file = f"configs/{CONFIGURED[_MODE.value]}.py:PRESET"
-        raise ValueError(f"--mode={_MODE.value} needs --config={file}.")
-    process_flags.connect(alone=_MODE.value == "table")
+    mode = _MODE.value
+    process_flags.refuse_unread(mode, READ_BY)
+    if mode in CONFIGURED and _CONFIG.value is None:
+        raise ValueError(f"--mode={mode} needs --config=configs/{CONFIGURED[mode]}.py:PRESET.")
+    process_flags.connect(alone=mode == "table")
     memory.keep_freed()
     ours = {"train": _train, "eval": _eval, "search": _search, "table": _table}
-    (ours | modes.MODES)[_MODE.value](Path(_WORKDIR.value))
+    (ours | modes.MODES)[mode](Path(_WORKDIR.value))
 
 
 def _train(workdir: Path) -> None:

@@ -17,7 +17,10 @@ Combination = Callable[[ConfigDict], Iterator[str]]  # what is wrong, one text a
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Returns the known name most like another; there must be one."""
+    """Returns the known name most like another; there must be one.
+
+    ``int_ra_jax.common.nearest`` is out of reach: configs import nothing of the package.
+    """
     return difflib.get_close_matches(name, known, 1, 0.0)[0]
 
 

@@ -13,6 +13,11 @@ _ANNOTATOR = flags.DEFINE_string("annotator", None, "annotate: the only person s
 _OVERLAP = flags.DEFINE_float("overlap", None, "annotate: share of conversations that all see.")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "annotate: address; any other opens it to all.")
 _PORT = flags.DEFINE_integer("port", 8080, "annotate: port to listen on.", 1, 65535)
+# flag -> the modes that read it
+READ_BY = {
+    "prepared_dir": ("annotate", "stats"),
+    **dict.fromkeys(("annotator", "overlap", "host", "port"), ("annotate",)),
+}
 
 
 def annotate(workdir: Path) -> None:

@@ -1,6 +1,5 @@
 """Every problem of a prepared directory, and a copy of it without the bad records."""
 
-import sys
 from pathlib import Path
 
 from int_ra_jax.data import schema
@@ -8,13 +7,14 @@ from int_ra_jax.data.validation import Inspection, inspect
 
 
 def validate(directory: Path, cleaned: Path | None = None) -> None:
-    """Prints every problem of a directory; ends the process with 1 if there is any.
+    """Prints every problem of a directory, and what is good of it.
 
     Args:
       directory: a prepared directory.
       cleaned: where to write a copy without the bad records, which ends in order.
 
     Raises:
+      ValueError: if there is any problem and no copy without it was asked for.
       ValueError, FileExistsError: as ``write_cleaned``.
     """
     found = inspect(directory, keeps=cleaned is not None)
@@ -27,7 +27,9 @@ def validate(directory: Path, cleaned: Path | None = None) -> None:
             print(f"left out: {line}")
         print(f"wrote {cleaned}; left out {len(found.left_out)} records")
     elif found.problems:
-        sys.exit(1)
+        raise ValueError(
+            f"{len(found.problems)} problems; --skip_bad=NEW_DIR writes a copy without them"
+        )
 
 
 def write_cleaned(found: Inspection, directory: Path) -> None:

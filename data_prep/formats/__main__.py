@@ -28,6 +28,8 @@ def parser() -> command.Parser:
             language=line.language,
             stickers=line.stickers,
             rumours=line.rumours,
+            per_thread=line.per_thread,
+            no_echoes=line.no_echoes,
         ),
         source="the directory of the release",
         out="the directory to write",
@@ -48,6 +50,13 @@ def parser() -> command.Parser:
     formats.add_argument("--stickers", metavar="PACK", help=text)
     text = "Of ced: read posts that were found to be rumours as well."
     formats.add_argument("--rumours", action="store_true", help=text)
+    text = (
+        "Of ced and choices: how many rows of one thread (a post with its replies, or a writer) "
+        "train gets, drawn at random; 0 for all."
+    )
+    formats.add_argument("--per_thread", type=command.at_least(0), default=0, help=text)
+    text = "Of ced and choices: leave rows out of train whose sticker stands in their context."
+    formats.add_argument("--no_echoes", action="store_true", help=text)
     text = "Report what is wrong and write nothing."
     formats.add_argument("--dry_run", action="store_true", help=text)
     return formats

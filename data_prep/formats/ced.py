@@ -24,7 +24,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import CountVectorizer
 
-from data_prep.formats.choices import NOTES, Choice, add
+from data_prep.formats.choices import NOTES, Choice, Training, add
 from data_prep.formats.labels import Labels
 from data_prep.formats.packs import Pack, load
 from data_prep.formats.reading import InputDirectory
@@ -53,7 +53,14 @@ _OTHER_CODE = re.compile(r"\[\w{1,5}\]")
 _FIELDS = ("mid", "parent", "uid", "text", "date")
 
 
-def read(source: InputDirectory, staging: Staging, stickers: str, rumours: bool = False) -> Labels:
+def read(
+    source: InputDirectory,
+    staging: Staging,
+    stickers: str,
+    rumours: bool = False,
+    per_thread: int = 0,
+    no_echoes: bool = False,
+) -> Labels:
     """Reads a clone of the corpus into the staging.
 
     Args:
@@ -61,19 +68,21 @@ def read(source: InputDirectory, staging: Staging, stickers: str, rumours: bool 
       staging: takes conversations and pictures.
       stickers: the pack that replies name (packs.load).
       rumours: whether posts are read that were found to be rumours.
+      per_thread: see choices.Training; a thread is a post with its replies.
+      no_echoes: see choices.Training.
 
     Returns:
       The intentions.
     """
-    pack = load(stickers, source.problems)
+    pack, training = load(stickers, source.problems), Training(per_thread, not no_echoes)
     posts = dict(_posts(source, rumours))
     if not posts:
         source.problems.add(".", 0, "no original-microblog/*.json with a file of replies to it")
     splits = split_posts({name: text for name, (text, _) in posts.items()})
     for name, (text, file) in posts.items():
         thread = _Thread(name.split("_")[0], text, splits[name], pack)
-        for place, record in thread.records(source, file):
-            take = partial(_take, thread, record, pack, staging, file, place)
+        for place, record in training.shuffled(thread.records(source, file)):
+            take = partial(_take, thread, record, pack, staging, training, file, place)
             staging.ledger.judge(f"{file}[{place}]", take)
     return pack.labels()
 
@@ -194,9 +203,15 @@ class _Thread:
 
 
 def _take(
-    thread: _Thread, record: Any, pack: Pack, staging: Staging, file: str, place: int
+    thread: _Thread,
+    record: Any,
+    pack: Pack,
+    staging: Staging,
+    training: Training,
+    file: str,
+    place: int,
 ) -> None:
-    add(thread.choice(record), pack, staging, file, place)
+    add(thread.choice(record), pack, staging, training, file, place)
 
 
 def _is_reply(record: Any) -> bool:

@@ -13,10 +13,12 @@ counted, by what is wrong with it.
 """
 
 import hashlib
+import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from data_prep.formats.labels import Labels
 from data_prep.formats.packs import Pack, load
@@ -26,6 +28,7 @@ from data_prep.ledger import LeftOut
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation, Turn
 
+Row = TypeVar("Row")
 NAMES = ("replies.jsonl", "choices.jsonl", "replies.jsonl.gz", "choices.jsonl.gz")
 NOTES: Mapping[str, Any] = {
     "relevance": "The gold sticker is the one that the writer sent; others may fit as well.",
@@ -87,24 +90,61 @@ class Choice:
         )
 
 
-def read(source: InputDirectory, staging: Staging, stickers: str) -> Labels:
+@dataclass
+class Training:
+    """Which rows training gets; valid and test keep all of theirs.
+
+    Attributes:
+      per_thread: how many rows of a thread, drawn at random; 0 = all. Some posts have hundreds of
+        replies, and would otherwise outweigh all others.
+      echoes: whether rows count whose sticker stands in their context already.
+      taken: train rows of each thread so far.
+    """
+
+    per_thread: int = 0
+    echoes: bool = True
+    taken: Counter[str] = field(default_factory=Counter)
+
+    def shuffled(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Returns rows in the order in which they are drawn: as they stand, where all are."""
+        return random.Random(0).sample(rows, len(rows)) if self.per_thread else rows
+
+    def check(self, choice: Choice) -> None:
+        """Raises LeftOut for a train row that training does not get."""
+        if choice.split != "train":
+            return
+        if not self.echoes and choice.facts.get("echo"):
+            raise LeftOut("an echo in train")
+        if self.per_thread and self.taken[choice.thread] >= self.per_thread:
+            raise LeftOut(f"train has {self.per_thread} rows of the thread already")
+
+
+def read(
+    source: InputDirectory,
+    staging: Staging,
+    stickers: str,
+    per_thread: int = 0,
+    no_echoes: bool = False,
+) -> Labels:
     """Reads rows into the staging.
 
     Args:
       source: a directory with one of ``NAMES``.
       staging: takes conversations and pictures.
       stickers: the pack that rows name (packs.load).
+      per_thread: see Training.
+      no_echoes: see Training.
 
     Returns:
       The intentions.
     """
-    pack = load(stickers, source.problems)
+    pack, training = load(stickers, source.problems), Training(per_thread, not no_echoes)
     name = source.first(NAMES)
-    rows = list(source.records(name)) if name else []
+    rows = training.shuffled(list(source.records(name))) if name else []
     for split in READING_ORDER:
         for line, record in rows:
             if record.get("split") == split:
-                take = partial(_take, record, pack, staging, str(name), line)
+                take = partial(_take, record, pack, staging, training, str(name), line)
                 staging.ledger.judge(f"{name}:{line}", take)
     for line, record in rows:
         if record.get("split") not in schema.SPLITS:
@@ -112,20 +152,31 @@ def read(source: InputDirectory, staging: Staging, stickers: str) -> Labels:
     return pack.labels()
 
 
-def add(choice: Choice, pack: Pack, staging: Staging, file: str, line: int) -> None:
+def add(
+    choice: Choice, pack: Pack, staging: Staging, training: Training, file: str, line: int
+) -> None:
     """Takes a choice, and its sticker's picture with its first use.
 
     Raises:
-      LeftOut: if the staging did not keep it.
+      LeftOut: if training does not get it, or the staging did not keep it.
     """
+    training.check(choice)
     pack.take(choice.sticker, staging)
     intention = pack.stickers[choice.sticker].intentions[0]
     if not staging.add(choice.conversation(intention, f"{file}:{line}"), file, line):
         raise LeftOut("the same text stands in another split")
+    training.taken[choice.thread] += choice.split == "train"
 
 
-def _take(record: Mapping[str, Any], pack: Pack, staging: Staging, file: str, line: int) -> None:
-    add(parse(record, pack), pack, staging, file, line)
+def _take(
+    record: Mapping[str, Any],
+    pack: Pack,
+    staging: Staging,
+    training: Training,
+    file: str,
+    line: int,
+) -> None:
+    add(parse(record, pack), pack, staging, training, file, line)
 
 
 def parse(record: Mapping[str, Any], pack: Pack) -> Choice:

@@ -36,8 +36,18 @@ PUBLISHED: dict[str, Format] = {
     "stickerint-lmdb": Format(stickerint_lmdb.read, stickerint_lmdb.DESCRIPTION),
     "multichat": Format(multichat.read, multichat.DESCRIPTION),
     "mod": Format(mod.read, mod.DESCRIPTION, ("language",)),
-    "ced": Format(ced.read, ced.DESCRIPTION, ("stickers", "rumours"), ("stickers",)),
-    "choices": Format(choices.read, choices.DESCRIPTION, ("stickers",), ("stickers",)),
+    "ced": Format(
+        ced.read,
+        ced.DESCRIPTION,
+        ("stickers", "rumours", "per_thread", "no_echoes"),
+        ("stickers",),
+    ),
+    "choices": Format(
+        choices.read,
+        choices.DESCRIPTION,
+        ("stickers", "per_thread", "no_echoes"),
+        ("stickers",),
+    ),
 }
 
 
@@ -58,7 +68,8 @@ def import_published(
       leaks: "refuse" or "drop" a text that stands in two splits.
       dry_run: check everything and write nothing; ``out`` is not touched.
       **options: what the format takes besides: ``language`` of MOD, "c" or "e"; ``stickers`` of CED
-        and of choices, the pack; ``rumours`` of CED. None and False are not given.
+        and of choices, the pack, ``per_thread`` and ``no_echoes``, what training gets;
+        ``rumours`` of CED. None, False and 0 are not given.
 
     Raises:
       BadInputError: with every problem of the input; then nothing was written.
@@ -68,7 +79,7 @@ def import_published(
       ValueError: for an option that the format does not take, or one that it lacks.
     """
     form = PUBLISHED[name]
-    given = {key: value for key, value in options.items() if value not in (None, False)}
+    given = {key: value for key, value in options.items() if value}
     wrong = [f"--{key} is not read by --format={name}" for key in given if key not in form.options]
     wrong += [f"--format={name} needs --{key}" for key in form.needed if key not in given]
     if wrong:

@@ -1,10 +1,10 @@
 """Lists of intentions as the published formats write them: ``id TAB name TAB ...``."""
 
-import difflib
 from collections.abc import Iterable
 
 from data_prep.formats.reading import InputDirectory
 from data_prep.problems import short
+from int_ra_jax.common.nearest import did_you_mean
 
 
 class Labels:
@@ -31,9 +31,7 @@ class Labels:
                 return f"intention {short(name)} holds control characters"
             self._names[known] = None
             return None
-        near = difflib.get_close_matches(known, list(self._names), n=3)
-        hint = f". Did you mean {' or '.join(map(short, near))}?" if near else ""
-        return f"intention {short(name)} is not in the label file{hint}"
+        return f"intention {short(name)} is not in the label file{did_you_mean(known, self._names)}"
 
     def in_order(self) -> list[str]:
         """Returns the names in class order: the label file's, or the alphabet's."""

@@ -1,7 +1,9 @@
-"""The flags by which several processes of one run find each other.
+"""The command line: flags by which processes find each other, and those that a mode does not read.
 
 Nothing heavy is imported before they are read.
 """
+
+from collections.abc import Collection, Mapping
 
 from absl import flags
 
@@ -14,6 +16,25 @@ _PROCESS = flags.DEFINE_integer("process_id", None, "The number of this process,
 _HEARTBEAT = flags.DEFINE_integer(
     "heartbeat_seconds", 100, "How many seconds of silence mean that a process is dead."
 )
+
+
+def refuse_unread(mode: str, read_by: Mapping[str, Collection[str]]) -> None:
+    """Refuses flags that were given and that the mode does not read.
+
+    Args:
+      mode: that was asked for.
+      read_by: flag -> the modes that read it; a flag that is not among them is read by all.
+
+    Raises:
+      ValueError: once, with every such flag.
+    """
+    unread = [
+        f"--{name} is read by --mode={' and --mode='.join(modes)} alone"
+        for name, modes in read_by.items()
+        if flags.FLAGS[name].present and mode not in modes
+    ]
+    if unread:
+        raise ValueError("\n  ".join([f"--mode={mode} does not read all that is given:", *unread]))
 
 
 def connect(alone: bool = False) -> None:

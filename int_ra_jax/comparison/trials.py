@@ -113,7 +113,7 @@ class Trials:
         if self._storage is None:
             optuna.logging.set_verbosity(optuna.logging.WARNING)
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Two commands may work on one table.
+            # Another program may look at it, such as optuna-dashboard.
             patient = {"connect_args": {"timeout": 60}}
             self._storage = optuna.storages.RDBStorage(f"sqlite:///{self._path}", patient)
         return self._storage

@@ -25,7 +25,6 @@ from int_ra_jax.data.text import (
 )
 from int_ra_jax.data.tokenizer import Tokenizer
 
-_LOG_EVERY = 500
 _MEASURED = 4096  # conversations composed at once to measure a split
 _NO_END = np.iinfo(np.int64).max
 _open_streams: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()

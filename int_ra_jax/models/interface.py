@@ -111,6 +111,8 @@ class System(Protocol):
     Attributes:
       reads: which texts besides the conversation it encodes: "attributes" of the stickers, "names"
         of the intentions. Only these are cached where the text tower is frozen.
+      frames: keys of ``config.model`` that say in which pieces a conversation is encoded; what is
+        cached of it depends on them.
       negatives: which columns it trains against.
       embedding_width: channels of a sticker's embedding, for a bank of them that is refreshed.
       sharding_rules: (regex, axes) of what its heads hold besides kernels, biases, scales and
@@ -119,6 +121,7 @@ class System(Protocol):
     """
 
     reads: frozenset[str]
+    frames: tuple[str, ...]
     negatives: "Negatives"
     embedding_width: int
     sharding_rules: tuple[tuple[str, PartitionSpec], ...]

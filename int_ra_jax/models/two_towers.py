@@ -47,12 +47,14 @@ class TwoTowers(nnx.Module):
 
     Attributes:
       reads: which texts besides the conversation the system encodes; see ``interface.System``.
+      frames: which keys say in which pieces it encodes a conversation: none, as one text.
       sharding_rules: of what its heads hold besides linear layers; likewise.
       negatives: the batch's own gold stickers, unless a system says otherwise.
       embedding_width: channels of a sticker's embedding.
     """
 
     reads: frozenset[str] = frozenset()
+    frames: tuple[str, ...] = ()
     sharding_rules: tuple[tuple[str, PartitionSpec], ...] = ()
 
     def __init__(self, setup: Setup) -> None:

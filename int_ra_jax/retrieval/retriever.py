@@ -33,7 +33,8 @@ from int_ra_jax.common.types import (
 from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.data.text import compose_context
 from int_ra_jax.models.interface import Params, System, merge
-from int_ra_jax.run.compiled_programs import kept_programs, traced
+from int_ra_jax.run.array_store import digest
+from int_ra_jax.run.compiled_programs import PROGRAMS, kept_programs, traced
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.ranking import top_k as best_rows
 from int_ra_jax.run.workdir import Run, open_run
@@ -63,6 +64,9 @@ class Retriever:
         self._run = run
         self._params = jax.device_put(params)
         self._programs: dict[tuple[int, ...], Callable[..., Any]] = {}
+        # There is one program for each shape: those of other code are of no use any more.
+        self._name = f"search-{digest(run.sources(_CODE))[:12]}"
+        run.kept.forget("search", but=self._name)
         with _programs(run):
             self._sticker = Encoder(run).kept_gallery(self._params)
             self._labels = self._names()
@@ -155,7 +159,7 @@ class Retriever:
         arguments = (self._params, gallery, self._labels, batch)
         shape = (size, width, number, stickers)
         if shape not in self._programs:
-            name = "search-" + "-".join(map(str, shape))
+            name = "-".join(map(str, (self._name, *shape)))
             best = partial(self._best, number=number)
             with _programs(run):  # to ask the disk each time would cost more than a search
                 program = traced(run.kept, name, run.sources(_CODE), best, *arguments)
@@ -213,9 +217,9 @@ class Retriever:
 
 
 def _programs(run: Run) -> AbstractContextManager[None]:
-    """Keeps programs as training does; a workdir that cannot be written is left alone."""
-    writable = os.access(run.workdir, os.W_OK)
-    return kept_programs(run.config.train.compilation_cache if writable else "off", run.workdir)
+    """Keeps programs as training does; from a workdir that cannot be written, those it holds."""
+    usable = (run.workdir / PROGRAMS).is_dir() or os.access(run.workdir, os.W_OK)
+    return kept_programs(run.config.train.compilation_cache if usable else "off", run.workdir)
 
 
 def _power_of_two(number: int) -> int:

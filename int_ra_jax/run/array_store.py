@@ -1,5 +1,6 @@
 """Arrays that many runs would compute alike, kept on disk under what they are computed from."""
 
+import contextlib
 import hashlib
 import os
 import zipfile
@@ -25,7 +26,8 @@ class ArrayStore:
 
         Args:
           directory: an existing folder; where it is "" or does not exist, as after a move to
-            another machine, nothing is kept.
+            another machine, nothing is kept. What cannot be written, as in a folder to read from
+            or on a full disk, is not kept either, and a warning says so.
         """
         self._directory = Path(directory) if directory and Path(directory).is_dir() else None
 
@@ -59,13 +61,10 @@ class ArrayStore:
           sources: returns all that the result depends on, in a fixed order; called only where
             something is kept.
           compute: returns the arrays.
-
-        Raises:
-          OSError: if the arrays cannot be written.
         """
         if self._directory is None:
             return compute()
-        path = self._directory / f"{name}-{_digest(sources())}.npz"
+        path = self._directory / f"{name}-{digest(sources())}.npz"
         if path.is_file():
             try:
                 return _read(path)
@@ -73,27 +72,38 @@ class ArrayStore:
                 logging.warning("%s cannot be used (%s); computed again", path, bad)
         arrays = compute()
         if arrays:
-            _write(path, {key: np.ascontiguousarray(leaf) for key, leaf in arrays.items()})
+            try:
+                _write(path, {key: np.ascontiguousarray(leaf) for key, leaf in arrays.items()})
+            except OSError as error:  # no reason not to answer
+                logging.warning("%s is not kept: %s", name, error)
         return arrays
 
-    def forget(self, name: str) -> None:
-        """Deletes what is kept under a name, from whatever it was computed."""
+    def forget(self, name: str, but: str = "") -> None:
+        """Deletes what is kept under a name, from whatever it was computed, if it can be.
+
+        Args:
+          name: that files begin with.
+          but: longer beginning of those that stay; none do by default.
+        """
         if self._directory is not None:
             for path in self._directory.glob(f"{name}-*.npz"):
-                path.unlink(missing_ok=True)
+                if not (but and path.name.startswith(f"{but}-")):
+                    with contextlib.suppress(OSError):
+                        path.unlink(missing_ok=True)
 
 
-def _digest(sources: Iterable[str | bytes | np.ndarray]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def digest(sources: Iterable[str | bytes | np.ndarray]) -> str:
+    """Returns the hash of texts, bytes and arrays, in hexadecimal."""
+    state = hashlib.blake2b(digest_size=16)
     for source in sources:
         if isinstance(source, np.ndarray):
-            digest.update(f"{source.dtype} {source.shape} ".encode())
-            digest.update(np.ascontiguousarray(source).reshape(-1).view(np.uint8).data)
+            state.update(f"{source.dtype} {source.shape} ".encode())
+            state.update(np.ascontiguousarray(source).reshape(-1).view(np.uint8).data)
         else:
             content = source.encode() if isinstance(source, str) else source
-            digest.update(f"{len(content)} ".encode())  # so that "a", "bc" is not "ab", "c"
-            digest.update(content)
-    return digest.hexdigest()
+            state.update(f"{len(content)} ".encode())  # so that "a", "bc" is not "ab", "c"
+            state.update(content)
+    return state.hexdigest()
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -118,4 +128,5 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             np.savez(file, names=np.array(list(arrays)), dtypes=dtypes, **bits)
         os.replace(beside, path)
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from jax.experimental.compilation_cache import compilation_cache
 
 from int_ra_jax.run.array_store import ArrayStore
@@ -65,7 +64,6 @@ def traced(
       arguments: of that function; their values do not matter.
     """
     leaves, structure = jax.tree.flatten(arguments)
-    program = jax.jit(lambda *leaves: function(*jax.tree.unflatten(structure, leaves)))
 
     def depends() -> Iterator[str | bytes]:
         yield f"{[(leaf.shape, leaf.dtype) for leaf in leaves]} {structure}"
@@ -73,13 +71,10 @@ def traced(
 
     def trace() -> np.ndarray:
         store.forget(name)
+        program = jax.jit(lambda *leaves: function(*jax.tree.unflatten(structure, leaves)))
         return np.frombuffer(jax.export.export(program)(*leaves).serialize(), np.uint8)
 
-    try:
-        kept = store.get(name, depends, trace)
-    except OSError as error:  # a full disk is no reason not to compute
-        logging.warning("the program %s is not kept: %s", name, error)
-        return program
+    kept = store.get(name, depends, trace)
     return jax.jit(jax.export.deserialize(bytearray(np.asarray(kept).tobytes())).call)
 
 

@@ -1,6 +1,7 @@
 """Encodes whole splits and galleries, in batches of one static shape each."""
 
 import dataclasses
+import inspect
 import time
 from collections.abc import Iterator
 from functools import cached_property
@@ -9,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from flax import nnx
 
 from int_ra_jax.common.hosts import Placement
@@ -21,7 +21,9 @@ from int_ra_jax.run.ranking import score_in_chunks
 from int_ra_jax.run.row_chunks import chunk_rows, joined
 from int_ra_jax.run.workdir import Run
 
-_ENCODING = ("common", "data", "models")  # rooms whose code decides how a gallery is encoded
+# Rooms whose code decides how a gallery is encoded, and what of it how a text's tokens come to be.
+_ENCODING = ("common", "data", "models", "run")
+_TEXTS = ("data/text.py", "data/tokenizer.py", "models/layers.py", "models/towers")
 
 
 class Encoder:
@@ -51,7 +53,6 @@ class Encoder:
         self._placement = placement
         whole = None if placement is None else placement.whole
         self.encode_context = jax.jit(self._encode_context, out_shardings=whole)
-        self.score = jax.jit(self._score)
         self._score_blocks = jax.jit(self._score_all, out_shardings=whole)
         self._encode_rows = jax.jit(
             lambda params, bank, rows: self._merge(params).encode_sticker(bank.rows(rows)),
@@ -84,8 +85,8 @@ class Encoder:
         """Returns ``gallery(params)`` from WORKDIR/search, where these parameters left it before.
 
         It is kept under the hash of everything that it depends on, this library's code included,
-        and only the newest one is: a gallery of another checkpoint is never read. Where the workdir
-        cannot be written, or several processes share the work, nothing is kept.
+        and only the newest one is: a gallery of another checkpoint is never read. A workdir that
+        cannot be written keeps what it holds; where several processes share the work, nothing is.
         """
         run = self._run
         if jax.process_count() > 1:
@@ -102,11 +103,7 @@ class Encoder:
             fields = vars(self.gallery(params)).items()
             return {name: array for name, array in fields if array is not None}
 
-        try:
-            kept = run.kept.get_all("gallery", sources, compute)
-        except OSError as error:  # a full disk is no reason not to answer
-            logging.warning("the encoded gallery is not kept: %s", error)
-            return self.gallery(params)
+        kept = run.kept.get_all("gallery", sources, compute)
         # A system says by its annotation what its encoder returns.
         encoded: type[Sticker] = run.system.encode_sticker.__annotations__["return"]
         sticker: Sticker = self._everywhere(encoded(**kept))
@@ -174,6 +171,9 @@ class Encoder:
             trained = run.trainable
             yield f"{run.dataset.content_hash} {split} {run.config.model.text.frozen_layers}"
             yield f"{run.config.model.dtype} {run.config.text.to_json(sort_keys=True)}"
+            yield f"{[(key, run.config.model[key]) for key in run.system.frames]}"
+            # A system may frame texts in a way of its own.
+            yield from run.code((*_TEXTS, inspect.getfile(type(run.system).hidden_text)))
             for file in sorted((run.workdir / "towers" / "text").iterdir()):
                 yield file.name
                 yield file.read_bytes()
@@ -227,9 +227,6 @@ class Encoder:
 
     def _encode_context(self, params: Params, batch: Batch, labels: Labels) -> Context:
         return self._merge(params).encode_context(dataclasses.replace(batch, labels=labels))
-
-    def _score(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
-        return self._merge(params).score(context, sticker)
 
     def _score_all(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
         score = self._merge(params).score

@@ -9,10 +9,10 @@ tokenizer and the shapes of both towers.
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -96,17 +96,26 @@ class Run:
 
     @cached_property
     def kept(self) -> ArrayStore:
-        """What a search would otherwise compute at every start; a workdir to read from has none."""
+        """What a search would otherwise compute at every start."""
         folder = self.workdir / SEARCH
         with contextlib.suppress(OSError):
             folder.mkdir(exist_ok=True)
-        return ArrayStore(str(folder) if os.access(folder, os.W_OK) else "")
+        return ArrayStore(str(folder))
 
     def sources(self, rooms: tuple[str, ...]) -> Iterator[str | bytes]:
-        """Yields what a result depends on besides arrays: the run, JAX, and the code of rooms."""
+        """Yields what a result depends on besides arrays: the run, versions, the code of rooms."""
         yield json.dumps(self.fingerprint, sort_keys=True, default=list)
-        yield f"jax {jax.__version__} {jax.default_backend()}"
-        for file in sorted(file for room in rooms for file in (_PACKAGE / room).rglob("*.py")):
+        yield from self.code(rooms)
+
+    def code(self, places: tuple[str, ...]) -> Iterator[str | bytes]:
+        """Yields the versions of what computes, and the code of rooms and files of the package."""
+        named = " ".join(f"{name} {version(name)}" for name in ("jax", "jaxlib", "flax", "pillow"))
+        yield f"{named} {jax.default_backend()}"
+        found = (_PACKAGE / place for place in places)
+        files = (
+            file for path in found for file in (path.rglob("*.py") if path.is_dir() else [path])
+        )
+        for file in sorted(files):
             yield file.read_bytes()
 
     @property

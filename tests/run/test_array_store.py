@@ -91,6 +91,15 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(OSError, match="no space"):
-        ArrayStore(str(tmp_path)).get("x", lambda: ["s"], Counted(np.ones(1)))
+    kept = ArrayStore(str(tmp_path)).get("x", lambda: ["s"], Counted(np.ones(1)))
+    assert kept == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_some_of_a_name_can_stay(tmp_path):
+    store = ArrayStore(str(tmp_path))
+    for name in ("search-old-1", "search-new-1", "search-new-2", "names"):
+        store.get(name, lambda: ["s"], Counted(np.ones(1)))
+    store.forget("search", but="search-new")
+    left = {path.name.rpartition("-")[0] for path in tmp_path.iterdir()}
+    assert left == {"search-new-1", "search-new-2", "names"}

@@ -6,9 +6,11 @@ import shutil
 import pytest
 from fixtures.trained import tiny_config
 
-from configs import clip
+from configs import clip, srs
 from int_ra_jax.evaluation import reference
 from int_ra_jax.evaluation.evaluate import evaluate
+from int_ra_jax.run import workdir
+from int_ra_jax.run.array_store import ArrayStore, digest
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.workdir import open_run
 from int_ra_jax.training import create
@@ -47,6 +49,31 @@ def test_an_evaluation_takes_what_another_run_left_and_finds_the_same(
     assert not shared.exists()
     for name, row in first.items():
         assert again[name] == pytest.approx(row, abs=1e-6), name
+
+
+def test_other_utterances_or_other_code_are_never_taken_from_before(trained, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ArrayStore, "get", lambda _, name, sources, __: asked.append([*sources()]))
+    changes = ({}, {"model__utterances": 3}, {"model__utterance_tokens": 9}, {"optim__lr": 0.5})
+    for number, change in enumerate(changes):
+        config = tiny_config(
+            trained.prepared,
+            srs,
+            data__tfds_dir=str(trained.workdir / "tfds"),
+            model__text__frozen_layers=-1,
+            **change,
+        )
+        run = create.create_workdir(config, tmp_path / str(number))
+        Encoder(run).hidden({"text": {}}, "train")
+    monkeypatch.setattr(
+        workdir, "_PACKAGE", shutil.copytree(workdir._PACKAGE, tmp_path / "package")
+    )
+    with (tmp_path / "package" / "data" / "text.py").open("a") as file:
+        file.write("# framed in another way\n")
+    Encoder(open_run(tmp_path / "0")).hidden({"text": {}}, "train")
+    base, fewer, shorter, rate, code = map(digest, asked)
+    assert len({base, fewer, shorter, code}) == 4
+    assert rate == base
 
 
 def test_a_second_run_takes_the_vocabulary_that_the_first_one_learnt(

@@ -157,6 +157,8 @@ class SRS(TwoTowers):
         special token, or if sizes do not fit together.
     """
 
+    frames = ("utterances", "utterance_tokens")
+
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
         _check(setup)

