@@ -5,6 +5,12 @@ NumPy only, so that the figures do not depend on an accelerator: ``ranking`` pro
 and ``chance_metrics`` gives the row that a random ranking would get. A ``Metric`` in METRICS is all
 that either knows of one.
 
+Equal scores have no order. Every value is the exact expectation over all orders of tied stickers,
+each as likely as any other, in closed form; nothing is drawn. A row that answers a constant gets
+what chance gets. Without ties the values are the plain definitions, to the bit.
+Source: McSherry and Najork, Computing information retrieval performance measures efficiently in the
+presence of tied scores (ECIR 2008).
+
 ``hit@N`` is what the paper's table calls P@N: it asks whether any of the first N stickers is right
 and rises with N. ``precision@N`` is the share of the first N that is right. Both are reported.
 """
@@ -26,44 +32,43 @@ from int_ra_jax.evaluation.checks import (
     scorable_queries,
 )
 
-CUTOFFS: tuple[int, ...] = (1, 3, 5)
+CUTOFFS: tuple[int, ...] = (1, 3, 5, 10)
 
 _RECALL_PERCENT = np.arange(101)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """What a metric reads of ranked queries.
+    """What a metric reads of ranked queries: for each place, the group of tied stickers it is in.
+
+    A sticker without ties is a group of one. Place p from 0, the best-ranked first.
 
     Attributes:
-      relevant: whether each sticker is right, the best-ranked first.
-      found: how many of the first 1, 2, ..., N stickers are right.
-      gold_rank: rank of the sticker that was sent, 1 is best; read by gold metrics alone.
+      start: how many stickers stand before the group.
+      size: how many stickers the group has.
+      right: how many of them are right.
+      before: how many right ones stand before the group.
+      gold_start: how many stickers score higher than the one that was sent; read by gold metrics
+        alone, as the next.
+      gold_size: how many score the same, itself among them.
     """
 
-    relevant: Bool[np.ndarray, "Q N"]
-    found: Int[np.ndarray, "Q N"]
-    gold_rank: Int[np.ndarray, " Q"]
+    start: Int[np.ndarray, "Q N"]
+    size: Int[np.ndarray, "Q N"]
+    right: Int[np.ndarray, "Q N"]
+    before: Int[np.ndarray, "Q N"]
+    gold_start: Int[np.ndarray, " Q"]
+    gold_size: Int[np.ndarray, " Q"]
 
     @property
     def count(self) -> Int[np.ndarray, " Q"]:
         """How many stickers are right; 1 for a query without any, which is left out later."""
-        return np.maximum(self.found[:, -1], 1)
+        return np.maximum(self.before[:, -1] + self.right[:, -1], 1)
 
-
-@dataclass(frozen=True)
-class Chance:
-    """What an expectation under a random ranking reads.
-
-    Attributes:
-      count: how many stickers are right.
-      stickers: N, the size of the gallery.
-      harmonic: the harmonic numbers H_0 to H_N.
-    """
-
-    count: Float[np.ndarray, " Q"]
-    stickers: int
-    harmonic: Float[np.ndarray, " N1"]
+    @property
+    def stickers(self) -> int:
+        """N, the size of the gallery."""
+        return self.start.shape[1]
 
 
 @dataclass(frozen=True)
@@ -72,77 +77,99 @@ class Metric:
 
     Attributes:
       name: of a query's value.
-      value: each query's value, [Q].
-      chance: the exact expectation of it, [Q] or one number for all.
+      value: each query's value, [Q]; its expectation where scores are tied.
       mean: name of the mean over queries, where it has one of its own.
     """
 
     name: str
     value: Callable[[Ranking], np.ndarray]
-    chance: Callable[[Chance], ArrayLike]
     mean: str = ""
 
 
 def _at(n: int) -> tuple[Metric, ...]:
     """Returns the metrics of the first n stickers, all of them in a smaller gallery."""
 
-    def top(ranking: Ranking) -> np.ndarray:
-        return ranking.found[:, :n][:, -1]
+    def found(ranking: Ranking) -> np.ndarray:
+        last = min(n, ranking.stickers) - 1
+        start, size, right, before = _group(ranking, last)
+        return np.asarray(before + (last + 1 - start) * right / size)
 
-    def hit(chance: Chance) -> np.ndarray:
-        drawn = np.arange(min(n, chance.stickers))
-        wrong = chance.stickers - chance.count[:, None] - drawn
-        return 1.0 - np.clip(wrong / (chance.stickers - drawn), 0, 1).prod(axis=1)
+    def hit(ranking: Ranking) -> np.ndarray:
+        # Drawing without replacement from the group in which the first n end: the chance that
+        # none of those drawn is right is hypergeometric.
+        last = min(n, ranking.stickers) - 1
+        start, size, right, before = _group(ranking, last)
+        drawn = np.arange(last + 1)
+        left = np.maximum(size[:, None] - drawn, 1)
+        wrong = np.clip((left - right[:, None]) / left, 0, 1)
+        missed = np.where(drawn < (last + 1 - start)[:, None], wrong, 1.0).prod(axis=1)
+        return np.where(before > 0, 1.0, 1.0 - missed)
 
     return (
-        Metric(f"hit@{n}", lambda r: top(r) > 0, hit),
-        Metric(
-            f"precision@{n}",
-            lambda r: top(r) / min(n, r.found.shape[1]),
-            lambda c: c.count / c.stickers,
-        ),
-        Metric(
-            f"recall@{n}", lambda r: top(r) / r.count, lambda c: min(n, c.stickers) / c.stickers
-        ),
+        Metric(f"hit@{n}", hit),
+        Metric(f"precision@{n}", lambda r: found(r) / min(n, r.stickers)),
+        Metric(f"recall@{n}", lambda r: found(r) / r.count),
     )
+
+
+def _group(ranking: Ranking, place: int) -> tuple[np.ndarray, ...]:
+    """Returns start, size, right and before of the groups at one place, each [Q]."""
+    every = (ranking.start, ranking.size, ranking.right, ranking.before)
+    return tuple(table[:, place] for table in every)
 
 
 def _gold_at(n: int) -> Metric:
-    return Metric(
-        f"gold_hit@{n}", lambda r: r.gold_rank <= n, lambda c: min(n, c.stickers) / c.stickers
-    )
+    def hit(ranking: Ranking) -> np.ndarray:
+        return np.clip(n - ranking.gold_start, 0, ranking.gold_size) / ranking.gold_size
+
+    return Metric(f"gold_hit@{n}", hit)
 
 
 def _average_precision(ranking: Ranking) -> np.ndarray:
-    """Takes the precision at each right answer, over the full gallery, divided by all of them."""
-    precision = ranking.found / np.arange(1, ranking.found.shape[1] + 1)
-    return np.asarray((precision * ranking.relevant).sum(axis=1) / ranking.count)
+    """Takes the precision at each right answer, over the full gallery, divided by all of them.
 
-
-def _chance_of_average_precision(chance: Chance) -> np.ndarray:
-    others = (chance.count - 1) / max(chance.stickers - 1, 1)
-    h_all = chance.harmonic[chance.stickers]
-    return np.asarray((h_all + others * (chance.stickers - h_all)) / chance.stickers)
+    The i-th place of a group is right with probability r / g, and then (i - 1)(r - 1) / (g - 1) of
+    the places before it in the group are right in expectation.
+    """
+    rank = np.arange(1, ranking.stickers + 1)
+    others = (rank - 1 - ranking.start) * (ranking.right - 1) / np.maximum(ranking.size - 1, 1)
+    found = (ranking.before + 1) + others
+    return np.asarray((ranking.right / ranking.size * found / rank).sum(axis=1) / ranking.count)
 
 
 def _reciprocal_rank(ranking: Ranking) -> np.ndarray:
-    return 1.0 / (ranking.relevant.argmax(axis=1) + 1)
+    """Takes 1 / rank of the first right answer; it is in the first group that has any."""
+    group = (ranking.right > 0).argmax(axis=1)[:, None]
+    start, size, right = (
+        np.take_along_axis(table, group, axis=1)
+        for table in (ranking.start, ranking.size, ranking.right)
+    )
+    value = 1.0 / (start[:, 0] + 1)
+    tied = size[:, 0] > 1
+    if tied.any():
+        place = np.arange(1, ranking.stickers + 1)
+        left = np.maximum(size[tied] - (place - 1), 1)
+        right_now = np.clip(right[tied] / left, 0, 1)
+        none_yet = np.cumprod(1 - right_now[:, :-1], axis=1)
+        right_now[:, 1:] *= none_yet
+        value[tied] = (right_now / (start[tied] + place)).sum(axis=1)
+    return value
 
 
-def _chance_of_reciprocal_rank(chance: Chance) -> np.ndarray:
-    h_below = chance.harmonic[chance.count.astype(np.int64) - 1]
-    left = chance.harmonic[chance.stickers] - h_below
-    return np.asarray(chance.count * left / (chance.stickers - chance.count + 1))
+def _gold_reciprocal_rank(ranking: Ranking) -> np.ndarray:
+    """Takes 1 / rank of the sticker that was sent; tied, the mean over the group's places."""
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, ranking.stickers + 1))])
+    start, size = ranking.gold_start, ranking.gold_size
+    tied = (harmonic[start + size] - harmonic[start]) / size
+    return np.where(size > 1, tied, 1.0 / (start + 1))
 
 
-# With R of N stickers relevant and H_n the n-th harmonic number, chance is: hit@n
-# 1 - C(N-R, n) / C(N, n), precision@n R / N, recall@n n / N, the average precision
-# (H_N + (N - H_N) (R-1) / (N-1)) / N and the reciprocal rank R (H_N - H_{R-1}) / (N-R+1).
 METRICS: tuple[Metric, ...] = (
     *(metric for cutoff in CUTOFFS for metric in _at(cutoff)),
-    Metric("ap", _average_precision, _chance_of_average_precision, "mAP"),
-    Metric("reciprocal_rank", _reciprocal_rank, _chance_of_reciprocal_rank, "mrr"),
-    Metric("gold_rank", lambda r: r.gold_rank, lambda c: (c.stickers + 1) / 2),
+    Metric("ap", _average_precision, "mAP"),
+    Metric("reciprocal_rank", _reciprocal_rank, "mrr"),
+    Metric("gold_rank", lambda r: r.gold_start + (r.gold_size + 1) / 2),
+    Metric("gold_reciprocal_rank", _gold_reciprocal_rank, "gold_mrr"),
     *map(_gold_at, CUTOFFS),
 )
 # Name of a query's value -> name of its mean.
@@ -171,20 +198,18 @@ def evaluate_rankings(
     relevant: ArrayLike,
     *,
     gold: ArrayLike | None = None,
-    tie_seed: int = 0,
     per_query: bool = False,
     on_empty: OnEmpty = "error",
 ) -> dict[str, Any]:
     """Ranks the whole gallery for every query and averages the retrieval metrics over queries.
 
-    Equal scores are ordered by one seeded random permutation of the gallery. By index, a model
+    Equal scores count as every order of them does on average (see the module). By index, a model
     that answers a constant would look good or bad by the accident of how the gallery is sorted.
 
     Args:
       scores: [Q, N] real; higher is better. Only the order within a row matters.
       relevant: [Q, N] bool (or 0/1); which stickers count as right answers.
       gold: [Q] int, gallery row of the sticker that was really sent; adds the gold_* figures.
-      tie_seed: seed of the permutation that orders equal scores.
       per_query: adds the values of each query, for intervals and paired tests.
       on_empty: what to do with a query that has no relevant sticker: raise, or leave it out of
         every mean.
@@ -192,8 +217,9 @@ def evaluate_rankings(
     Returns:
       The mean of every metric (n is cut to N in a smaller gallery) under its mean's name;
       ``queries`` (int, how many were averaged) and ``queries_without_relevant`` (int). With gold:
-      the gold metrics, too, and ``gold_rank_median``. With per_query: ``per_query``, a dict of
-      f64[Q] by the metrics' names; rows that were left out are NaN.
+      the gold metrics, too, and ``gold_rank_median`` (of the queries' expected ranks). With
+      per_query: ``per_query``, a dict of f64[Q] by the metrics' names; rows that were left out are
+      NaN.
 
     Raises:
       ValueError: if shapes disagree, a score is NaN, gold leaves the gallery, or a query has no
@@ -203,12 +229,10 @@ def evaluate_rankings(
     num_queries, num_stickers = score_table.shape
     gold_rows = None if gold is None else check_ids("gold", gold, num_queries, num_stickers)
     kept = scorable_queries(relevance_table, on_empty)
+    # Without gold nothing reads its group: any sticker stands in.
+    sent = np.zeros(num_queries, np.int64) if gold_rows is None else gold_rows
     values = _blank(num_queries, gold_rows is not None)
-    for rows, order in _ranked_chunks(score_table, tie_seed):
-        relevant_block = np.take_along_axis(relevance_table[rows], order, axis=1)
-        gold_block = order[:, 0] if gold_rows is None else gold_rows[rows]
-        gold_rank = (order == gold_block[:, None]).argmax(axis=1) + 1
-        ranking = Ranking(relevant_block, np.cumsum(relevant_block, axis=1), gold_rank)
+    for rows, _, ranking in _ranked_blocks(score_table, relevance_table, sent):
         for metric, column in values.items():
             column[rows] = metric.value(ranking)
     return _summarise(values, kept, per_query)
@@ -222,6 +246,8 @@ def chance_metrics(
     on_empty: OnEmpty = "error",
 ) -> dict[str, Any]:
     """Gives the exact expectation of every metric under a uniformly random ranking.
+
+    That is the ranking in which all stickers are tied.
 
     Args:
       relevant: [Q, N] bool (or 0/1).
@@ -237,21 +263,24 @@ def chance_metrics(
         sticker and on_empty is "error".
     """
     table = check_relevant(relevant)
-    num_queries, num_stickers = table.shape
+    num_stickers = table.shape[1]
     kept = scorable_queries(table, on_empty)
-    count = np.where(kept, table.sum(axis=1), 1).astype(np.float64)
-    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, num_stickers + 1))])
-    values = _blank(num_queries, with_gold)
-    for metric, column in values.items():
-        column[:] = metric.chance(Chance(count, num_stickers, harmonic))
-    return _summarise(values, kept, per_query)
+    # Chance depends on how many stickers are right, and on nothing else of a query.
+    counts, place = np.unique(table.sum(axis=1), return_inverse=True)
+    values = _blank(len(counts), with_gold)
+    for start, right in row_blocks(np.broadcast_to(counts[:, None], (len(counts), num_stickers))):
+        none, every = np.zeros_like(right), np.full_like(right, num_stickers)
+        ranking = Ranking(none, every, right, none, none[:, 0], every[:, 0])
+        for metric, column in values.items():
+            column[start : start + len(right)] = metric.value(ranking)
+    every_query = {metric: column[place] for metric, column in values.items()}
+    return _summarise(every_query, kept, per_query)
 
 
 def macro_pr_curve(
     scores: ArrayLike,
     relevant: ArrayLike,
     *,
-    tie_seed: int = 0,
     on_empty: OnEmpty = "error",
 ) -> PrecisionRecall:
     """Averages the interpolated precision of each query at fixed recall levels.
@@ -260,10 +289,14 @@ def macro_pr_curve(
     different scales can share a plot. The area is the trapezoid of the 101 points; it is an
     interpolated figure, above mAP, and must not be reported as mAP.
 
+    The interpolation takes a maximum, whose expectation over the orders of tied stickers has no
+    closed form. The j-th of r right ones in a group of g tied stickers stands at its expected place
+    there, j (g + 1) / (r + 1), instead: no order is drawn, and without ties nothing changes. Where
+    all are tied, precision is (R + 1) / (N + 1) at every recall.
+
     Args:
       scores: [Q, N] real; higher is better.
       relevant: [Q, N] bool (or 0/1).
-      tie_seed: as in evaluate_rankings.
       on_empty: as in evaluate_rankings.
 
     Returns:
@@ -276,29 +309,55 @@ def macro_pr_curve(
     score_table, relevance_table = check_tables(scores, relevant)
     kept = scorable_queries(relevance_table, on_empty)
     total = np.zeros(len(_RECALL_PERCENT))
-    for rows, order in _ranked_chunks(score_table, tie_seed):
-        for ranked in np.take_along_axis(relevance_table[rows], order, axis=1):
-            if not ranked.any():
-                continue
-            ranks = np.flatnonzero(ranked) + 1
-            found = np.arange(1, len(ranks) + 1)
-            envelope = np.maximum.accumulate((found / ranks)[::-1])[::-1]
+    nobody = np.zeros(len(score_table), np.int64)
+    for _, hits, ranking in _ranked_blocks(score_table, relevance_table, nobody):
+        found = np.cumsum(hits, axis=1)
+        inside = (found - ranking.before) * (ranking.size + 1) / (ranking.right + 1)
+        # Between right ones nothing is read, and the first of a group may have none before it.
+        precision_at = found / np.maximum(ranking.start + inside, 1)
+        for row in np.flatnonzero(hits.any(axis=1)):
+            reached = precision_at[row, hits[row]]
+            envelope = np.maximum.accumulate(reached[::-1])[::-1]
             # ceil(percent * R / 100) in integers: how many must be found to reach the level.
-            needed = np.maximum(-(-_RECALL_PERCENT * len(ranks) // 100), 1)
+            needed = np.maximum(-(-_RECALL_PERCENT * len(reached) // 100), 1)
             total += envelope[needed - 1]
     recall, precision = _RECALL_PERCENT / 100, total / kept.sum()
     auc = float(np.trapezoid(precision, recall))
     return PrecisionRecall(recall, precision, auc, float(relevance_table[kept].mean()))
 
 
-def _ranked_chunks(
-    scores: Float[np.ndarray, "Q N"], tie_seed: int
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields (rows, gallery indices from best to worst, [rows, N])."""
-    tie_order = np.random.default_rng(tie_seed).permutation(scores.shape[1])
-    for start, block in row_blocks(scores):
-        position = np.argsort(-block[:, tie_order], axis=1, kind="stable")
-        yield slice(start, start + len(block)), tie_order[position]
+def _ranked_blocks(
+    scores: Float[np.ndarray, "Q N"],
+    relevant: Bool[np.ndarray, "Q N"],
+    gold: Int[np.ndarray, " Q"],
+) -> Iterator[tuple[slice, Bool[np.ndarray, "q N"], Ranking]]:
+    """Yields rows, whether each sticker is right from best to worst, and the groups of ties."""
+    for begin, block in row_blocks(scores):
+        rows = slice(begin, begin + len(block))
+        order = np.argsort(-block, axis=1)
+        hits = np.take_along_axis(relevant[rows], order, axis=1)
+        ranked = np.take_along_axis(block, order, axis=1)
+        sent = np.take_along_axis(block, gold[rows, None], axis=1)
+        gold_start, gold_size = (block > sent).sum(axis=1), (block == sent).sum(axis=1)
+        yield rows, hits, Ranking(*_tied(ranked, hits), gold_start, gold_size)
+
+
+def _tied(
+    ranked: Float[np.ndarray, "Q N"], hits: Bool[np.ndarray, "Q N"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns start, size, right and before (see Ranking) of scores in falling order."""
+    found, place = np.cumsum(hits, axis=1), np.arange(ranked.shape[1])
+    opens = np.ones(ranked.shape, np.bool_)
+    opens[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+    if opens.all():
+        alone = np.broadcast_to(place, ranked.shape), np.broadcast_to(1, ranked.shape)
+        return *alone, hits.astype(np.int64), found - hits
+    start = np.maximum.accumulate(np.where(opens, place, 0), axis=1)
+    closes = np.roll(opens, -1, axis=1)
+    ends = np.where(closes, place, len(place) - 1)[:, ::-1]
+    end = np.minimum.accumulate(ends, axis=1)[:, ::-1]
+    before = np.take_along_axis(found - hits, start, axis=1)
+    return start, end - start + 1, np.take_along_axis(found, end, axis=1) - before, before
 
 
 def _blank(queries: int, gold: bool) -> dict[Metric, Float[np.ndarray, " Q"]]:
