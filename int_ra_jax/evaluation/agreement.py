@@ -154,6 +154,7 @@ def sentence(
     reached: Mapping[str, Interval],
     over_people: Difference,
     over_best: Difference,
+    share_of_best: Interval,
 ) -> str:
     """Says whether a system names the sticker that a person sends more often than another person.
 
@@ -163,6 +164,7 @@ def sentence(
       reached: what people reach.
       over_people: ``first`` minus ``two_agree``, paired over posts.
       over_best: ``first`` minus ``best_one``, likewise.
+      share_of_best: ``first`` divided by ``best_one``.
     """
     first, two, best = answers["first"].value, reached["two_agree"].value, reached["best_one"].value
     reading = "there is no clear difference"
@@ -174,7 +176,8 @@ def sentence(
         f"Under a post, the first answer of {system} is the sticker that a person sent "
         f"{100 * first:.1f}% of the time, another person's is {100 * two:.1f}%: {reading} "
         f"({_points(over_people)}). The best single answer, known in hindsight alone, would be "
-        f"{100 * best:.1f}% ({_points(over_best)}), of which {system} reaches {first / best:.0%}."
+        f"{100 * best:.1f}% ({_points(over_best)}), of which {system} reaches "
+        f"{share_of_best.value:.0%}."
     )
 
 

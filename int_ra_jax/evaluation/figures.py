@@ -21,7 +21,11 @@ from int_ra_jax.evaluation.report_data import (
     System,
 )
 from int_ra_jax.evaluation.rows import CHANCE, Tables
-from int_ra_jax.evaluation.significance import bootstrap_intervals, paired_bootstrap
+from int_ra_jax.evaluation.significance import (
+    bootstrap_intervals,
+    paired_bootstrap,
+    ratio_bootstrap,
+)
 
 PerQuery = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -246,5 +250,11 @@ def with_people(posts: Sequence[Mapping[str, Any]], main: str, draws: Draws) -> 
     people = interval(agreement.PEOPLE, "people")
     rows = {name: interval(agreement.ANSWERS, "systems", name) for name in posts[0]["systems"]}
     over_people, over_best = difference("two_agree"), difference("best_one")
-    sentence = agreement.sentence(main, rows[main], people, over_people, over_best)
-    return Agreement(len(posts), agreement.MINIMUM, people, rows, over_people, over_best, sentence)
+    ratio = ratio_bootstrap(
+        column("systems", main, "first"), column("people", "best_one"), **settings
+    )
+    share = Interval(ratio["ratio"], ratio["low"], ratio["high"])
+    sentence = agreement.sentence(main, rows[main], people, over_people, over_best, share)
+    return Agreement(
+        len(posts), agreement.MINIMUM, people, rows, over_people, over_best, share, sentence
+    )

@@ -74,6 +74,7 @@ class Agreement:
       systems: row -> ``first``, ``five`` and ``ndcg`` -> Interval.
       over_people: the main system's ``first`` minus ``two_agree``.
       over_best: the main system's ``first`` minus ``best_one``.
+      share_of_best: the main system's ``first`` divided by ``best_one``.
       answer: one sentence on both.
     """
 
@@ -83,6 +84,7 @@ class Agreement:
     systems: Mapping[str, Mapping[str, Interval]]
     over_people: Difference
     over_best: Difference
+    share_of_best: Interval
     answer: str
 
 
