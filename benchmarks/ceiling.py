@@ -84,8 +84,8 @@ def measure(workdir: Path) -> Ceiling:
       FileNotFoundError: if there is no run.
       ValueError: if its system predicts no intention.
     """
-    from int_ra_jax.evaluation.evaluate import text_of
     from int_ra_jax.evaluation.judge import judge
+    from int_ra_jax.evaluation.rows import text_of
     from int_ra_jax.run.encode import Encoder
     from int_ra_jax.run.workdir import open_run
 

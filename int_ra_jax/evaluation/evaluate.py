@@ -2,14 +2,14 @@
 
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
-from jaxtyping import Float
+from ml_collections import ConfigDict
 from sklearn.metrics import confusion_matrix
 
 from int_ra_jax.common import config as configuration
@@ -18,32 +18,22 @@ from int_ra_jax.common import phases as phase
 from int_ra_jax.common.hosts import Placement
 from int_ra_jax.common.log import METRICS_FILE, Phases, read_metrics, versions
 from int_ra_jax.common.types import Context
-from int_ra_jax.data.schema import Conversation
-from int_ra_jax.evaluation import examples, metrics, reference, relevance, report, significance
+from int_ra_jax.evaluation import examples, figures, metrics, relevance, report, rows
 from int_ra_jax.evaluation.judge import Judged, judge, known_splits
 from int_ra_jax.evaluation.plots import Curve
 from int_ra_jax.evaluation.report_data import (
     Credit,
     DatasetCard,
-    Difference,
     Intentions,
-    Interval,
     Protocol,
     ReportData,
     RunFacts,
-    System,
 )
 from int_ra_jax.models.interface import Params
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.workdir import Run
 
-NOTES = {
-    "chance": "a uniformly random ranking, in closed form",
-    "majority_intention": "stickers of the commonest train intention first, whatever is said",
-    "prior": "the best fixed answer: stickers by how many train conversations they suit",
-    "linear": "TF-IDF and logistic regression on the context; stickers by the probability of "
-    "their intentions",
-}
+_FITTED = "valid"  # the split on which temperatures are fitted
 
 
 def evaluate(run: Run, params: Params, step: int, placement: Placement | None = None) -> ReportData:
@@ -63,120 +53,93 @@ def evaluate(run: Run, params: Params, step: int, placement: Placement | None = 
     """
     phases = Phases(run.workdir)
     config = run.config
+    main, split, protocol = config.model.name, config.eval.split, config.eval.protocol
     encoder = Encoder(run, placement=placement)
     with phases(phase.ENCODE):
-        judged = judge(run, config.eval.split, config.eval.protocol)
-        # Computed once, so that it is worth a pass of its own only where other runs need it, too.
-        kept = config.train.cache_frozen and config.train.shared_cache
-        hidden = encoder.hidden(params, config.eval.split) if kept else None
-        contexts = encoder.contexts(params, config.eval.split, hidden)
+        judged = {split: judge(run, split, protocol)}
+        contexts = _contexts(run, encoder, params, split)
         gallery = encoder.kept_gallery(params)
         scores, seconds = encoder.timed_scores(params, contexts, gallery)
+        tables = {split: {main: scores}}
+        if protocol == "exact" and split != _FITTED:
+            judged[_FITTED] = judge(run, _FITTED, protocol)
+            fitted = encoder.score_all(params, _contexts(run, encoder, params, _FITTED), gallery)
+            tables[_FITTED] = {main: np.asarray(fitted)}
     with phases(phase.REFERENCES):
-        tables = {config.model.name: scores, **_reference_tables(run, judged)}
+        if protocol == "exact":
+            beside = rows.by_sticker(run, encoder, params, judged)
+        else:
+            beside = rows.by_intention(run, judged[split], split)
+        tables = {name: {**table, **beside.tables[name]} for name, table in tables.items()}
     with phases(phase.METRICS):
-        rows = _per_query(tables, judged)
-        systems, differences = _systems(run, rows), _differences(run, rows)
+        asked, main_tables = judged[split], tables[split]
+        scales = {}
+        if protocol == "exact":
+            scales = figures.fit_scales(tables[_FITTED], judged[_FITTED])
+        found = figures.compute(run.config, main_tables, asked, scales, beside.notes)
     with phases(phase.REPORT):
-        shown = examples.choose(len(judged.gold), config.eval.conversations)
+        headline = np.flatnonzero(asked.headline)
+        shown = headline[examples.choose(len(headline), config.eval.conversations)]
         curves = {
-            name: metrics.macro_pr_curve(table, judged.relevant, on_empty="exclude")
-            for name, table in tables.items()
+            name: metrics.macro_pr_curve(
+                table[headline], asked.relevant[headline], on_empty="exclude"
+            )
+            for name, table in main_tables.items()
         }
         data = ReportData(
-            title=f"{config.model.name} on {run.dataset.name}, {config.eval.split} split",
+            title=f"{main} on {run.dataset.name}, {split} split",
             dataset=_card(run),
-            protocol=_protocol(run, judged),
-            systems=systems,
-            main_system=config.model.name,
+            protocol=_protocol(run, asked),
+            systems=found.systems,
+            main_system=main,
             headline_metric="hit@1",
-            differences=differences,
-            interval_note=f"95% percentile bootstrap over queries, {config.eval.resamples:,} "
-            "resamples; differences are paired by query",
+            differences=found.differences,
+            interval_note=_interval_note(config, asked, scales),
             pr_curves={name: Curve(row.recall, row.precision) for name, row in curves.items()},
-            prevalence=curves[config.model.name].prevalence,
-            intentions=_intentions(run, judged, contexts),
+            prevalence=curves[main].prevalence,
+            intentions=_intentions(run, asked, contexts),
             training=_training_curves(run.workdir),
-            examples=examples.draw(run, encoder, params, judged, contexts, shown, scores),
+            examples=examples.draw(run, encoder, params, asked, contexts, shown, scores),
             config={
                 key: value
                 for key, value in configuration.flatten(config).items()
                 if key.split(".")[0] in ("model", "loss", "text", "optim", "train", "seed")
             },
             run=_facts(run, step, phases, 1000 * seconds / len(scores)),
+            scales=scales,
+            cases=found.cases,
+            agreement=found.agreement,
+            cold_start=found.cold_start,
+            remarks=beside.remarks,
         )
         if jax.process_index() == 0:
-            _write(run, judged, contexts, rows, data)
+            lines = _lines(run, asked, contexts, found.per_query)
+            report.write(run.workdir / "eval", data, lines, found.posts)
     logging.info("report: %s", run.workdir / "eval" / "report.html")
     return data
 
 
-def text_of(conversation: Conversation) -> str:
-    """Returns a conversation as the linear reference reads it: one turn a line."""
-    return "\n".join(turn.text for turn in conversation.turns)
+def _contexts(run: Run, encoder: Encoder, params: Params, split: str) -> Context:
+    """Encodes a split."""
+    # Computed once, so that it is worth a pass of its own only where other runs need it, too.
+    kept = run.config.train.cache_frozen and run.config.train.shared_cache
+    return encoder.contexts(params, split, encoder.hidden(params, split) if kept else None)
 
 
-def _reference_tables(run: Run, judged: Judged) -> dict[str, Float[np.ndarray, "Q N"]]:
-    train = run.dataset.conversations("train")
-    _, intentions = run.dataset.targets(train)
-    texts = [text_of(conversation) for conversation in train]
-    queries = [text_of(conversation) for conversation in judged.conversations]
-    linear = run.shared.get(
-        "linear",
-        lambda: [reference.SETTINGS, *texts, "queries", *queries, intentions, judged.annotations],
-        lambda: reference.linear_scores(texts, intentions, queries, judged.annotations)[0],
+def _interval_note(config: ConfigDict, judged: Judged, scales: Mapping[str, float]) -> str:
+    drawn = "over queries"
+    if judged.clusters is not None:
+        drawn = "over posts (the replies under a post are drawn together)"
+    note = (
+        f"95% percentile bootstrap {drawn}, {config.eval.resamples:,} "
+        "resamples; differences are paired by query"
     )
-    assert isinstance(linear, np.ndarray)
-    return {
-        "linear": linear,
-        "prior": reference.prior_scores(intentions, judged.annotations, len(judged.gold)),
-        "majority_intention": reference.majority_scores(
-            intentions, judged.annotations, len(judged.gold)
-        ),
-    }
-
-
-def _per_query(
-    tables: Mapping[str, Float[np.ndarray, "Q N"]], judged: Judged
-) -> dict[str, dict[str, np.ndarray]]:
-    rows = {
-        name: metrics.evaluate_rankings(
-            scores, judged.relevant, gold=judged.gold, per_query=True, on_empty="exclude"
-        )["per_query"]
-        for name, scores in tables.items()
-    }
-    rows["chance"] = metrics.chance_metrics(
-        judged.relevant, with_gold=True, per_query=True, on_empty="exclude"
-    )["per_query"]
-    return rows
-
-
-def _systems(run: Run, rows: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, System]:
-    systems = {}
-    for name, values in rows.items():
-        intervals = significance.bootstrap_intervals(
-            values, resamples=run.config.eval.resamples, seed=run.config.seed
-        )
-        named = {metrics.MEANS[metric]: Interval(**row) for metric, row in intervals.items()}
-        order = ["hit@1", "hit@3", "hit@5", "mAP", "mrr"]
-        order += [metric for metric in named if metric not in order]
-        note = NOTES.get(name, "this run's system")
-        systems[name] = System({metric: named[metric] for metric in order}, note)
-    return systems
-
-
-def _differences(run: Run, rows: Mapping[str, Mapping[str, np.ndarray]]) -> list[Difference]:
-    main = rows[run.config.model.name]
-    found = []
-    for baseline in ("majority_intention", "prior", "chance", "linear"):
-        for metric in ("hit@1", "ap"):
-            paired = significance.paired_bootstrap(
-                main[metric], rows[baseline][metric],
-                resamples=run.config.eval.resamples, seed=run.config.seed,
-            )  # fmt: skip
-            p_value = paired.pop("p")
-            found.append(Difference(metrics.MEANS[metric], baseline, **paired, p_value=p_value))
-    return found
+    if not scales:
+        return note
+    note += ". Cross-entropy is in nats, after one temperature a row that is fitted on valid"
+    if config.eval.split == _FITTED:
+        note += ": on these very queries, so that it is somewhat too low"
+    return note
 
 
 def _card(run: Run) -> DatasetCard:
@@ -196,20 +159,20 @@ def _card(run: Run) -> DatasetCard:
 
 def _protocol(run: Run, judged: Judged) -> Protocol:
     name = run.config.eval.protocol
-    return Protocol(
-        name=name,
-        explanation=relevance.PROTOCOLS[name].format(
-            known=" or ".join(known_splits(run.config.eval.split))
+    headline = judged.headline
+    counts = {"queries": int(headline.sum())}
+    if judged.clusters is not None:
+        counts["posts"] = len(np.unique(judged.clusters[headline]))
+        counts["echoes, apart"] = int((~headline).sum())
+    counts |= {
+        "gallery": len(run.dataset.stickers),
+        "queries without a relevant sticker": int((~judged.relevant[headline].any(axis=1)).sum()),
+        "stickers never annotated in train": len(
+            relevance.unannotated_stickers(judged.annotations)
         ),
-        counts={
-            "queries": len(judged.gold),
-            "gallery": len(run.dataset.stickers),
-            "queries without a relevant sticker": int((~judged.relevant.any(axis=1)).sum()),
-            "stickers never annotated in train": len(
-                relevance.unannotated_stickers(judged.annotations)
-            ),
-        },
-    )
+    }
+    known = " or ".join(known_splits(run.config.eval.split))
+    return Protocol(name, relevance.PROTOCOLS[name].format(known=known), counts)
 
 
 def _intentions(run: Run, judged: Judged, contexts: Context) -> Intentions:
@@ -257,21 +220,18 @@ def _facts(run: Run, step: int, phases: Phases, ranking_ms: float) -> RunFacts:
     )
 
 
-def _write(
-    run: Run,
-    judged: Judged,
-    contexts: Context,
-    rows: Mapping[str, Mapping[str, np.ndarray]],
-    data: ReportData,
-) -> None:
+def _lines(
+    run: Run, judged: Judged, contexts: Context, values: figures.PerQuery
+) -> Iterator[dict[str, Any]]:
+    """Yields the lines of per_query.jsonl."""
     names, predicted = run.dataset.intentions, None
     if contexts.intention_logits is not None:
         predicted = np.argmax(contexts.intention_logits, axis=1)
-
-    def row(query: int) -> dict[str, Any]:
-        return {
-            "id": judged.conversations[query].id,
-            "seed": run.config.seed,
+    for query, conversation in enumerate(judged.conversations):
+        line: dict[str, Any] = {"id": conversation.id, "seed": run.config.seed}
+        if judged.cases.threads:
+            line |= judged.cases.of(query)
+        yield line | {
             "intention": names[judged.intention[query]],
             "predicted_intention": None if predicted is None else names[predicted[query]],
             "sticker": run.dataset.stickers[judged.gold[query]].id,
@@ -279,10 +239,8 @@ def _write(
             "systems": {
                 system: {
                     metric: None if np.isnan(column[query]) else float(column[query])
-                    for metric, column in values.items()
+                    for metric, column in row.items()
                 }
-                for system, values in rows.items()
+                for system, row in values.items()
             },
         }
-
-    report.write(run.workdir / "eval", data, map(row, range(len(judged.gold))))

@@ -11,6 +11,7 @@ from int_ra_jax.common.types import Context
 from int_ra_jax.data.gallery import relevance_annotations
 from int_ra_jax.data.schema import Conversation
 from int_ra_jax.evaluation import metrics, relevance
+from int_ra_jax.evaluation.cases import Cases, cases
 from int_ra_jax.models.interface import Params
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.workdir import Run
@@ -26,6 +27,8 @@ class Judged:
       intention: class id of each query's intention.
       relevant: which stickers count.
       annotations: intentions of each sticker in train.
+      train_uses: how often each sticker was sent in train.
+      cases: their posts and cases, where the data tells them.
     """
 
     conversations: Sequence[Conversation]
@@ -33,6 +36,18 @@ class Judged:
     intention: Int[np.ndarray, "Q"]
     relevant: Bool[np.ndarray, "Q N"]
     annotations: Bool[np.ndarray, "N K"]
+    train_uses: Int[np.ndarray, "N"]
+    cases: Cases
+
+    @property
+    def headline(self) -> Bool[np.ndarray, " Q"]:
+        """Which queries count in the headline."""
+        return self.cases.headline
+
+    @property
+    def clusters(self) -> np.ndarray | None:
+        """What intervals resample together, [Q]; None where each query stands for itself."""
+        return np.asarray(self.cases.clusters) if self.cases.threads else None
 
 
 def judge(run: Run, split: str, protocol: str) -> Judged:
@@ -58,7 +73,9 @@ def judge(run: Run, split: str, protocol: str) -> Judged:
         annotations=relevance_annotations(dataset, known),
         last_written=relevance.last_written_intention(written, len(dataset.stickers)),
     )
-    return Judged(conversations, gold, intention, relevant, run.bank.intentions)
+    train_uses = np.bincount(written["train"][0], minlength=len(dataset.stickers))
+    found = cases(conversations, train_uses[gold] == 0)
+    return Judged(conversations, gold, intention, relevant, run.bank.intentions, train_uses, found)
 
 
 def known_splits(split: str) -> tuple[str, ...]:

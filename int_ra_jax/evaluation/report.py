@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from markupsafe import Markup
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.nearest import nearest
 from int_ra_jax.common.types import ATTRIBUTES
-from int_ra_jax.evaluation import page, plots
+from int_ra_jax.evaluation import calibration, page, plots
 from int_ra_jax.evaluation.plots import Curve
 from int_ra_jax.evaluation.report_data import (
     Difference,
@@ -31,13 +32,19 @@ from int_ra_jax.evaluation.report_data import (
     System,
 )
 
+# Of ReportData, what most data does not tell.
+_OPTIONAL = ("scales", "cases", "agreement", "cold_start", "remarks")
+_SAME_UNDER_EXACT = re.compile(r"precision@|recall@|mAP|gold_hit@|gold_mrr")
+
 
 def table(data: ReportData) -> list[str]:
-    """Returns one line a system, with the figures that the paper's Table 2 has, in %."""
+    """Returns one line a system: what the paper's Table 2 has, in %, or what the protocol asks."""
     shown = ("hit@1", "hit@3", "hit@5", "mAP")
+    if data.protocol.name == "exact":
+        shown = ("hit@1", "hit@5", "hit@10", "mrr", calibration.MEAN)
     return [
         f"{system:20s} "
-        + "  ".join(f"{name} {100 * row.metrics[name].value:5.1f}" for name in shown)
+        + "  ".join(f"{name} {_scaled(name, row.metrics[name].value):>5s}" for name in shown)
         for system, row in data.systems.items()
     ]
 
@@ -53,10 +60,10 @@ def verdict(data: ReportData) -> list[str]:
     """
     metric = data.headline_metric
     value = data.systems[data.main_system].metrics[metric]
-    headline = f"{metric} {_scaled(metric, value.value)}{'' if _is_rank(metric) else '%'}"
+    unit = _unit(metric)
+    headline = f"{metric} {_scaled(metric, value.value)}{'%' if unit == 'points' else ''}"
     if value.low is not None and value.high is not None:
         headline += f" [{_scaled(metric, value.low)}, {_scaled(metric, value.high)}]"
-    unit = "ranks" if _is_rank(metric) else "points"
     comparisons = [
         f"{_signed(metric, row.difference)} {unit} {'over' if row.difference > 0 else 'against'} "
         f"{row.baseline} [{_scaled(metric, row.low)}, {_scaled(metric, row.high)}]: {_outcome(row)}"
@@ -66,13 +73,19 @@ def verdict(data: ReportData) -> list[str]:
     return [headline, *comparisons]
 
 
-def write(directory: Path, data: ReportData, rows: Iterable[Mapping[str, Any]]) -> None:
+def write(
+    directory: Path,
+    data: ReportData,
+    rows: Iterable[Mapping[str, Any]],
+    posts: Iterable[Mapping[str, Any]] = (),
+) -> None:
     """Writes every file of an evaluation, each as a whole, and none where one cannot be made.
 
     Args:
       directory: made if missing.
       data: what to show.
       rows: one a query, as ``per_query`` takes them.
+      posts: one a graded post; without any, per_post.jsonl of an earlier evaluation is removed.
 
     Raises:
       ValueError: if parts of ``data`` contradict each other or a picture is unreadable, or if a
@@ -84,8 +97,13 @@ def write(directory: Path, data: ReportData, rows: Iterable[Mapping[str, Any]]) 
         "per_query.jsonl": per_query(rows),
         "pr_curve.csv": pr_curve(data.pr_curves),
     }
+    graded = per_query(posts)
     for name, text in texts.items():
         replace_text(directory / name, text)
+    if graded:
+        replace_text(directory / "per_post.jsonl", graded)
+    else:
+        (directory / "per_post.jsonl").unlink(missing_ok=True)
 
 
 def html(data: ReportData) -> str:
@@ -95,7 +113,7 @@ def html(data: ReportData) -> str:
         raise ValueError("the report's data contradicts itself:\n- " + "\n- ".join(problems))
     sheet = _Sheet()
     examples = [_example_view(example, sheet) for example in data.examples]
-    metrics = list(dict.fromkeys(name for row in data.systems.values() for name in row.metrics))
+    metrics = _columns(data)
     return page.render(
         Path(__file__).with_name("report.html.jinja"),
         _FILTERS,
@@ -104,6 +122,7 @@ def html(data: ReportData) -> str:
         others=[name for name in data.systems if name != data.main_system],
         metrics=metrics,
         has_ranks=any(map(_is_rank, metrics)),
+        has_nats=any(map(_is_nats, metrics)),
         best=_best(data.systems),
         forest=_forest(data.differences),
         pr_plot=Markup(plots.pr_svg(data.pr_curves, data.prevalence, "pr")),
@@ -118,6 +137,8 @@ def html(data: ReportData) -> str:
 def numbers(data: ReportData) -> str:
     """Returns the page's numbers as JSON, without pictures, curves and conversations."""
     left_out = {"pr_curves", "training", "examples"}
+    # What most data does not tell is not there, rather than empty.
+    left_out |= {name for name in _OPTIONAL if not getattr(data, name)}
     content = {key: value for key, value in vars(data).items() if key not in left_out}
     # Rows without their notes: systems.NAME.METRIC is {value, low, high}.
     content["systems"] = {name: row.metrics for name, row in data.systems.items()}
@@ -222,8 +243,31 @@ def _is_rank(metric: str) -> bool:
     return metric.startswith("gold_rank")
 
 
+def _is_nats(metric: str) -> bool:
+    """Tells cross-entropy, where low is good and the unit is a nat."""
+    return metric == calibration.MEAN
+
+
+def _low_is_good(metric: str) -> bool:
+    return _is_rank(metric) or _is_nats(metric)
+
+
+def _unit(metric: str) -> str:
+    return "ranks" if _is_rank(metric) else "nats" if _is_nats(metric) else "points"
+
+
 def _scaled(metric: str, value: float) -> str:
-    return f"{value if _is_rank(metric) else 100 * value:.1f}".replace("-", page.MINUS)
+    text = f"{value:.3f}" if _is_nats(metric) else None
+    text = text or f"{value if _is_rank(metric) else 100 * value:.1f}"
+    return text.replace("-", page.MINUS)
+
+
+def _columns(data: ReportData) -> list[str]:
+    """Returns the metrics that the page's table shows; report.json has all of them."""
+    metrics = dict.fromkeys(name for row in data.systems.values() for name in row.metrics)
+    if data.protocol.name == "exact":  # with one right sticker most say the same
+        return [name for name in metrics if not _SAME_UNDER_EXACT.match(name)]
+    return list(metrics)
 
 
 def _signed(metric: str, value: float) -> str:
@@ -242,7 +286,7 @@ def _outcome(row: Difference) -> str:
     """Says what the interval allows to say, and no more."""
     if row.low <= 0 <= row.high:
         return "no clear difference"
-    return "better" if (row.low > 0) != _is_rank(row.metric) else "worse"
+    return "better" if (row.low > 0) != _low_is_good(row.metric) else "worse"
 
 
 def _best(systems: Mapping[str, System]) -> dict[str, str]:
@@ -250,7 +294,7 @@ def _best(systems: Mapping[str, System]) -> dict[str, str]:
     best: dict[str, float] = {}
     for system in systems.values():
         for metric, interval in system.metrics.items():
-            choose = min if _is_rank(metric) else max
+            choose = min if _low_is_good(metric) else max
             best[metric] = choose(best.get(metric, interval.value), interval.value)
     return {metric: _scaled(metric, value) for metric, value in best.items()}
 
@@ -259,7 +303,7 @@ def _forest(differences: Sequence[Difference]) -> list[dict[str, Any]]:
     """Places every interval on the axis of its unit; positions in per cent of the axis."""
     rows = []
     for row in differences:
-        peers = [peer for peer in differences if _is_rank(peer.metric) == _is_rank(row.metric)]
+        peers = [peer for peer in differences if _unit(peer.metric) == _unit(row.metric)]
         rows.append({"row": row, "outcome": _outcome(row), **page.places(row, peers)})
     return rows
 

@@ -16,7 +16,7 @@ from int_ra_jax.evaluation.plots import Curve
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric and its interval: a fraction, or a rank if its name starts with ``gold_rank``.
+    """A metric and its interval: a fraction, a rank (``gold_rank...``) or nats (``..._entropy``).
 
     ``low`` and ``high`` are None where there is no sampling, as for closed-form chance.
     """
@@ -44,6 +44,65 @@ class Difference:
     low: float
     high: float
     p_value: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """Some of the queries, and the figures of every row on them.
+
+    Attributes:
+      queries: how many there are.
+      posts: how many posts they come from; intervals resample posts.
+      headline: whether they count in the headline as well.
+      systems: row -> metric -> Interval.
+    """
+
+    queries: int
+    posts: int
+    headline: bool
+    systems: Mapping[str, Mapping[str, Interval]]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How often answers to a post agree with what people sent under it, over posts.
+
+    Attributes:
+      posts: how many posts have enough direct replies.
+      minimum: how many are enough.
+      people: ``two_agree``, ``best_one`` and ``best_five`` -> Interval.
+      systems: row -> ``first``, ``five`` and ``ndcg`` -> Interval.
+      over_people: the main system's ``first`` minus ``two_agree``.
+      over_best: the main system's ``first`` minus ``best_one``.
+      share_of_best: the main system's ``first`` divided by ``best_one``.
+      answer: one sentence on both.
+    """
+
+    posts: int
+    minimum: int
+    people: Mapping[str, Interval]
+    systems: Mapping[str, Mapping[str, Interval]]
+    over_people: Difference
+    over_best: Difference
+    share_of_best: Interval
+    answer: str
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """Queries whose sticker was never used in train.
+
+    Attributes:
+      queries: how many there are.
+      unseen: how many stickers of the gallery train never used.
+      sent: how many of those were sent in these queries.
+      systems: row -> "all" or "unseen", the stickers that are ranked -> metric -> Interval.
+    """
+
+    queries: int
+    unseen: int
+    sent: int
+    systems: Mapping[str, Mapping[str, Mapping[str, Interval]]]
 
 
 @dataclass(frozen=True)
@@ -207,6 +266,11 @@ class ReportData:
       examples: conversations to show.
       config: the settings worth reading.
       run: facts of the run.
+      scales: row -> inverse temperature behind its cross-entropy, where that is told.
+      cases: case -> its figures, where the data tells cases.
+      agreement: agreement with people, where posts have enough replies.
+      cold_start: figures on stickers that train never used, where there are any.
+      remarks: what else must be said of the rows.
     """
 
     title: str
@@ -224,3 +288,8 @@ class ReportData:
     examples: Sequence[Example]
     config: Mapping[str, Any]
     run: RunFacts
+    scales: Mapping[str, float] = field(default_factory=dict)
+    cases: Mapping[str, Case] = field(default_factory=dict)
+    agreement: Agreement | None = None
+    cold_start: ColdStart | None = None
+    remarks: Sequence[str] = ()

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,8 +15,10 @@ from flax import nnx
 from int_ra_jax.common.hosts import Placement
 from int_ra_jax.common.log import progress
 from int_ra_jax.common.params import flatten
-from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker
+from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker, Tokens
+from int_ra_jax.data.text import encode_names
 from int_ra_jax.models.interface import Params, System, merge
+from int_ra_jax.models.layers import masked_mean
 from int_ra_jax.run.ranking import score_in_chunks
 from int_ra_jax.run.row_chunks import chunk_rows, joined
 from int_ra_jax.run.workdir import Run
@@ -66,6 +68,7 @@ class Encoder:
             lambda params, batch: self._merge(params).hidden_text(batch.context),
             out_shardings=whole,
         )
+        self._means = jax.jit(self._frozen_means, out_shardings=whole)
 
     @cached_property
     def bank(self) -> Bank:
@@ -187,6 +190,34 @@ class Encoder:
         )
         return None if kept is None else self._everywhere(kept)
 
+    def conversation_means(self, params: Params, split: str) -> np.ndarray:
+        """Returns the mean of the frozen text layers' output over each conversation's tokens.
+
+        f32[M, Dt] in split order. Where ``train.shared_cache`` holds that output, it is not
+        computed again. Only for a system whose text tower has frozen layers.
+        """
+        kept = self._run.config.train.cache_frozen and self._run.config.train.shared_cache
+        hidden = self.hidden(params, split) if kept else None
+
+        def means(batch: Batch) -> np.ndarray:
+            known = None if hidden is None else hidden[batch.example]
+            return np.asarray(jax.device_get(self._means(params, batch.context, known)))
+
+        found: np.ndarray = self._over(split, f"means {split}", means, np.concatenate)
+        return found
+
+    def text_means(self, params: Params, texts: Sequence[str]) -> np.ndarray:
+        """Returns the same of short texts, f32[T, Dt]; each is cut to ``text.context_tokens``."""
+        width = self._run.config.text.context_tokens
+        tokens = encode_names(self._run.tokenizer, texts, width)
+        size = self._divisible(self._run.config.eval.sticker_batch_size)
+
+        def means(rows: np.ndarray) -> jax.Array:
+            some = jax.tree.map(lambda leaf: leaf[rows], tokens)
+            return self._means(params, self._everywhere(some), None)
+
+        return np.asarray(joined(map(means, chunk_rows(len(texts), size)), len(texts)))
+
     def _compute_hidden(self, params: Params, split: str) -> jax.Array | None:
         hidden: jax.Array | None = self._over(
             split, f"cache {split}", lambda batch: self._hidden(params, batch), jnp.concatenate
@@ -227,6 +258,10 @@ class Encoder:
 
     def _encode_context(self, params: Params, batch: Batch, labels: Labels) -> Context:
         return self._merge(params).encode_context(dataclasses.replace(batch, labels=labels))
+
+    def _frozen_means(self, params: Params, tokens: Tokens, hidden: jax.Array | None) -> jax.Array:
+        hidden = self._merge(params).hidden_text(tokens) if hidden is None else hidden
+        return masked_mean(hidden, tokens.mask)
 
     def _score_all(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
         score = self._merge(params).score

@@ -1,0 +1,144 @@
+"""The rows beside a system where the sticker that was sent is the one right answer.
+
+``popular_scores`` answers what was sent most, ``linear_scores`` what counting characters and words
+gives, ``text_cosines`` what a pretrained text tower knows before any training. The first two learn
+from train alone; both are log-probabilities, smoothed by one use of every sticker, so that stickers
+that train never used are tied below all others.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+import sklearn
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import cosine_similarity
+
+from int_ra_jax.data.schema import Conversation, StickerEntry
+from int_ra_jax.evaluation.checks import check_ids
+
+# Which part of a conversation, and what is counted in it: analyzer, longest n-gram, most features.
+_BLOCKS = (
+    ("newest", "char", 3, 20_000),
+    ("newest", "word", 2, 10_000),
+    ("whole", "char", 2, 5_000),
+    ("whole", "word", 1, 5_000),
+)
+_INVERSE_PENALTY = 1.0
+_PASSES = 10
+# What a kept linear row depends on besides texts and stickers.
+SETTINGS = (
+    f"linear onto stickers: {_BLOCKS}, C={_INVERSE_PENALTY}, {_PASSES} passes, "
+    f"scikit-learn {sklearn.__version__}"
+)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Conversations as the linear row reads them; neither speakers nor knowledge.
+
+    Attributes:
+      newest: the text of the newest turn, the replier's own words where there are any.
+      whole: all turns, one a line.
+    """
+
+    newest: Sequence[str]
+    whole: Sequence[str]
+
+
+def texts(conversations: Sequence[Conversation]) -> Texts:
+    """Returns conversations as the linear row reads them."""
+    turns = [[turn.text for turn in conversation.turns] for conversation in conversations]
+    return Texts([one[-1] for one in turns], ["\n".join(one) for one in turns])
+
+
+def sticker_text(sticker: StickerEntry) -> str:
+    """Returns a sticker's name and attributes as one text: "party popper, confetti flies"."""
+    parts = [*sticker.tags, *sticker.attributes.values()]
+    return ", ".join(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def popular_scores(train_gold: ArrayLike, stickers: int, queries: int) -> Float[np.ndarray, "Q N"]:
+    """Answers every query with the stickers that were sent most in train.
+
+    Args:
+      train_gold: [M] int, gallery row of each train conversation's sticker.
+      stickers: N, the size of the gallery.
+      queries: Q, number of rows wanted.
+
+    Returns:
+      f64[Q, N] read-only view of one row: log((uses + 1) / (M + N)).
+
+    Raises:
+      ValueError: if a gallery row is out of range.
+    """
+    gold = check_ids("train_gold", np.asarray(train_gold), len(np.asarray(train_gold)), stickers)
+    uses = np.bincount(gold, minlength=stickers)
+    return np.broadcast_to(np.log((uses + 1) / (len(gold) + stickers)), (queries, stickers))
+
+
+def linear_scores(
+    train: Texts, train_gold: ArrayLike, queries: Sequence[Texts], stickers: int
+) -> list[Float[np.ndarray, "Q N"]]:
+    """Ranks stickers by a logistic regression on the n-grams of what was said.
+
+    Characters and words of the newest turn and of the whole conversation, each weighted by TF-IDF:
+    characters also serve scripts without spaces. The solver's order is seeded, so that the same
+    texts give the same scores.
+
+    Args:
+      train: M conversations.
+      train_gold: [M] int, gallery row of each one's sticker.
+      queries: the splits to score, fitted once for all.
+      stickers: N, the size of the gallery.
+
+    Returns:
+      For each split f64[Q, N], log((M p + 1) / (M + N)) with p the regression's probability; where
+      the text says nothing it is about ``popular_scores``.
+
+    Raises:
+      ValueError: if texts and stickers differ in number, a gallery row is out of range, or train
+        holds fewer than two stickers.
+    """
+    gold = check_ids("train_gold", np.asarray(train_gold), len(train.whole), stickers)
+    if len(np.unique(gold)) < 2:
+        raise ValueError("The linear reference needs at least two stickers in train.")
+    blocks = [(part, _vectorizer(*kind)) for part, *kind in _BLOCKS]
+    fitted = [block.fit_transform(getattr(train, part)) for part, block in blocks]
+    model = LogisticRegression(C=_INVERSE_PENALTY, solver="saga", max_iter=_PASSES, random_state=0)
+    with warnings.catch_warnings():
+        # The passes are bounded on purpose.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(scipy.sparse.hstack(fitted, format="csr"), gold)
+    scored = []
+    for texts in queries:
+        features = [block.transform(getattr(texts, part)) for part, block in blocks]
+        p = np.zeros((len(texts.whole), stickers))
+        p[:, model.classes_] = model.predict_proba(scipy.sparse.hstack(features, format="csr"))
+        scored.append(np.log((len(gold) * p + 1) / (len(gold) + stickers)))
+    return scored
+
+
+def cosines(
+    conversations: Float[np.ndarray, "Q D"], stickers: Float[np.ndarray, "N D"]
+) -> Float[np.ndarray, "Q N"]:
+    """Returns the cosines of two sets of vectors; 0 for a vector of zeros."""
+    return cosine_similarity(conversations, stickers)
+
+
+def _vectorizer(analyzer: str, longest: int, most: int) -> TfidfVectorizer:
+    # Half precision of the usual, and of the time.
+    return TfidfVectorizer(
+        analyzer=analyzer,
+        ngram_range=(1, longest),
+        token_pattern=r"(?u)\b\w+\b" if analyzer == "word" else None,
+        sublinear_tf=True,
+        max_features=most,
+        dtype=np.float32,
+    )
