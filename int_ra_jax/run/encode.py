@@ -61,10 +61,7 @@ class Encoder:
             lambda params, bank, rows: self._merge(params).attention_maps(bank.rows(rows)),
             out_shardings=whole,
         )
-        self._hidden = jax.jit(
-            lambda params, batch: self._merge(params).hidden_text(batch.context),
-            out_shardings=whole,
-        )
+        self._hidden = jax.jit(self._hidden_context, out_shardings=whole)
 
     @cached_property
     def bank(self) -> Bank:
@@ -173,7 +170,9 @@ class Encoder:
         def sources() -> Iterator[str | bytes | np.ndarray]:
             trained = run.trainable
             yield f"{run.dataset.content_hash} {split} {run.config.model.text.frozen_layers}"
-            yield f"{run.config.model.dtype} {run.config.text.to_json(sort_keys=True)}"
+            kept, dtype = run.config.train.cache_dtype, run.config.model.dtype
+            precision = dtype if kept == "same" else f"{dtype} as {kept}"
+            yield f"{precision} {run.config.text.to_json(sort_keys=True)}"
             for file in sorted((run.workdir / "towers" / "text").iterdir()):
                 yield file.name
                 yield file.read_bytes()
@@ -227,6 +226,11 @@ class Encoder:
 
     def _encode_context(self, params: Params, batch: Batch, labels: Labels) -> Context:
         return self._merge(params).encode_context(dataclasses.replace(batch, labels=labels))
+
+    def _hidden_context(self, params: Params, batch: Batch) -> jax.Array | None:
+        hidden = self._merge(params).hidden_text(batch.context)
+        kept = self._run.config.train.cache_dtype
+        return hidden if hidden is None or kept == "same" else hidden.astype(kept)
 
     def _score(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
         return self._merge(params).score(context, sticker)

@@ -108,7 +108,10 @@ def _train(config: ConfigDict, workdir: Path, began: float) -> dict[str, float]:
             placement = trainer.placement
             kept = trainer.resident = resident.build(run, state.params, placement)
             trainer.encoder = Encoder(run, kept.bank, kept.labels, placement)
-            judged = judge(run, "valid", "multi")  # whatever eval.protocol is: no test label
+            # Whatever eval.protocol is, no test label. Where only the sticker that was sent is
+            # right, that is also what a run is selected by.
+            exact = config.eval.protocol == "exact"
+            judged = judge(run, "valid", "exact" if exact else "multi")
             cached = kept.context_hidden is not None
             hidden = trainer.encoder.hidden(state.params, "valid") if cached else None
         first = int(state.step)
