@@ -140,8 +140,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "cache_limit_gib": 4.0,  # refuses a larger cache before computing it
             # what that cache holds: same (as the tower computes in) | float16 | bfloat16
             "cache_dtype": "same",
-            # conversations of train that are used, drawn once whatever the seed, and all that is
-            # known of train then; 0 = all
+            # conversations of train that are used, at most, drawn once whatever the seed; all else
+            # that is read of train (annotations, vocabulary) is theirs, too; 0 = all
             "rows": 0,
             # folder in which runs on the same data keep what all of them would compute alike: the
             # frozen text layers' output and the evaluation's linear row; "" = nothing is kept

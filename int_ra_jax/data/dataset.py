@@ -77,18 +77,10 @@ class Dataset:
         order of the split.
 
         Args:
-          rows: how many; 0 = all, which returns the data set itself.
-
-        Raises:
-          ValueError: if train has fewer.
+          rows: how many at most; 0, or no fewer than there are, returns the data set itself.
         """
         size = self.size("train")
-        if rows > size:
-            raise ValueError(
-                f"train.rows={rows}: train has {size} conversations; use at most so many, or 0 "
-                "for all."
-            )
-        if rows in (0, size):
+        if not 0 < rows < size:
             return self
         chosen = np.sort(np.random.default_rng(0).permutation(size)[:rows])
         metadata = {
