@@ -109,7 +109,10 @@ SYSTEMS = {
     "clip": Entry("clip", {"loss.dup_policy": ("none", "mask_same_sticker")}),
     "clip_match": Entry(
         "clip",
-        {"model.intention_match": (1.0, 3.0)},
+        {
+            "loss.dup_policy": ("none", "mask_same_sticker"),
+            "model.intention_match": (1.0, 3.0),
+        },
         overrides=dict.fromkeys(_CONTROLS, _MATCH),
         rows=_CONTROLS,
     ),
@@ -133,7 +136,7 @@ SYSTEMS = {
     ),
     "mod_match": Entry(
         "mod",
-        {"model.intention_match": (1.0, 3.0)},
+        {**_ID_HEAD, "model.intention_match": (1.0, 3.0)},
         overrides=dict.fromkeys(_CONTROLS, _MATCH),
         attributes=False,
         rows=_CONTROLS,

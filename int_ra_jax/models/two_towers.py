@@ -2,6 +2,7 @@
 
 A system adds its heads, how it encodes both sides, its loss, and its score where that is no dot
 product. What it need not repeat: texts and stickers become features here, from pixels and ids or
+import dataclasses
 from the cache of the frozen layers' output.
 """
 
@@ -212,14 +213,16 @@ class TwoTowers(nnx.Module):
         if self.match_classifier is not None:
             logits = self.match_classifier(features)
         probable = self.intention_match * jax.nn.softmax(logits)
-        return context.replace(query=_beside(context.query, probable), intention_logits=logits)
+        return dataclasses.replace(
+            context, query=_beside(context.query, probable), intention_logits=logits
+        )
 
     def annotated(self, sticker: _S, bank: Bank) -> _S:
         """Returns embeddings behind which the intentions stand that train annotates them with."""
         if not self.intention_match:
             return sticker
         known = bank.intentions.astype(jnp.float32)
-        return sticker.replace(embedding=_beside(sticker.embedding, known))
+        return dataclasses.replace(sticker, embedding=_beside(sticker.embedding, known))
 
     def unmatched(self, context: _C, sticker: _S) -> tuple[_C, _S]:
         """Returns both sides as the losses see them, without ``model.intention_match``.
@@ -232,7 +235,8 @@ class TwoTowers(nnx.Module):
         query, embedding = (
             x[:, : x.shape[1] - self.num_intentions] for x in (context.query, sticker.embedding)
         )
-        return context.replace(query=query), sticker.replace(embedding=embedding)
+        plain = dataclasses.replace(context, query=query)
+        return plain, dataclasses.replace(sticker, embedding=embedding)
 
     # ---- comparisons with the bank ------------------------------------------------------------
 

@@ -5,6 +5,7 @@ hidden words guessed from the sticker (``irra_reasoning``). Only SDM's cosines a
 ranks. docs/baselines/irra.md tells what is the reference implementation's and what is ours.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -135,16 +136,16 @@ class IRRA(Compared):
         feature = self.text_projection(h).astype(jnp.float32)
         context = IrraContext(query=unit_norm(feature))
         if self.intention_match and self.match_classifier is None and self.classifier is not None:
-            context = context.replace(intention_logits=self.classifier(feature))
+            context = dataclasses.replace(context, intention_logits=self.classifier(feature))
         context = self.matched(context, h)
         if hide_key is None:
             return context
         if not self.lambda_mlm:
-            return context.replace(feature=feature)
+            return dataclasses.replace(context, feature=feature)
         tokens, hidden = hide_words(batch.context, self.special, self.vocabulary, hide_key)
         # What is cached of frozen layers is that of the whole text; the masked one goes through.
         masked = self.text_projection(self.text_tokens(tokens, None, masked_key))  # [B, L, D]
-        return context.replace(feature=feature, masked=masked, hidden=hidden)
+        return dataclasses.replace(context, feature=feature, masked=masked, hidden=hidden)
 
     def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> IrraSticker:
         """Returns unit embeddings of the class token; with a key also all tokens."""

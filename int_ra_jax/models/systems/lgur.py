@@ -10,6 +10,7 @@ read the conversation it is compared with, hence it exists only inside ``loss``.
 Source: Shao et al. 2022; docs/baselines/lgur.md walks through it.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -253,15 +254,19 @@ class LGUR(Compared):
         # Both are read in one pass.
         both = self.parts(jnp.concatenate([rebuilt, words]), jnp.concatenate([mask, mask]))
         rebuilt_parts, plain_parts = jnp.split(both, 2)
-        return self._context(rebuilt_parts).replace(
-            tokens=words, mask=mask, plain_parts=plain_parts, rebuilt_parts=rebuilt_parts
+        return dataclasses.replace(
+            self._context(rebuilt_parts),
+            tokens=words,
+            mask=mask,
+            plain_parts=plain_parts,
+            rebuilt_parts=rebuilt_parts,
         )
 
     def _context(self, parts: Float32[Array, "B K P"]) -> LgurContext:
         context = LgurContext(query=as_vector(parts))
         if self.intention_match:
             logits = jnp.mean(jnp.stack(self._intentions(parts)), axis=0)
-            context = context.replace(intention_logits=logits)
+            context = dataclasses.replace(context, intention_logits=logits)
         return self.matched(context)
 
     def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> LgurSticker:
@@ -272,7 +277,9 @@ class LGUR(Compared):
         sticker = self.annotated(LgurSticker(embedding=as_vector(rebuilt)), bank)
         if key is None:
             return sticker
-        return sticker.replace(patches=patches, foreground=foreground, rebuilt_parts=rebuilt)
+        return dataclasses.replace(
+            sticker, patches=patches, foreground=foreground, rebuilt_parts=rebuilt
+        )
 
     # ---- training -----------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ probability, as ``model.score`` says. docs/baselines/pcme.md walks through the e
 Source: Chun et al. 2021, Probabilistic Embeddings for Cross-Modal Retrieval.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -300,7 +301,9 @@ class PCME(Compared):
         if self.scoring != "match_prob":
             return dot_products(context.query, sticker.embedding[columns])
         assert isinstance(context, SampledContext) and isinstance(sticker, SampledSticker)
-        return self._probabilities(context, sticker.replace(samples=sticker.samples[columns]))
+        return self._probabilities(
+            context, dataclasses.replace(sticker, samples=sticker.samples[columns])
+        )
 
     @property
     def stickers_frozen(self) -> bool:
