@@ -54,12 +54,30 @@ def get_config(arg: str = "") -> ConfigDict:
             "text_pool": "cls",  # cls | mean | last: how a text's tokens become one vector
             "dropout": 0.0,  # rate, in the towers' live layers and before the heads  # not in paper
             "dtype": "float32",  # compute: float32 | bfloat16; parameters, norms, losses: float32
+            # the stickers' attribute texts: on | off; Int-RA's eq. 9 to 12, elsewhere their mean is
+            # added to the image features
+            "attributes": "off",
+            # weight beside the score of the probability that the query's intention is one of those
+            # the sticker is annotated with in train; 0 = off  # not in paper
+            "intention_match": 0.0,
             # keeps only the layers' inputs for the backward pass and computes the rest again
             "remat": False,
         }
     )
     config.model.text = tower()
     config.model.image = tower()
+    # Of losses that compare with the gallery; each system's file adds its own.
+    config.loss = ConfigDict(
+        {
+            "bank_size": 0,  # gallery stickers sampled per step; 0 = the whole gallery
+            # steps between refreshes of the bank's embeddings; read while a tower below the
+            # sticker embedding trains, since other columns would cost a full encoding each step
+            "bank_refresh_steps": 100,
+            # False: stickers that no conversation of train was answered by are no negatives, since
+            # they can never be positives and would only be pushed away
+            "unseen_negatives": True,
+        }
+    )
     config.text = ConfigDict(
         {
             # tokens, [CLS] and [SEP]s included; the oldest turns are dropped first
@@ -120,6 +138,11 @@ def get_config(arg: str = "") -> ConfigDict:
             # caches the frozen layers' output of every training conversation on the device
             "cache_frozen": True,
             "cache_limit_gib": 4.0,  # refuses a larger cache before computing it
+            # what that cache holds: same (as the tower computes in) | float16 | bfloat16
+            "cache_dtype": "same",
+            # conversations of train that are used, at most, drawn once whatever the seed; all else
+            # that is read of train (annotations, vocabulary) is theirs, too; 0 = all
+            "rows": 0,
             # folder in which runs on the same data keep what all of them would compute alike: the
             # frozen text layers' output and the evaluation's linear row; "" = nothing is kept
             "shared_cache": "",
@@ -129,6 +152,7 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "batch_size": 32,  # conversations
             "sticker_batch_size": 64,  # stickers encoded at once
+            # under exact, training also selects by the gold sticker
             "protocol": "multi",  # which stickers count: paper | multi | exact (docs/evaluation.md)
             "split": "test",  # what --mode=eval reports; training always selects on valid
             "resamples": 10_000,  # bootstrap, over queries
@@ -165,7 +189,11 @@ RULES: dict[str, Rule] = {
     **each(ABOVE_0, "eval.batch_size", "eval.sticker_batch_size", "eval.resamples"),
     **each(FROM_0, "optim.warmup_steps", "optim.weight_decay", "optim.clip_norm"),
     **each(FROM_0, "train.max_steps", "train.eval_steps", "train.bucket_tokens"),
-    **each(FROM_0, "eval.conversations", "checkpoint.steps"),
+    **each(FROM_0, "eval.conversations", "checkpoint.steps", "train.rows"),
+    **each(FROM_0, "model.intention_match", "loss.bank_size"),
+    "loss.bank_refresh_steps": ABOVE_0,
+    "model.attributes": one_of("on", "off"),
+    "train.cache_dtype": one_of("same", "float16", "bfloat16"),
     **each(RATE, "model.dropout", "optim.b1", "optim.b2", "train.ema_decay"),
     # [CLS], one token of a turn, [SEP], and the replying speaker's own segment
     "text.context_tokens": at_least(8),

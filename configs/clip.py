@@ -11,7 +11,7 @@ cores), ``smoke`` (random tiny towers; seconds).
 from ml_collections import ConfigDict
 
 from configs import base, presets
-from configs.rules import TEMPERATURE, Rule, one_of
+from configs.rules import OVER_GALLERY, TEMPERATURE, Rule, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
@@ -20,8 +20,11 @@ def get_config(arg: str = "common") -> ConfigDict:
     config = base.get_config()
     config.model.name = "clip"
     config.text.knowledge = "off"  # a baseline reads the conversation alone
-    config.loss = ConfigDict(
+    config.loss.update(
         {
+            # own (the symmetric contrastive loss of the batch) |
+            # multi_positive | gold_softmax: over the gallery, as Int-RA's (docs/comparison.md)
+            "retrieval": "own",
             "temperature": 0.07,  # initial; learnt, and kept within [0.01, 1]
             # none: every other pair of the batch is a negative, as in the original |
             # mask_same_sticker: not where two conversations have one gold sticker
@@ -33,6 +36,7 @@ def get_config(arg: str = "common") -> ConfigDict:
 
 
 RULES: dict[str, Rule] = {
+    "loss.retrieval": one_of("own", *OVER_GALLERY),
     "loss.temperature": TEMPERATURE,
     "loss.dup_policy": one_of("none", "mask_same_sticker"),
 }

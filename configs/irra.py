@@ -11,7 +11,16 @@ Presets: ``original`` (the reference implementation's numbers on the paper's tow
 from ml_collections import ConfigDict
 
 from configs import base, presets
-from configs.rules import ABOVE_0, FROM_0, TEMPERATURE, Rule, each, heads_divide_width, one_of
+from configs.rules import (
+    ABOVE_0,
+    FROM_0,
+    OVER_GALLERY,
+    TEMPERATURE,
+    Rule,
+    each,
+    heads_divide_width,
+    one_of,
+)
 
 
 def get_config(arg: str = "common") -> ConfigDict:
@@ -29,8 +38,11 @@ def get_config(arg: str = "common") -> ConfigDict:
             "tie_mlm": True,
         }
     )
-    config.loss = ConfigDict(
+    config.loss.update(
         {
+            # own (similarity distribution matching) |
+            # multi_positive | gold_softmax: over the gallery, as Int-RA's (docs/comparison.md)
+            "retrieval": "own",
             # which other pairs of a batch match, and the classes of the classifier:
             # intent: those of the same intention, which the evaluation counts as right | sticker
             "match_label": "intent",
@@ -45,6 +57,7 @@ def get_config(arg: str = "common") -> ConfigDict:
 
 
 RULES: dict[str, Rule] = {
+    "loss.retrieval": one_of("own", *OVER_GALLERY),
     **each(ABOVE_0, "model.heads", "model.interaction_layers"),
     **each(FROM_0, "loss.lambda_ret", "loss.lambda_id", "loss.lambda_mlm"),
     "loss.match_label": one_of("intent", "sticker"),

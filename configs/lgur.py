@@ -11,7 +11,16 @@ systems are compared under), ``demo`` (the embedded data set in minutes on two c
 from ml_collections import ConfigDict
 
 from configs import base, presets
-from configs.rules import ABOVE_0, FROM_0, Rule, each, heads_divide_width, one_of
+from configs.rules import (
+    ABOVE_0,
+    FROM_0,
+    OVER_GALLERY,
+    Rule,
+    each,
+    heads_divide_width,
+    match_is_trained,
+    one_of,
+)
 
 
 def get_config(arg: str = "common") -> ConfigDict:
@@ -34,8 +43,11 @@ def get_config(arg: str = "common") -> ConfigDict:
     )
     config.text.knowledge = "off"  # the original reads the text alone
     config.optim.multipliers.fast = 1.0  # BiLSTM, part projections and classifiers
-    config.loss = ConfigDict(
+    config.loss.update(
         {
+            # own (four ranking losses of the batch) |
+            # multi_positive | gold_softmax: over the gallery, as Int-RA's (docs/comparison.md)
+            "retrieval": "own",
             "margin": 0.3,  # cosine; also the width of the window that negatives are drawn from
             # which pairs are no negatives: intent (of the same intention) | sticker (the same one)
             "match_label": "intent",
@@ -49,13 +61,14 @@ def get_config(arg: str = "common") -> ConfigDict:
 
 
 RULES: dict[str, Rule] = {
+    "loss.retrieval": one_of("own", *OVER_GALLERY),
     **each(ABOVE_0, "model.parts", "model.token_width", "model.dictionary_size", "model.heads"),
     **each(ABOVE_0, "model.rebuild_head", "model.rebuild_ffn"),
     **each(ABOVE_0, "model.decoder_head", "model.decoder_ffn"),
     **each(FROM_0, "loss.margin", "loss.lambda_ret", "loss.lambda_int"),
     "loss.match_label": one_of("intent", "sticker"),
 }
-COMBINATIONS = (heads_divide_width,)
+COMBINATIONS = (heads_divide_width, match_is_trained)
 
 
 def _original(config: ConfigDict) -> None:

@@ -8,10 +8,12 @@ compared under), ``demo`` (the embedded data set in minutes on two cores), ``smo
 towers; seconds).
 """
 
+from collections.abc import Iterator
+
 from ml_collections import ConfigDict
 
 from configs import base, presets
-from configs.rules import FROM_0, Rule, each, one_of
+from configs.rules import FROM_0, OVER_GALLERY, Rule, each, match_is_trained, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
@@ -21,8 +23,11 @@ def get_config(arg: str = "common") -> ConfigDict:
     # regress: the image features of the sticker, nearest first | id: one class for each sticker
     config.model.update({"name": "mod", "head": "regress"})
     config.text.knowledge = "off"  # a baseline reads the conversation alone
-    config.loss = ConfigDict(
+    config.loss.update(
         {
+            # own (regression, or the id's cross-entropy) |
+            # multi_positive | gold_softmax: over the gallery, as Int-RA's (docs/comparison.md)
+            "retrieval": "own",
             # sum | mean over the channels of ||r - f||^2; read where head=regress. The mean, as in
             # the original, vanishes beside the cross-entropy.
             "mse": "sum",
@@ -39,10 +44,22 @@ def get_config(arg: str = "common") -> ConfigDict:
 
 
 RULES: dict[str, Rule] = {
+    "loss.retrieval": one_of("own", *OVER_GALLERY),
     **each(FROM_0, "loss.lambda_ret", "loss.lambda_int"),
     "model.head": one_of("regress", "id"),
     "loss.mse": one_of("sum", "mean"),
 }
+
+
+def _id_reads_no_picture(config: ConfigDict) -> Iterator[str]:
+    if config.model.head == "id" and config.model.attributes == "on":
+        yield (
+            "model.head=id has one class for each sticker and reads nothing of it; use "
+            "--config.model.head=regress, or model.attributes=off"
+        )
+
+
+COMBINATIONS = (match_is_trained, _id_reads_no_picture)
 
 
 def _original(config: ConfigDict) -> None:

@@ -12,7 +12,7 @@ data set in minutes on two cores), ``smoke`` (random tiny towers; seconds).
 from ml_collections import ConfigDict
 
 from configs import base, presets
-from configs.rules import ABOVE_0, FROM_0, Rule, one_of
+from configs.rules import ABOVE_0, FROM_0, OVER_GALLERY, Rule, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
@@ -31,8 +31,11 @@ def get_config(arg: str = "common") -> ConfigDict:
             "logsig_bias": -4.0,
         }
     )
-    config.loss = ConfigDict(
+    config.loss.update(
         {
+            # own (match probabilities of the batch's pairs) |
+            # multi_positive | gold_softmax: over the gallery, as Int-RA's (docs/comparison.md)
+            "retrieval": "own",
             "slope": 15.0,  # initial a of p = sigmoid(2 (b - a d)); learnt
             "shift": 15.0,  # initial b; learnt
             "beta": 1e-5,  # weight of the information bottleneck at a batch of 128
@@ -49,6 +52,7 @@ def get_config(arg: str = "common") -> ConfigDict:
 
 
 RULES: dict[str, Rule] = {
+    "loss.retrieval": one_of("own", *OVER_GALLERY),
     "model.score": one_of("mean", "matmul", "match_prob"),
     "model.samples": ABOVE_0,
     "loss.beta": FROM_0,

@@ -58,6 +58,8 @@ ABOVE_0 = number(lambda x: x > 0, "must be above 0")
 FROM_0 = number(lambda x: x >= 0, "must not be negative")
 RATE = number(lambda x: 0 <= x < 1, "must lie in [0, 1)")
 LAYERS = number(lambda x: x >= -1, "must be -1 (all), 0 (none) or a count")
+# Losses over the gallery, which every system is offered in place of its own.
+OVER_GALLERY = ("multi_positive", "gold_softmax")
 TEMPERATURE = number(lambda x: 0.01 <= x <= 1, "must lie in [0.01, 1], CLIP's bounds")
 
 
@@ -66,6 +68,15 @@ def heads_divide_width(config: ConfigDict) -> Iterator[str]:
     width, heads = config.model.joint_width, config.model.get("heads") or 1
     if width % heads:
         yield f"model.joint_width={width} is not divisible by model.heads={heads}"
+
+
+def match_is_trained(config: ConfigDict) -> Iterator[str]:
+    """Yields a problem where ``model.intention_match`` would add a prediction that never trains."""
+    if config.model.intention_match and not config.loss.lambda_int:
+        yield (
+            f"model.intention_match={config.model.intention_match} adds the predicted intention to "
+            "the score, which loss.lambda_int=0 leaves untrained; set either"
+        )
 
 
 def validate(config: ConfigDict, systems: Collection[str]) -> None:

@@ -11,7 +11,7 @@ embedded data set in minutes on two cores), ``smoke`` (random tiny towers; secon
 from ml_collections import ConfigDict
 
 from configs import base, presets
-from configs.rules import ABOVE_0, FROM_0, RATE, Rule, at_least, each, one_of
+from configs.rules import ABOVE_0, FROM_0, OVER_GALLERY, RATE, Rule, at_least, each, one_of
 
 
 def get_config(arg: str = "common") -> ConfigDict:
@@ -36,14 +36,17 @@ def get_config(arg: str = "common") -> ConfigDict:
             "original_masking": False,
         }
     )
-    config.loss = ConfigDict(
+    config.loss.update(
         {
+            # own (hinge against drawn negatives) |
+            # multi_positive | gold_softmax: over the gallery, as Int-RA's (docs/comparison.md)
+            "retrieval": "own",
             "margin": 1.0,  # of the unbounded score
             "candidates": 10,  # stickers scored per conversation: the gold one and negatives
             # any_other_sticker | other_intent: what a negative is
             "negatives_from": "any_other_sticker",
-            # gallery stickers encoded per step, from which every conversation draws its negatives;
-            # 0 = the whole gallery
+            # From which every conversation draws its negatives; a loss over the gallery compares
+            # each with all of them, and every pair runs through the network.
             "bank_size": 128,
             "lambda_ret": 1.0,
             "lambda_int": 1.0,
@@ -55,9 +58,10 @@ def get_config(arg: str = "common") -> ConfigDict:
 
 
 RULES: dict[str, Rule] = {
+    "loss.retrieval": one_of("own", *OVER_GALLERY),
     **each(ABOVE_0, "model.utterances", "model.region_window", "model.fusion_width"),
     **each(ABOVE_0, "model.fusion_heads", "model.fusion_inner", "model.fusion_layers"),
-    **each(FROM_0, "loss.margin", "loss.bank_size", "loss.lambda_ret", "loss.lambda_int"),
+    **each(FROM_0, "loss.margin", "loss.lambda_ret", "loss.lambda_int"),
     "model.utterance_tokens": at_least(3),
     "loss.candidates": at_least(2),
     "loss.negatives_from": one_of("any_other_sticker", "other_intent"),

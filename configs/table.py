@@ -4,7 +4,8 @@
         --config.prepared_dir=DIR
 
 Presets: ``paper`` (the paper's towers, the common recipe), ``demo`` (the embedded data set, MiniLM
-frozen), ``multilingual`` (E5-small frozen, for small data in other languages), ``scratch`` (no
+frozen), ``multilingual`` (E5-small frozen, for small data in other languages), ``choices`` (the
+same for stickers that people really sent; every system is offered the same losses), ``scratch`` (no
 pretrained text tower at all), ``smoke`` (random tiny towers; seconds a run).
 """
 
@@ -15,17 +16,19 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import base, int_ra, presets
+from configs.rules import OVER_GALLERY
 
 # the table's preset -> what it sets in every system
 PRESETS: dict[str, presets.Preset] = {
     "paper": presets.common,
     "demo": presets.demo,
     "multilingual": presets.multilingual,
+    "choices": presets.choices,
     "scratch": presets.scratch,
     "smoke": presets.smoke,
 }
 # of every system's own file, where it has another name
-_OWN_PRESETS = {"paper": "common", "multilingual": "demo", "scratch": "demo"}
+_OWN_PRESETS = {"paper": "common", "multilingual": "demo", "choices": "demo", "scratch": "demo"}
 
 
 # The features of an image tower that nobody trained are all alike, so that regressing them ranks by
@@ -44,11 +47,15 @@ class Entry:
 
     Attributes:
       file: its config file.
-      space: what the method leaves open, two choices, so that all spaces are of one size.
+      space: what the method leaves open, two choices, so that all spaces are of one size. In
+        ``choices`` the losses and the attributes that every system is offered come before it.
       spaces: the table's preset -> another space.
       presets: the table's preset -> the file's, where it is not the one of the others.
       overrides: the table's preset -> what is set for this system alone.
       tested: whether it is tested against all others, as the main system is.
+      own_loss: its own value of ``loss.retrieval``; "" where a loss over the gallery is its method.
+      attributes: whether it can read the stickers' attributes or not.
+      rows: the tables that have it.
     """
 
     file: str
@@ -57,10 +64,30 @@ class Entry:
     presets: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tested: bool = False
+    own_loss: str = "own"
+    attributes: bool = True
+    rows: tuple[str, ...] = tuple(PRESETS)
 
+
+# Int-RA without what is the paper's: what a plain dual encoder does under the same loss.
+_DUAL_ENCODER = {
+    "model.attributes": "off",
+    "model.intention_fusion": "off",
+    "text.knowledge": "off",
+    "loss.lambda_int": 0.0,
+    "loss.retrieval": "multi_positive",
+}
+_MATCH = {"model.intention_match": 3.0}
+# Rows that say how much of a lead is the loss or the annotations, and how much the method.
+_CONTROLS = ("choices",)
 
 SYSTEMS = {
-    "int_ra": Entry("int_ra", {"loss.retrieval": ("hinge", "multi_positive")}),
+    "int_ra": Entry(
+        "int_ra",
+        {"loss.retrieval": ("hinge", "multi_positive")},
+        spaces={"choices": {"model.newest_turn": (False, True)}},
+        own_loss="hinge",
+    ),
     # Int-RA with what ranked best on validation. Its file's preset stands on the demo's towers;
     # elsewhere it is the preset of the others with the same keys set.
     "best": Entry(
@@ -69,12 +96,30 @@ SYSTEMS = {
         presets={"demo": "best"},
         overrides={name: int_ra.BEST for name in PRESETS if name != "demo"},
         tested=True,
+        own_loss="",
+    ),
+    "dual_encoder": Entry(
+        "int_ra",
+        {"model.newest_turn": (False, True)},
+        overrides=dict.fromkeys(_CONTROLS, _DUAL_ENCODER),
+        own_loss="",
+        attributes=False,
+        rows=_CONTROLS,
     ),
     "clip": Entry("clip", {"loss.dup_policy": ("none", "mask_same_sticker")}),
+    "clip_match": Entry(
+        "clip",
+        {
+            "loss.dup_policy": ("none", "mask_same_sticker"),
+            "model.intention_match": (1.0, 3.0),
+        },
+        overrides=dict.fromkeys(_CONTROLS, _MATCH),
+        rows=_CONTROLS,
+    ),
     "irra": Entry(
         "irra",
         {"loss.match_label": ("intent", "sticker")},
-        overrides={"demo": _NO_HIDDEN_WORDS, "multilingual": _NO_HIDDEN_WORDS},
+        overrides=dict.fromkeys(("demo", "multilingual", "choices"), _NO_HIDDEN_WORDS),
     ),
     "pcme": Entry("pcme", {"loss.match": ("diag", "label")}),
     "lgur": Entry("lgur", {"loss.match_label": ("intent", "sticker")}),
@@ -86,7 +131,15 @@ SYSTEMS = {
     "mod": Entry(
         "mod",
         {"model.head": ("id", "regress")},
-        spaces={name: _ID_HEAD for name in ("demo", "multilingual", "scratch")},
+        spaces=dict.fromkeys(("demo", "multilingual", "choices", "scratch"), _ID_HEAD),
+        attributes=False,  # one class for each sticker, of which nothing is read
+    ),
+    "mod_match": Entry(
+        "mod",
+        {**_ID_HEAD, "model.intention_match": (1.0, 3.0)},
+        overrides=dict.fromkeys(_CONTROLS, _MATCH),
+        attributes=False,
+        rows=_CONTROLS,
     ),
 }
 
@@ -128,7 +181,8 @@ def get_config(arg: str = "demo") -> ConfigDict:
     # Every key of a system's own config can be set for all systems (overrides) or for one
     # (systems.NAME.overrides), and searched over, by all (search.space) or by one (NAME.space).
     config.systems = ConfigDict(
-        {name: _system(entry, arg) for name, entry in SYSTEMS.items()}, sort_keys=False
+        {name: _system(entry, arg) for name, entry in SYSTEMS.items() if arg in entry.rows},
+        sort_keys=False,
     )
     # main with one thing changed each: name -> what is changed; no search of their own
     config.readings = ConfigDict(
@@ -141,6 +195,8 @@ def get_config(arg: str = "demo") -> ConfigDict:
             "seed": 0,  # of the draw from the space; a space no larger than trials is taken whole
             "sampler": "random",  # random: a seeded draw; tpe: Optuna's, which learns as it goes
             "space": nested({"optim.lr": _LEARNING_RATES[arg]}),
+            # what trials alone set, alike for all, such as fewer rows; the runs of the table do not
+            "overrides": ConfigDict(),
         }
     )
     # What is tested for significance; all pairs of system and metric are one family. () = what fits
@@ -149,6 +205,14 @@ def get_config(arg: str = "demo") -> ConfigDict:
     config.resamples = 10_000  # bootstrap, over queries or clusters of them
     config.only = ()  # systems and readings to train now; () = all
     config.write_only = False  # True: the table of what there is; nothing is trained
+    if arg == "choices":
+        config.search.update({"trials": 12, "sampler": "tpe"})
+        config.search.space.model = ConfigDict({"dropout": (0.1, 0.3, 0.5)})
+        config.search.overrides = nested(
+            {"train.rows": 20_000, "train.epochs": 2.0, "train.eval_steps": 78}
+        )
+        # One sticker is right: average precision is the reciprocal rank of the sticker sent.
+        config.tested = ("hit@1", "hit@5", "mAP")
     if arg == "smoke":
         config.update({"seeds": (0, 1), "resamples": 500})
         config.search.trials = 2
@@ -158,10 +222,16 @@ def get_config(arg: str = "demo") -> ConfigDict:
 def _system(entry: Entry, arg: str) -> dict[str, Any]:
     """Returns the section of one system in a preset."""
     own = entry.presets.get(arg, _OWN_PRESETS.get(arg, arg))
+    offered: dict[str, Any] = {}
+    if arg == "choices":
+        losses = (entry.own_loss, *OVER_GALLERY) if entry.own_loss else OVER_GALLERY
+        offered = {"loss.retrieval": losses}
+        if entry.attributes:
+            offered["model.attributes"] = ("off", "on")
     return {
         "config": f"configs/{entry.file}.py:{own}",
         "overrides": nested(entry.overrides.get(arg, {})),
-        "space": nested(entry.spaces.get(arg, entry.space)),
+        "space": nested({**offered, **entry.spaces.get(arg, entry.space)}),
     }
 
 
@@ -186,11 +256,18 @@ def _budget(recipe: presets.Preset, also: tuple[str, ...]) -> ConfigDict:
 _SHARED_OF_TRAIN = ("batch_size", "epochs", "max_steps", "eval_steps", "ema_decay")
 # A thousand conversations teach nothing unless it is regularised, so that the recipe sets it.
 _REGULARISED = ("model.dropout", "optim.lr", "optim.weight_decay")
-_ALSO_SHARED = {"multilingual": _REGULARISED, "scratch": _REGULARISED}
+_ALSO_SHARED = {
+    "multilingual": _REGULARISED,
+    "choices": (
+        *_REGULARISED, "train.cache_dtype", "train.cache_limit_gib", "loss.bank_refresh_steps"
+    ),
+    "scratch": _REGULARISED,
+}  # fmt: skip
 _LEARNING_RATES = {
     "paper": (3e-5, 1e-4, 3e-4, 1e-3),
     "demo": (5e-4, 1e-3, 2e-3, 4e-3),
     "multilingual": (5e-4, 1e-3, 2e-3, 4e-3),
+    "choices": (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
     "scratch": (1.5e-4, 3e-4, 6e-4, 1.2e-3),
     "smoke": (1e-3, 3e-3),
 }

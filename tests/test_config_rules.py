@@ -94,6 +94,33 @@ def test_a_choice_that_does_not_exist_is_refused_by_its_key(key):
 
 def test_every_loss_of_the_library_can_be_chosen():
     assert all(int_ra.RULES["loss.retrieval"](name) == "" for name in losses.RETRIEVAL)
+    once = {name for name, loss in losses.RETRIEVAL.items() if loss.compares_once}
+    assert {*rules.OVER_GALLERY} == once
+    for name, file in FILES.items():
+        assert all(file.RULES["loss.retrieval"](x) == "" for x in once), name
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "problem"),
+    [
+        ("mod", {"model.head": "id", "model.attributes": "on"}, "model.head=id has one class"),
+        *(
+            (name, {"model.intention_match": 1.0, "loss.lambda_int": 0.0}, "leaves untrained")
+            for name in ("int_ra", "lgur", "mod")
+        ),
+    ],
+)
+def test_what_cannot_be_offered_together_is_refused(name, changes, problem):
+    with pytest.raises(ValueError, match=problem):
+        rules.validate(_with(name, changes), SYSTEMS)
+    for key in changes:  # either of them alone is fine
+        rules.validate(_with(name, {k: v for k, v in changes.items() if k != key}), SYSTEMS)
+
+
+def _with(name, changes):
+    config = copy.deepcopy(FILES[name].get_config("smoke"))
+    config.update_from_flattened_dict(changes)
+    return config
 
 
 def test_a_config_from_before_a_key_existed_is_checked_without_it():

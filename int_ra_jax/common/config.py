@@ -34,7 +34,20 @@ _FREE = (
 
 
 # Keys that came after the first workdirs, with the value that those were made under.
-_LATER = {"train": {"shared_cache": ""}}
+_LATER: dict[str, Any] = {
+    "train.shared_cache": "",
+    "train.rows": 0,
+    "train.cache_dtype": "same",
+    "loss.unseen_negatives": True,
+}
+# Those that Int-RA had from the start.
+_LATER_BUT_IN_INT_RA: dict[str, Any] = {
+    "model.attributes": "off",
+    "model.intention_match": 0.0,
+    "loss.retrieval": "own",
+    "loss.bank_size": 0,
+    "loss.bank_refresh_steps": 100,
+}
 
 
 def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -50,14 +63,32 @@ def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[st
 
 def fingerprint(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     """Returns the keys and values on which a checkpoint depends."""
-    return {
-        key: value for key, value in sorted(flatten(config).items()) if not key.startswith(_FREE)
-    }
+    flat = as_before(flatten(config))
+    return {key: value for key, value in sorted(flat.items()) if not key.startswith(_FREE)}
+
+
+def as_before(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a flat config without the later keys that mean what held before there were any.
+
+    So a run is the same run, whether its record was made before a key existed or after.
+    """
+    later = _later(flat.get("model.name", ""))
+    return {k: v for k, v in flat.items() if k not in later or v != later[k]}
+
+
+def _later(system: str) -> dict[str, Any]:
+    return _LATER if system == "int_ra" else {**_LATER, **_LATER_BUT_IN_INT_RA}
 
 
 def total_steps(config: ConfigDict, train_size: int) -> int:
-    """Turns epochs into steps: the one place where that happens."""
-    return max(1, math.ceil(config.train.epochs * train_size / config.train.batch_size))
+    """Turns epochs into steps: the one place where that happens.
+
+    Args:
+      config: of a run.
+      train_size: conversations of train, of which ``train.rows`` may take some.
+    """
+    size = min(train_size, config.train.rows or train_size)
+    return max(1, math.ceil(config.train.epochs * size / config.train.batch_size))
 
 
 def save(config: ConfigDict, path: Path) -> None:
@@ -86,8 +117,9 @@ def load(workdir: Path) -> ConfigDict:
             key: tuple(value) if isinstance(value, list) else value for key, value in found.items()
         },
     )
-    for section, keys in _LATER.items():
-        record[section] = keys | record[section]
+    for key, value in _later(record["model"]["name"]).items():
+        section, name = key.split(".")
+        record[section].setdefault(name, value)
     return ConfigDict(record, convert_dict=True).lock()
 
 

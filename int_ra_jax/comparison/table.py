@@ -108,7 +108,14 @@ class _Runs:
         """Returns the trials that are known so far, by number; as the runs of a seed, if asked."""
         seed = f"seed {SEARCH_SEED}" if evaluates else ""
         return [
-            self._job(entry, seed or f"trial {n}", f"trial-{n:03d}", values, SEARCH_SEED, evaluates)
+            self._job(
+                entry,
+                seed or f"trial {n}",
+                f"trial-{n:03d}",
+                {**values, **entry.trial},
+                SEARCH_SEED,
+                evaluates,
+            )
             for n, values in enumerate(self.search.drawn(entry))
         ]
 
@@ -143,7 +150,8 @@ class _Runs:
             number = self.chosen(searched)
             if number is None:
                 return None
-            if searched is entry and seed == SEARCH_SEED:  # it has been trained already
+            same = searched is entry and seed == SEARCH_SEED and not entry.trial
+            if same:  # it has been trained already
                 return self.drawn(entry, evaluates=True)[number]
             values = self.search.drawn(searched)[number]
             # Named by the choice: a search that is widened, or a trial that failed before, may

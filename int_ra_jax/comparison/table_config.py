@@ -53,6 +53,7 @@ class Entry:
       space: what is searched over, dotted key -> choices; empty where nothing is.
       budget: how many trials it has: no more than its space has points.
       changes: of a reading, what it changes of the main system.
+      trial: what its trials set besides the point they try, dotted key -> value.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Entry:
     space: Mapping[str, list[Any]] = field(default_factory=dict)
     budget: int = 0
     changes: Mapping[str, Any] | None = None
+    trial: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def points(self) -> int:
@@ -270,6 +272,12 @@ def _system(
         for key in own
         if BUDGET.match(key)
     ]
+    trial = configuration.flatten(settings.search.get("overrides", {}))
+    problems += [
+        f"search.overrides.{key} is searched over already; one of them must go"
+        for key in sorted(trial.keys() & (common.keys() | own.keys()))
+    ]
+    problems += _set(copy.deepcopy(config), trial, "search.overrides")
     for where, space in (("search.space", common), (f"systems.{name}.space", own)):
         for key, choices in space.items():
             problems += _choice_problems(config, f"{where}.{key}", key, choices)
@@ -277,13 +285,18 @@ def _system(
         return None, [f"{name}: {problem}" for problem in problems]
     space = {**common, **own} if settings.search.trials else {}
     budget = min(settings.search.trials, math.prod(map(len, space.values()))) if space else 0
-    entry = Entry(name, section.config, preset, config, space, budget)
+    trial = {k: tuple(v) if isinstance(v, list) else v for k, v in trial.items()}
+    entry = Entry(name, section.config, preset, config, space, budget, trial=trial)
     # TPE may suggest any of them, but a large space is not gone through.
     suggests = settings.search.get("sampler", SAMPLERS[0]) == "tpe"
     checked = max(budget, _CHECKED) if suggests else budget
     for values in draw(space, checked, settings.search.seed) if budget else ():
         named = ", ".join(f"{key}={value}" for key, value in values.items())
-        problems += [f"{name} with {named}: {x}" for x in _invalid(entry.resolved(**values))]
+        problems += [
+            f"{name} with {named}: {x}"
+            for tried in dict.fromkeys((False, bool(trial)))
+            for x in _invalid(entry.resolved(**(entry.trial if tried else {}), **values))
+        ]
     return entry, problems
 
 

@@ -81,7 +81,7 @@ class Job:
     @property
     def wanted(self) -> dict[str, Any]:
         """What its record must say for it to be done."""
-        flat = configuration.flatten(self.config)
+        flat = configuration.as_before(configuration.flatten(self.config))
         kept = {key: value for key, value in flat.items() if not key.startswith(_PLACES)}
         return {"config": kept} | ({"content_hash": self.content_hash} if self.content_hash else {})
 

@@ -93,7 +93,8 @@ class Trials:
             import optuna
 
             # Other choices or another config are another search, whatever its name in the table.
-            content = json.dumps([configuration.fingerprint(entry.config), entry.space])
+            parts = [configuration.fingerprint(entry.config), entry.space]
+            content = json.dumps([*parts, entry.trial] if entry.trial else parts)
             try:
                 self._studies[entry.name] = optuna.create_study(
                     study_name=f"{entry.name} {hashlib.sha256(content.encode()).hexdigest()[:12]}",

@@ -24,6 +24,19 @@ class Records(Protocol):
     def __getitem__(self, record_key: int) -> Mapping[str, Any]: ...
 
 
+class _Chosen:
+    """Some of the records of a split."""
+
+    def __init__(self, records: Records, rows: np.ndarray) -> None:
+        self._records, self._rows = records, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, record_key: int) -> Mapping[str, Any]:
+        return self._records[int(self._rows[record_key])]
+
+
 class UnreadableRecordsError(OSError):
     """Built records are damaged or gone; the message names the files and the remedy."""
 
@@ -56,6 +69,29 @@ class Dataset:
         self.has_knowledge: bool = metadata["has_knowledge"]
         self.info: Mapping[str, Any] = metadata["info"]
         self.name: str = self.info["name"]
+
+    def limited(self, rows: int) -> "Dataset":
+        """Returns the data set with some conversations of train, and all of the other splits.
+
+        They are the first of one shuffled order, so that fewer are among more, and stand in the
+        order of the split.
+
+        Args:
+          rows: how many at most; 0, or no fewer than there are, returns the data set itself.
+        """
+        size = self.size("train")
+        if not 0 < rows < size:
+            return self
+        chosen = np.sort(np.random.default_rng(0).permutation(size)[:rows])
+        metadata = {
+            # What is kept under the hash of the data is another's.
+            "content_hash": f"{self.content_hash}, {rows} rows of train",
+            "intentions": self.intentions,
+            "has_knowledge": self.has_knowledge,
+            "info": self.info,
+        }
+        splits = {**self._splits, "train": _Chosen(self._splits["train"], chosen)}
+        return Dataset(splits, self._gallery, metadata)
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 A retrieval loss sees a score matrix [B, C] of B anchors against C candidate columns, of which
 column b < B is the gold sticker of anchor b, and boolean masks that say which pairs count.
-All arithmetic is float32. ``RETRIEVAL`` holds those that Int-RA can be trained with.
+All arithmetic is float32. ``RETRIEVAL`` holds those that Int-RA can be trained with, and which of
+them read the whole gallery, so that every other system can be trained with them too.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ def negative_pairs(
     column: Int[Array, "C"],
     column_intentions: Bool[Array, "C K"],
     mask_same_intention: bool,
+    unseen_negatives: bool = True,
 ) -> Bool[Array, "B C"]:
     """Returns which (anchor, column) pairs are valid negatives.
 
@@ -40,10 +42,14 @@ def negative_pairs(
       column_intentions: intentions with which each column's sticker is annotated in train.
       mask_same_intention: also spare stickers annotated with the anchor's intention, which
         evaluation counts as correct.
+      unseen_negatives: False spares stickers without any annotation in train: no conversation of
+        train was answered by one, so it can never be a positive and would only be pushed away.
     """
     negative = gold[:, None] != column[None, :]
     if mask_same_intention:
         negative &= ~column_intentions[:, intention].T
+    if not unseen_negatives:
+        negative &= jnp.any(column_intentions, axis=1)[None, :]
     return negative
 
 
@@ -130,13 +136,54 @@ def multi_positive(
     return -jnp.mean(per_row / jnp.maximum(jnp.sum(positive, axis=1), 1))
 
 
+def gold_softmax(
+    scores: Float[Array, "B C"],
+    gold: Bool[Array, "B C"],
+    allowed: Bool[Array, "C"],
+    copies: Int[Array, "C"],
+    logit_scale: Float[Array, ""],
+) -> Float[Array, ""]:
+    """Returns -mean log softmax over the gallery at the gold sticker, the one right answer.
+
+    A sticker that stands in several columns, as the batch's gold stickers do, shares one place of
+    the softmax among them, so that the loss learns how often each sticker is sent: counted as
+    often as it stands there, a popular one would be held down by its own frequency. Where columns
+    of one sticker differ, live and stale ones, each has its share of the positive too, and nothing
+    is won by moving the live ones away from the others.
+
+    Args:
+      scores: of anchors and columns.
+      gold: which columns are the anchor's gold sticker; every row has at least one.
+      allowed: which columns may stand in a denominator; gold ones do anyway.
+      copies: in how many columns the sticker of each column stands.
+      logit_scale: logarithm of the inverse temperature.
+    """
+    logits = scores * jnp.exp(logit_scale)  # [B, C], f32
+    shared = jnp.where(gold | allowed[None, :], logits - jnp.log(copies), _MASKED)
+    at_gold = jnp.sum(jnp.where(gold, logits, 0.0), axis=1) / jnp.sum(gold, axis=1)
+    return jnp.mean(jax.nn.logsumexp(shared, axis=1) - at_gold)
+
+
+def copies(column: Int[Array, "C"], num_stickers: int) -> Int[Array, "C"]:
+    """Returns in how many of the columns the sticker of each one stands.
+
+    Args:
+      column: gallery index of each column.
+      num_stickers: N.
+    """
+    return jnp.bincount(column, length=num_stickers)[column]
+
+
 class Comparison(NamedTuple):
-    """What a retrieval loss of Int-RA may read: B anchors beside C columns.
+    """What a retrieval loss may read: B anchors beside C columns.
 
     Attributes:
       scores: f32[B, C], cosines; column b of row b is the gold sticker of anchor b.
       positive: bool[B, C], stickers of the anchor's intention, its gold sticker among them.
       negative: bool[B, C], which pairs count as negatives; see ``negative_pairs``.
+      gold: bool[B, C], which columns are the anchor's gold sticker.
+      allowed: bool[C], which columns may be negatives of anybody.
+      copies: i32[C], in how many columns the sticker of each column stands.
       margin: cosine.
       logit_scale: f32[], logarithm of the inverse temperature; None where none is learnt.
     """
@@ -144,6 +191,9 @@ class Comparison(NamedTuple):
     scores: jax.Array
     positive: jax.Array
     negative: jax.Array
+    gold: jax.Array
+    allowed: jax.Array
+    copies: jax.Array
     margin: float
     logit_scale: Any
 
@@ -156,7 +206,8 @@ class RetrievalLoss:
       compute: the loss of a comparison.
       learns_temperature: whether it reads ``logit_scale``.
       compares_once: whether the batch's stickers and the bank's stand in one comparison; in two
-        otherwise, of which each has its own gold column.
+        otherwise, of which each has its own gold column. Those that do are offered to every
+        system (``compared``).
     """
 
     compute: Callable[[Comparison], Float[Array, ""]]
@@ -175,6 +226,11 @@ RETRIEVAL: dict[str, RetrievalLoss] = {
     # which the batch's own stickers alone would cancel.
     "multi_positive": RetrievalLoss(
         lambda c: multi_positive(c.scores, c.positive, c.negative & ~c.positive, c.logit_scale),
+        learns_temperature=True,
+        compares_once=True,
+    ),
+    "gold_softmax": RetrievalLoss(
+        lambda c: gold_softmax(c.scores, c.gold, c.allowed, c.copies, c.logit_scale),
         learns_temperature=True,
         compares_once=True,
     ),

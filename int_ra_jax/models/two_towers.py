@@ -2,36 +2,57 @@
 
 A system adds its heads, how it encodes both sides, its loss, and its score where that is no dot
 product. What it need not repeat: texts and stickers become features here, from pixels and ids or
+import dataclasses
 from the cache of the frozen layers' output.
 """
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from int_ra_jax.common.pixels import normalise
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
 from int_ra_jax.models import losses
 from int_ra_jax.models.interface import Candidates, Negatives, Params, Setup
-from int_ra_jax.models.layers import dropout, last_token, masked_mean
+from int_ra_jax.models.layers import Linear, dropout, last_token, masked_mean
 from int_ra_jax.models.towers import lora
 from int_ra_jax.models.towers.bert import BertModel
 from int_ra_jax.models.towers.clip_vision import ClipVisionModel
 
 MAX_LOGIT_SCALE = float(np.log(100.0))  # CLIP's cap on the inverse temperature
+_C = TypeVar("_C", bound=Context)
+_S = TypeVar("_S", bound=Sticker)
 
 
 def negative_pairs(
-    batch: Batch, candidates: Candidates, spare_intention: bool
+    batch: Batch, candidates: Candidates, spare_intention: bool, unseen_negatives: bool = True
 ) -> Bool[Array, "B C"]:
     """Returns which pairs of a conversation and a column are negatives; see ``losses``."""
     gold, columns = (batch.sticker, batch.intention), (candidates.index, candidates.intentions)
-    return losses.negative_pairs(*gold, *columns, spare_intention)
+    return losses.negative_pairs(*gold, *columns, spare_intention, unseen_negatives)
+
+
+def one_comparison(batch_size: int, columns: int) -> np.ndarray:
+    """Returns the columns of one comparison with the bank: the live golds, then its stickers.
+
+    The bank's own copy of the batch's golds is left out. Where the whole gallery follows, each of
+    them stands in it once more.
+
+    Args:
+      batch_size: B.
+      columns: C, of ``interface.Candidates`` with a bank.
+    """
+    return np.concatenate([np.arange(batch_size), np.arange(2 * batch_size, columns)])
+
+
+def dot_products(query: Float[Array, "B D"], embedding: Float[Array, "C D"]) -> Float[Array, "B C"]:
+    """Returns float32 dot products, never rounded to the few bits of an accelerator's default."""
+    return jnp.einsum("bd,nd->bn", query, embedding, precision=jax.lax.Precision.HIGHEST)
 
 
 def learnt_temperature(temperature: float) -> nnx.Param:
@@ -65,7 +86,13 @@ class TwoTowers(nnx.Module):
         self.text_lora, self.image_lora = model.text.lora_rank > 0, model.image.lora_rank > 0
         self.text_pool: Literal["cls", "mean", "last"] = model.text_pool
         self.dropout: float = model.dropout
-        self.embedding_width: int = model.joint_width
+        self.compute_dtype = setup.dtype
+        facts = setup.facts
+        self.num_intentions, self.num_stickers = facts.num_intentions, facts.num_stickers
+        self.intention_match: float = model.intention_match
+        self.embedding_width: int = self.matched_width(model.joint_width)
+        self.unseen_negatives: bool = setup.config.loss.unseen_negatives
+        self.match_classifier: Linear | None = nnx.data(None)
         self.negatives = Negatives()
 
     @property
@@ -102,7 +129,10 @@ class TwoTowers(nnx.Module):
           key: for dropout in the live layers.
           cls_only: whether the first token is all that is wanted, T = 1; T = L otherwise.
         """
-        hidden = self._text_prefix(tokens, key) if hidden is None else hidden
+        if hidden is None:
+            hidden = self._text_prefix(tokens, key)
+        else:  # which may be kept in half precision
+            hidden = hidden.astype(self.compute_dtype)
         return self.text.suffix(hidden, tokens.mask, self.text_frozen, key=key, cls_only=cls_only)
 
     def text_vectors(
@@ -129,6 +159,24 @@ class TwoTowers(nnx.Module):
         h = self.text_vectors(batch.context, batch.context_hidden, tower_key)  # [B, Dt], f32
         return dropout(h, self.dropout, dropout_key)
 
+    def attribute_vectors(self, bank: Bank, key: Array | None = None) -> Float32[Array, "N J Dt"]:
+        """Returns one vector for each attribute; what stands where one is absent is any text's."""
+        texts, hidden, index = self.attribute_texts(bank)
+        return self.text_vectors(texts, hidden, key)[index]
+
+    def attribute_texts(self, bank: Bank) -> tuple[Tokens, Array | None, Int[Array, "N J"]]:
+        """Returns attribute texts, their cached output if there is one, and whose they are.
+
+        Identical texts are encoded once; a few stickers gather theirs first.
+        """
+        texts, hidden, index = bank.attributes, bank.attribute_hidden, bank.attribute_index
+        if index.size < texts.ids.shape[0]:
+            flat = index.reshape(-1)
+            texts = jax.tree.map(lambda leaf: leaf[flat], texts)
+            hidden = None if hidden is None else hidden[flat]
+            index = jnp.arange(index.size).reshape(index.shape)
+        return texts, hidden, index
+
     def image_tokens(self, bank: Bank) -> Float[Array, "N T Dv"]:
         """Returns the features of stickers, the class token first, T = 1 + P."""
         hidden = bank.image_hidden
@@ -142,8 +190,92 @@ class TwoTowers(nnx.Module):
     # ---- score --------------------------------------------------------------------------------
 
     def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
-        """Returns dot products: cosines, where both sides are unit vectors."""
-        return jnp.einsum("bd,nd->bn", context.query, sticker.embedding)
+        """Returns dot products: cosines, where both sides are unit vectors.
+
+        With ``model.intention_match`` they hold that weight times the probability that the query's
+        intention is one of those that train annotates the sticker with.
+        """
+        return dot_products(context.query, sticker.embedding)
+
+    def matched_width(self, width: int) -> int:
+        """Returns the channels of an embedding, those of ``model.intention_match`` included."""
+        return width + (self.num_intentions if self.intention_match else 0)
+
+    def matched(self, context: _C, features: Float[Array, "B W"] | None = None) -> _C:
+        """Returns queries behind which the probabilities of the intentions stand, weighed.
+
+        Args:
+          context: encoded conversations. Where their query is None, since pairs are compared, it
+            becomes these probabilities alone.
+          features: what the classifier reads where the system has no prediction of its own.
+        """
+        if not self.intention_match:
+            return context
+        logits = context.intention_logits
+        if self.match_classifier is not None:
+            logits = self.match_classifier(features)
+        probable = self.intention_match * jax.nn.softmax(logits)
+        return dataclasses.replace(
+            context, query=_beside(context.query, probable), intention_logits=logits
+        )
+
+    def annotated(self, sticker: _S, bank: Bank) -> _S:
+        """Returns embeddings behind which the intentions stand that train annotates them with."""
+        if not self.intention_match:
+            return sticker
+        known = bank.intentions.astype(jnp.float32)
+        return dataclasses.replace(sticker, embedding=_beside(sticker.embedding, known))
+
+    def unmatched(self, context: _C, sticker: _S) -> tuple[_C, _S]:
+        """Returns both sides as the losses see them, without ``model.intention_match``.
+
+        The score learns to rank by itself and the intention's probability by its own loss: trained
+        as a sum, each unlearns what the other knows (docs/tables/history.md).
+        """
+        if not self.intention_match:
+            return context, sticker
+        query, embedding = (
+            x[:, : x.shape[1] - self.num_intentions] for x in (context.query, sticker.embedding)
+        )
+        plain = dataclasses.replace(context, query=query)
+        return plain, dataclasses.replace(sticker, embedding=embedding)
+
+    # ---- comparisons with the bank ------------------------------------------------------------
+
+    def comparison(
+        self,
+        scores: Float[Array, "B C"],
+        batch: Batch,
+        candidates: Candidates,
+        logit_scale: Float[Array, ""] | None,
+        *,
+        margin: float = 0.0,
+        spare_intention: bool = True,
+    ) -> losses.Comparison:
+        """Returns what a loss of ``losses.RETRIEVAL`` reads.
+
+        Args:
+          scores: column b of row b is the gold sticker of conversation b.
+          batch: the conversations.
+          candidates: the columns.
+          logit_scale: logarithm of the inverse temperature, where one is learnt.
+          margin: of the scores.
+          spare_intention: whether stickers annotated with the conversation's intention are no
+            negatives.
+        """
+        negative = negative_pairs(batch, candidates, spare_intention, self.unseen_negatives)
+        same = candidates.intentions[:, batch.intention].T  # [B, C]
+        allowed = jnp.any(candidates.intentions, axis=1) | self.unseen_negatives
+        return losses.Comparison(
+            scores,
+            positive=same | jnp.eye(*scores.shape, dtype=bool),
+            negative=negative,
+            gold=batch.sticker[:, None] == candidates.index[None, :],
+            allowed=allowed,
+            copies=losses.copies(candidates.index, self.num_stickers),
+            margin=margin,
+            logit_scale=logit_scale,
+        )
 
     # ---- parameters ---------------------------------------------------------------------------
 
@@ -189,6 +321,10 @@ class TwoTowers(nnx.Module):
         scaled = normalise(pixels, shape.image_mean, shape.image_std)  # [N, S, S, 3], f32
         hidden = self.image.prefix(jnp.asarray(scaled), self.image_frozen)
         return jax.lax.stop_gradient(hidden) if self.image_frozen or self.image_lora else hidden
+
+
+def _beside(vectors: Array | None, others: Array) -> Array:
+    return others if vectors is None else jnp.concatenate([vectors, others], axis=1)
 
 
 def _frozen_layers(asked: int, tower: BertModel | ClipVisionModel, where: str) -> int:

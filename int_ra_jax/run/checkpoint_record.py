@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from int_ra_jax.common.config import as_before
 from int_ra_jax.common.params import flatten
 from int_ra_jax.run.checksum import checksums
 
@@ -218,7 +219,7 @@ def check_fingerprint(stored: Mapping[str, Any], current: Mapping[str, Any]) -> 
     Raises:
       ValueError: with every key that differs and both values.
     """
-    current = json.loads(json.dumps(dict(current)))
+    stored, current = as_before(stored), as_before(json.loads(json.dumps(dict(current))))
     lines = []
     for key in sorted(stored.keys() | current.keys()):
         before = json.dumps(stored[key]) if key in stored else "absent"

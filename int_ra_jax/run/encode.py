@@ -64,10 +64,7 @@ class Encoder:
             lambda params, bank, rows: self._merge(params).attention_maps(bank.rows(rows)),
             out_shardings=whole,
         )
-        self._hidden = jax.jit(
-            lambda params, batch: self._merge(params).hidden_text(batch.context),
-            out_shardings=whole,
-        )
+        self._hidden = jax.jit(self._hidden_context, out_shardings=whole)
         self._means = jax.jit(self._frozen_means, out_shardings=whole)
 
     @cached_property
@@ -173,7 +170,9 @@ class Encoder:
         def sources() -> Iterator[str | bytes | np.ndarray]:
             trained = run.trainable
             yield f"{run.dataset.content_hash} {split} {run.config.model.text.frozen_layers}"
-            yield f"{run.config.model.dtype} {run.config.text.to_json(sort_keys=True)}"
+            kept, dtype = run.config.train.cache_dtype, run.config.model.dtype
+            precision = dtype if kept == "same" else f"{dtype} as {kept}"
+            yield f"{precision} {run.config.text.to_json(sort_keys=True)}"
             yield f"{[(key, run.config.model[key]) for key in run.system.frames]}"
             # A system may frame texts in a way of its own.
             yield from run.code((*_TEXTS, inspect.getfile(type(run.system).hidden_text)))
@@ -262,6 +261,11 @@ class Encoder:
     def _frozen_means(self, params: Params, tokens: Tokens, hidden: jax.Array | None) -> jax.Array:
         hidden = self._merge(params).hidden_text(tokens) if hidden is None else hidden
         return masked_mean(hidden, tokens.mask)
+
+    def _hidden_context(self, params: Params, batch: Batch) -> jax.Array | None:
+        hidden = self._merge(params).hidden_text(batch.context)
+        kept = self._run.config.train.cache_dtype
+        return hidden if hidden is None or kept == "same" else hidden.astype(kept)
 
     def _score_all(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
         score = self._merge(params).score

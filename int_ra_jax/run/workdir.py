@@ -196,7 +196,7 @@ def open_run(workdir: Path, dataset: Dataset | None = None) -> Run:
     place = json.loads((workdir / "data.json").read_text())
     if dataset is None:
         directory = Path(place["tfds_dir"]) if place["tfds_dir"] else workdir / "tfds"
-        dataset = open_records(directory, place["content_hash"])
+        dataset = open_records(directory, place["content_hash"]).limited(config.train.rows)
     towers = workdir / "towers"
     counts = place.get("intention_counts")
     if counts is None:  # a workdir from before they were noted

@@ -61,10 +61,11 @@ def _write(config: ConfigDict, workdir: Path) -> Dataset:
         Path(config.train.shared_cache).mkdir(parents=True, exist_ok=True)
     # Records inside the workdir are not named: it may move.
     place = str(records.absolute()) if config.data.tfds_dir else ""
+    whole, dataset = dataset, dataset.limited(config.train.rows)
     _, intentions = dataset.targets(dataset.conversations("train"))
     counts = np.bincount(intentions, minlength=len(dataset.intentions)).tolist()
     description = {
-        "content_hash": dataset.content_hash,
+        "content_hash": whole.content_hash,
         "tfds_dir": place,
         "intention_counts": counts,
     }

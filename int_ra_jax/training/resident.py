@@ -90,13 +90,16 @@ def _check_size(run: Run) -> int:
     if row is None:
         return 0
     number = run.dataset.size("train")
-    size = number * math.prod(row.shape) * row.dtype.itemsize
+    kept = run.config.train.cache_dtype
+    dtype = row.dtype if kept == "same" else jax.numpy.dtype(kept)
+    size = number * math.prod(row.shape) * dtype.itemsize
     gib, limit = size / 2**30, run.config.train.cache_limit_gib
     if gib > limit:
         raise ValueError(
             f"caching the frozen layers' output of {number} conversations of {length} tokens "
             f"takes {gib:.1f} GiB, above train.cache_limit_gib={limit}. Raise the limit, shorten "
-            "text.context_tokens, or set --config.train.cache_frozen=False."
+            "text.context_tokens, keep it in half precision with "
+            "--config.train.cache_dtype=float16, or set --config.train.cache_frozen=False."
         )
     logging.info("cache of the frozen text layers: %d conversations, %.2f GiB", number, gib)
     return size

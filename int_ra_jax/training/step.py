@@ -220,11 +220,13 @@ def compute_loss(
     else:
         if bank_embedding is None:
             raise ValueError("stale columns need TrainState.bank_embedding; see create_state.")
-        live = stickers(columns).embedding
+        live = stickers(columns)
         stale = jnp.concatenate([columns, sample_columns(bank, negatives, sample_key)])
         columns = jnp.concatenate([columns, stale])
         old = jax.lax.stop_gradient(bank_embedding[stale])
-        sticker = Sticker(jnp.concatenate([live, old]))
+        # What else a system's loss reads of a sticker, it reads of the batch's golds alone.
+        embedding = jnp.concatenate([live.embedding, old])
+        sticker = dataclasses.replace(live, embedding=embedding)
     candidates = Candidates(index=columns, intentions=bank.intentions[columns])
     return system.loss(context, sticker, batch, candidates, key=jax.random.fold_in(key, 3))
 

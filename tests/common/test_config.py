@@ -16,9 +16,48 @@ def test_a_workdir_from_before_a_key_existed_is_read(tmp_path):
     config = tiny_config("somewhere")
     configuration.save(config, tmp_path / "config.json")
     record = json.loads((tmp_path / "config.json").read_text())
-    del record["train"]["shared_cache"]
+    for key in ("shared_cache", "rows", "cache_dtype"):
+        del record["train"][key]
+    del record["loss"]["unseen_negatives"]
     (tmp_path / "config.json").write_text(json.dumps(record))
     assert configuration.load(tmp_path).to_dict() == config.to_dict()
+
+
+COMPARED = sorted({*SYSTEMS} - {"int_ra"})
+LATER = {
+    "train.rows": 5,
+    "train.cache_dtype": "float16",
+    "loss.unseen_negatives": False,
+    "model.attributes": "on",
+    "model.intention_match": 1.0,
+    "loss.retrieval": "gold_softmax",
+    "loss.bank_refresh_steps": 7,
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_what_every_system_is_offered_leaves_old_runs_as_they_are(name, tmp_path):
+    config = importlib.import_module(f"configs.{name}").get_config("smoke")
+    before = configuration.fingerprint(config)
+    assert not before.keys() & LATER.keys()
+    configuration.save(config, tmp_path / "config.json")
+    record = json.loads((tmp_path / "config.json").read_text())
+    for key in LATER:
+        section, last = key.split(".")
+        del record[section][last]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    loaded = configuration.load(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    for key, value in LATER.items():
+        changed = config.copy_and_resolve_references()
+        changed.update_from_flattened_dict({key: value})
+        assert configuration.fingerprint(changed) == {**before, key: value}
+
+
+def test_what_int_ra_always_had_stays_in_its_fingerprint():
+    held = configuration.fingerprint(tiny_config("", model__attributes="off"))
+    assert held["model.attributes"] == "off" and held["model.intention_match"] == 0.0
+    assert held["loss.bank_size"] == 0 and "loss.unseen_negatives" not in held
 
 
 def test_a_saved_config_is_the_same_when_loaded(tmp_path):
@@ -55,7 +94,8 @@ def test_the_fingerprint_ignores_what_changes_no_parameter(key, value):
 def test_the_fingerprint_holds_everything_else(key):
     for name in SYSTEMS:
         config = importlib.import_module(f"configs.{name}").get_config()
-        expected = {name for name in configuration.flatten(config) if name.startswith(key)}
+        flat = configuration.as_before(configuration.flatten(config))
+        expected = {name for name in flat if name.startswith(key)}
         assert expected <= configuration.fingerprint(config).keys()
 
 
@@ -71,6 +111,12 @@ def test_the_steps_cover_the_epochs_and_no_batch_more(size, batch, epochs):
     assert steps >= 1
     assert steps * batch >= epochs * size * (1 - 1e-9)
     assert (steps - 1) * batch < epochs * size
+
+
+def test_fewer_rows_are_fewer_steps():
+    config = tiny_config("", train__batch_size=8, train__epochs=2.0, train__rows=40)
+    assert configuration.total_steps(config, 1000) == 10
+    assert configuration.total_steps(config, 24) == 6
 
 
 def test_a_workdir_without_a_run_names_the_nearest_one(tmp_path):

@@ -83,6 +83,22 @@ def test_trials_come_first_then_seeds_and_the_winner_s_own_seed_is_not_trained_t
     assert rows["int_ra"] == rows["clip"] == rows["without_attribute"] == "0 1"
 
 
+def test_what_trials_alone_set_is_not_in_the_runs_of_the_table(settings, tmp_path):
+    settings.search.overrides = presets.nested({"train.rows": 9, "train.log_steps": 3})
+    jobs = []
+    table.make(settings, tmp_path, LAUNCHER, lambda job: (jobs.append(job), Fake()(job)))
+    rows = {f"{job.entry.name}, {job.label}": job.config.train.rows for job in jobs}
+    assert rows == {
+        "int_ra, trial 0": 9, "int_ra, trial 1": 9, "clip, trial 0": 9, "clip, trial 1": 9,
+        "int_ra, seed 0": 0, "clip, seed 0": 0, "without_attribute, seed 0": 0,
+        "int_ra, seed 1": 0, "clip, seed 1": 0, "without_attribute, seed 1": 0,
+    }  # fmt: skip
+    # The winner is trained anew, on all rows and in a folder of its own.
+    chosen = {job.entry.name: job for job in jobs if job.label == "seed 0"}
+    assert chosen["clip"].workdir.name == "trial-001-seed-0"
+    assert chosen["clip"].config.optim.lr == 0.003
+
+
 def test_what_is_also_tested_is_tested_as_the_main_system_is(settings, tmp_path):
     settings.also_tested, settings.search.trials = ("clip",), 0
     lines = table.make(settings, tmp_path, LAUNCHER, Fake())

@@ -43,13 +43,54 @@ def test_every_preset_gives_every_system_the_same_budget_and_as_many_trials(pres
     with settings.unlocked():
         settings.prepared_dir = "somewhere"
     table = read(settings)
-    assert tuple(table.systems) == tuple(presets.SYSTEMS)
+    wanted = [name for name, entry in presets.SYSTEMS.items() if preset in entry.rows]
+    assert list(table.systems) == wanted
     assert {"without_attribute", "without_knowledge", "without_intention"} <= set(table.readings)
     assert settings.main in table.systems and tuple(settings.also_tested) == ("best",)
     assert table.unequal() == {}
-    assert {(e.budget, e.points) for e in table.systems.values()} == {
-        (settings.search.trials, 2 * len(settings.search.space.optim.lr))
-    }
+    assert {e.budget for e in table.systems.values()} == {settings.search.trials}
+    if preset != "choices":
+        points = 2 * len(settings.search.space.optim.lr)
+        assert {e.points for e in table.systems.values()} == {points}
+
+
+def test_every_system_is_offered_the_same_losses_and_attributes_on_real_choices():
+    settings = presets.get_config("choices")
+    with settings.unlocked():
+        settings.prepared_dir = "somewhere"
+    systems = read(settings).systems
+    assert {"dual_encoder", "clip_match", "mod_match"} <= systems.keys()
+    for name, entry in systems.items():
+        assert {"multi_positive", "gold_softmax"} <= {*entry.space["loss.retrieval"]}, name
+        assert len(entry.space["optim.lr"]) == 6
+        # MOD's id reads nothing of a sticker; the dual encoder is Int-RA without them.
+        without = name in ("mod", "mod_match", "dual_encoder")
+        assert ("model.attributes" in entry.space) != without
+        assert entry.config.eval.protocol == "exact"
+        assert entry.trial == {"train.rows": 20_000, "train.epochs": 2.0, "train.eval_steps": 78}
+    dual = systems["dual_encoder"].config
+    assert (dual.model.attributes, dual.model.intention_fusion, dual.text.knowledge) == ("off",) * 3
+    assert (dual.loss.lambda_int, dual.loss.retrieval) == (0.0, "multi_positive")
+    assert systems["clip_match"].config.model.intention_match == 3.0
+
+
+def test_what_trials_alone_set_is_checked_like_everything_else():
+    settings = smoke()
+    with settings.unlocked():
+        settings.search.overrides = presets.nested(
+            {"train.rowz": 3, "optim.lr": 1.0, "train.batch_size": 7, "mesh.data": 2}
+        )
+    with pytest.raises(ValueError) as caught:
+        read(settings)
+    for part in (
+        "search.overrides.train.rowz: no such key; did you mean 'train.rows'?",
+        "search.overrides.optim.lr is searched over already; one of them must go",
+    ):
+        assert part in str(caught.value)
+    with settings.unlocked():
+        settings.search.overrides = presets.nested({"train.batch_size": 7, "mesh.data": 2})
+    with pytest.raises(ValueError, match=r"clip with .*: train.batch_size=7 is not divisible"):
+        read(settings)
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -110,6 +111,58 @@ def test_multi_positive_is_least_when_positives_share_the_mass():
     )
     assert float(good) == pytest.approx(np.log(2), abs=1e-5)
     assert float(lopsided) > float(good) + 1
+
+
+def gold_softmax(scores, column, gold, allowed=None, scale=1.5):
+    column, gold = jnp.asarray(column), jnp.asarray(gold)
+    allowed = jnp.ones(len(column), bool) if allowed is None else jnp.asarray(allowed)
+    return losses.gold_softmax(
+        jnp.asarray(scores, jnp.float32),
+        gold[:, None] == column[None, :],
+        allowed,
+        losses.copies(column, 10),
+        jnp.asarray(scale),
+    )
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_a_sticker_has_one_place_of_the_softmax_in_however_many_columns_it_stands(seed):
+    rng = np.random.default_rng(seed)
+    gallery = rng.uniform(-1, 1, (4, 10)).astype(np.float32)
+    gold = rng.integers(0, 10, 4)
+    # The batch's golds, of which some may be the same sticker, and then the whole gallery.
+    column = np.concatenate([gold, np.arange(10)])
+    value = gold_softmax(gallery[:, column], column, gold)
+    expected = optax.softmax_cross_entropy_with_integer_labels(gallery * np.exp(1.5), gold)
+    np.testing.assert_allclose(value, np.mean(expected), rtol=1e-5)
+
+
+def test_a_softmax_with_one_right_answer_has_its_golden_value():
+    # By hand: columns 0 (twice: 1 and 0), 3; logits as scores. Places: sticker 0 has
+    # (e + 1) / 2 = 1.859141, sticker 3 has 1; ln(2.859141) - mean(1, 0) = 0.5505213.
+    value = gold_softmax([[1.0, 0.0, 0.0]], [0, 0, 3], [0], scale=0.0)
+    assert float(value) == pytest.approx(0.5505213, abs=1e-6)
+
+
+def test_what_may_not_be_a_negative_stands_in_no_denominator():
+    scores, column = [[0.3, 0.9, 0.1]], [4, 7, 2]
+    without = gold_softmax([[0.3, 0.1]], [4, 2], [4])
+    assert float(gold_softmax(scores, column, [4], [True, False, True])) == pytest.approx(
+        float(without), abs=1e-6
+    )
+    # The gold sticker is there whatever is said of it.
+    assert float(gold_softmax(scores, column, [4], [False, False, True])) == pytest.approx(
+        float(without), abs=1e-6
+    )
+
+
+def test_stickers_that_train_never_uses_are_negatives_only_if_asked_for():
+    arguments = (jnp.array([0]), jnp.array([1]), jnp.array([0, 1, 2]))
+    known = jnp.array([[False, True], [False, False], [True, False]])
+    for spared in (True, False):
+        pairs = [losses.negative_pairs(*arguments, known, spared, x) for x in (True, False)]
+        np.testing.assert_array_equal(pairs, [[[False, True, True]], [[False, False, True]]])
 
 
 def test_label_smoothing_golden_value():

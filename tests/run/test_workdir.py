@@ -41,6 +41,38 @@ def test_creating_a_workdir_twice_changes_nothing_a_checkpoint_depends_on(traine
     assert run.fingerprint == open_run(trained.workdir).fingerprint
 
 
+def test_a_run_on_some_rows_of_train_knows_these_alone_wherever_it_is_opened(trained, tmp_path):
+    records = str(trained.workdir / "tfds")
+    whole = open_run(trained.workdir)
+
+    def created(rows, name):
+        config = tiny_config(trained.prepared, data__tfds_dir=records, train__rows=rows)
+        return create_workdir(config, tmp_path / name)
+
+    def ids(run, split="train"):
+        return [one.id for one in run.dataset.conversations(split)]
+
+    run, more = created(9, "nine"), created(20, "twenty")
+    assert len(ids(run)) == run.dataset.size("train") == 9
+    assert {*ids(run)} < {*ids(more)} < {*ids(whole)}
+    assert ids(run) == [one for one in ids(whole) if one in {*ids(run)}]  # in the split's order
+    assert ids(run, "valid") == ids(whole, "valid")
+    # Opened again it is the same run, and neither the whole nor another share of it.
+    again = open_run(tmp_path / "nine")
+    assert ids(again) == ids(run) and again.fingerprint == run.fingerprint
+    for other in (whole, more):
+        with pytest.raises(ValueError, match=r"train\.rows"):
+            other.check({"fingerprint": run.fingerprint})
+    # Nothing else of train is known to it.
+    counts = np.bincount(run.dataset.targets(run.dataset.conversations("train"))[1], minlength=4)
+    assert run.facts.intention_counts == again.facts.intention_counts == (*counts.tolist(),)
+    used = {one.sticker for one in run.dataset.conversations("train")}
+    known = np.flatnonzero(run.bank.intentions.any(axis=1))
+    assert {run.dataset.stickers[row].id for row in known} == used
+    # More than there are is all of them.
+    assert ids(created(10_000, "all")) == ids(whole)
+
+
 def test_shared_records_are_found_from_any_directory(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained.workdir / "tfds", tmp_path / "records")

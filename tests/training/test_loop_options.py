@@ -5,8 +5,9 @@ from fixtures.trained import tiny_config
 
 from int_ra_jax.common import config as configuration
 from int_ra_jax.common.params import flatten
+from int_ra_jax.evaluation.relevance import PROTOCOLS
 from int_ra_jax.run.workdir import open_run
-from int_ra_jax.training.loop import prepare, train
+from int_ra_jax.training.loop import prepare, selection_protocol, train
 
 
 def states(workdir, step):
@@ -31,3 +32,9 @@ def test_the_average_is_saved_and_is_what_a_run_is_judged_by(trained, tmp_path):
         np.testing.assert_array_equal(leaf, state.ema[path], err_msg=path)
         differing += not np.array_equal(leaf, flatten(state.params)[path])
     assert differing > 10  # the average lags behind the parameters themselves
+
+
+def test_no_run_is_selected_by_test_labels():
+    # "paper" reads them; under "exact" the gold sticker alone is right, on valid as on test.
+    chosen = {name: selection_protocol(name) for name in PROTOCOLS}
+    assert chosen == {"multi": "multi", "paper": "multi", "exact": "exact"}

@@ -13,6 +13,7 @@ from int_ra_jax.run import workdir as runs
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.training import resident, sharding
 from int_ra_jax.training.create import create_workdir
+from int_ra_jax.training.step import compute_loss
 
 HERE = sharding.placement(sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}))
 MESH = sharding.placement(sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2}))
@@ -90,6 +91,28 @@ def test_without_the_cache_everything_is_left_to_the_step(opened):
     np.testing.assert_array_equal(plain.bank.pixels, run.bank.pixels)
 
 
+def test_a_cache_in_half_precision_takes_half_and_moves_the_loss_by_little(opened, tmp_path):
+    run, params, kept = opened
+    config = run.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.train.update({"cache_dtype": "float16", "shared_cache": ""})
+    half = create_workdir(config, tmp_path / "half")
+    halved = resident.build(half, params, HERE)
+    assert halved.context_hidden.dtype == jnp.float16
+    assert 2 * halved.context_hidden.nbytes == kept.context_hidden.nbytes
+    np.testing.assert_allclose(halved.context_hidden, kept.context_hidden, atol=5e-3)
+    assert resident._check_size(half) == halved.context_hidden.nbytes
+    batch = next(make_batches(run.dataset, run.tokenizer, run.config.text, "train", 8, 5))
+
+    @jax.jit
+    def loss(params, kept):
+        system = merge(run.graphdef, params)
+        return compute_loss(system, batch, kept, None, jax.random.key(0))[0]
+
+    one, other = float(loss(params, kept)), float(loss(params, halved))
+    assert one != other and abs(one - other) < 1e-3
+
+
 def test_a_run_that_trains_its_towers_caches_nothing(trained):
     run = runs.open_run(trained.workdir)
     kept = resident.build(run, run.restore_best()[0], HERE)
@@ -126,6 +149,8 @@ def test_runs_that_share_a_folder_take_the_frozen_layers_output_from_each_other(
     assert Encoder(other).hidden(changed, "train") is None
     assert Encoder(other).hidden(params, "valid") is None
     for name, key in (("tokens", {"text__context_tokens": 40}),
-                      ("precision", {"model__dtype": "bfloat16"})):  # fmt: skip
+                      ("precision", {"model__dtype": "bfloat16"}),
+                      ("half", {"train__cache_dtype": "float16"}),
+                      ("rows", {"train__rows": 9})):  # fmt: skip
         differs, _ = opened(name, **key)
         assert Encoder(differs).hidden(params, "train") is None

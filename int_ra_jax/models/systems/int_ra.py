@@ -26,7 +26,12 @@ from int_ra_jax.models.layers import (
     unit_norm,
 )
 from int_ra_jax.models.systems.relation import RelationAwareSticker
-from int_ra_jax.models.two_towers import TwoTowers, learnt_temperature, negative_pairs
+from int_ra_jax.models.two_towers import (
+    TwoTowers,
+    dot_products,
+    learnt_temperature,
+    one_comparison,
+)
 
 
 class IntRA(TwoTowers):
@@ -44,9 +49,6 @@ class IntRA(TwoTowers):
         dtype, rngs = setup.dtype, setup.rngs
         self.intention_fusion = model.intention_fusion
         self.attribute_tokens, self.regions = model.attribute_tokens, model.regions
-        self.intention_match, self.joint_width = model.intention_match, model.joint_width
-        if self.intention_match:
-            self.embedding_width += facts.num_intentions
 
         width, image_width = setup.widths
         # A frozen tower's features differ in spread from channel to channel.
@@ -96,10 +98,7 @@ class IntRA(TwoTowers):
         logits = self.intention_classifier(h)  # [B, K], of the un-normalised pooled state
         h_y = self._intention_representation(h, logits, batch.labels)
         query = unit_norm(self.query_projection(h_y))
-        if self.intention_match:
-            probable = self.intention_match * jax.nn.softmax(logits)
-            query = jnp.concatenate([query, probable], axis=1)  # [B, D + K]
-        return Context(query=query, intention_logits=logits)
+        return self.matched(Context(query=query, intention_logits=logits))
 
     def _conversation(self, batch: Batch, key: Array | None) -> Float32[Array, "B Dt"]:
         tower_key, dropout_key = split_key(key, 2)
@@ -144,11 +143,7 @@ class IntRA(TwoTowers):
         the sticker with stand behind them, so that a dot product adds their probability.
         """
         h_r, _, _ = self._related(bank, key)
-        embedding = unit_norm(h_r)
-        if self.intention_match:
-            annotated = bank.intentions.astype(jnp.float32)
-            embedding = jnp.concatenate([embedding, annotated], axis=1)  # [N, D + K]
-        return Sticker(embedding=embedding)
+        return self.annotated(Sticker(embedding=unit_norm(h_r)), bank)
 
     def attention_maps(self, bank: Bank) -> Float[Array, "N J P"] | None:
         """Returns what each attribute attends to: the mean over heads, and over its real tokens."""
@@ -178,15 +173,9 @@ class IntRA(TwoTowers):
     def _attributes(
         self, bank: Bank, key: Array | None
     ) -> tuple[Float[Array, "N Q Dt"], Bool[Array, "N Q"]]:
-        # Identical texts are encoded once; a few stickers gather theirs first.
-        texts, hidden, index = bank.attributes, bank.attribute_hidden, bank.attribute_index
-        if index.size < texts.ids.shape[0]:
-            flat = index.reshape(-1)
-            texts = jax.tree.map(lambda leaf: leaf[flat], texts)
-            hidden = None if hidden is None else hidden[flat]
-            index = jnp.arange(index.size).reshape(index.shape)
         if self.attribute_tokens == "pooled":
-            return self.text_vectors(texts, hidden, key)[index], bank.attribute_mask
+            return self.attribute_vectors(bank, key), bank.attribute_mask
+        texts, hidden, index = self.attribute_texts(bank)
         tokens = self.text_tokens(texts, hidden, key)
         mask = texts.mask[index] & bank.attribute_mask[:, :, None]  # [N, J, A]
         tokens = tokens.astype(jnp.float32)  # a text's gradient adds up over its stickers
@@ -199,10 +188,8 @@ class IntRA(TwoTowers):
         self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates, key: Array
     ) -> LossAndMetrics:
         """Returns lambda_ret * L_ret + lambda_int * L_int and its parts; nothing is drawn."""
-        # The cosine learns to rank by itself and the intention's probability by its own loss:
-        # trained as a sum, each unlearns what the other knows (docs/tables/history.md).
-        query, embedding = (x[:, : self.joint_width] for x in (context.query, sticker.embedding))
-        scores = jnp.einsum("bd,nd->bn", query, embedding)  # [B, C], f32
+        context, sticker = self.unmatched(context, sticker)
+        scores = dot_products(context.query, sticker.embedding)  # [B, C], f32
         sections = self._sections(*scores.shape)
         retrieval = sum(
             self._retrieval_loss(scores[:, section], batch, candidates.columns(section))
@@ -225,7 +212,7 @@ class IntRA(TwoTowers):
         if not self.in_batch:
             return [bank]
         if losses.RETRIEVAL[self.retrieval_loss].compares_once:
-            return [np.concatenate([live, bank[size:]])]
+            return [one_comparison(size, columns)]
         # A live positive against stale negatives would reward embeddings for merely moving away
         # from what they were at the last refresh (docs/tables/history.md): two comparisons.
         return [live, bank]
@@ -233,13 +220,15 @@ class IntRA(TwoTowers):
     def _retrieval_loss(
         self, scores: Float[Array, "B C"], batch: Batch, candidates: Candidates
     ) -> Float[Array, ""]:
-        negative = negative_pairs(batch, candidates, self.mask_same_intention)
-        same = candidates.intentions[:, batch.intention].T  # [B, C]
-        positive = same | jnp.eye(scores.shape[0], scores.shape[1], dtype=bool)
-        scale = None if self.logit_scale is None else self.logit_scale[...]
-        return losses.RETRIEVAL[self.retrieval_loss].compute(
-            losses.Comparison(scores, positive, negative, self.margin, scale)
+        comparison = self.comparison(
+            scores,
+            batch,
+            candidates,
+            None if self.logit_scale is None else self.logit_scale[...],
+            margin=self.margin,
+            spare_intention=self.mask_same_intention,
         )
+        return losses.RETRIEVAL[self.retrieval_loss].compute(comparison)
 
 
 def _balanced(counts: Sequence[int]) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ hidden words guessed from the sticker (``irra_reasoning``). Only SDM's cosines a
 ranks. docs/baselines/irra.md tells what is the reference implementation's and what is ours.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker
 from int_ra_jax.models import losses
+from int_ra_jax.models.compared import Compared, first
 from int_ra_jax.models.interface import Candidates, LossAndMetrics, Setup
 from int_ra_jax.models.layers import Linear, clip_projection, dropout, split_key, unit_norm
 from int_ra_jax.models.systems.irra_reasoning import (
@@ -23,7 +25,6 @@ from int_ra_jax.models.systems.irra_reasoning import (
     hide_words,
     masked_word_loss,
 )
-from int_ra_jax.models.two_towers import TwoTowers
 
 _TINY = 1e-8  # keeps the logarithm of an impossible match finite: 18.4 per unit of mass
 _EXTRA_ROLES = frozenset({"bias", "cross", "joint"})
@@ -88,7 +89,7 @@ class IrraSticker(Sticker):
     tokens: Any = None
 
 
-class IRRA(TwoTowers):
+class IRRA(Compared):
     """IRRA on a BERT and a CLIP tower; see configs/irra.py for the switches.
 
     A loss of weight 0 leaves out its modules as well.
@@ -101,9 +102,11 @@ class IRRA(TwoTowers):
     """
 
     def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
         config, facts, dtype, rngs = setup.config, setup.facts, setup.dtype, setup.rngs
         model, loss = config.model, config.loss
+        self.by_sticker = loss.match_label == "sticker"
+        predicts = bool(loss.lambda_id) and not self.by_sticker
+        super().__init__(setup, predicts_intention=predicts)
         if loss.lambda_mlm and facts.special_ids.mask < 0:
             raise ValueError(
                 "loss.lambda_mlm hides words behind [MASK], which the text tower's vocabulary does "
@@ -113,7 +116,6 @@ class IRRA(TwoTowers):
         self.text_projection, self.image_projection = (
             clip_projection(size, width, dtype=dtype, rngs=rngs) for size in setup.widths
         )
-        self.by_sticker = loss.match_label == "sticker"
         self.scale = 1.0 / loss.temperature
         self.lambda_ret, self.lambda_id = loss.lambda_ret, loss.lambda_id
         self.lambda_mlm = loss.lambda_mlm
@@ -132,27 +134,31 @@ class IRRA(TwoTowers):
         tower_key, dropout_key, hide_key, masked_key = split_key(key, 4)
         h = self.conversation_vectors(batch, tower_key, dropout_key)
         feature = self.text_projection(h).astype(jnp.float32)
-        query = unit_norm(feature)
+        context = IrraContext(query=unit_norm(feature))
+        if self.intention_match and self.match_classifier is None and self.classifier is not None:
+            context = dataclasses.replace(context, intention_logits=self.classifier(feature))
+        context = self.matched(context, h)
         if hide_key is None:
-            return IrraContext(query=query)
+            return context
         if not self.lambda_mlm:
-            return IrraContext(query=query, feature=feature)
+            return dataclasses.replace(context, feature=feature)
         tokens, hidden = hide_words(batch.context, self.special, self.vocabulary, hide_key)
         # What is cached of frozen layers is that of the whole text; the masked one goes through.
         masked = self.text_projection(self.text_tokens(tokens, None, masked_key))  # [B, L, D]
-        return IrraContext(query=query, feature=feature, masked=masked, hidden=hidden)
+        return dataclasses.replace(context, feature=feature, masked=masked, hidden=hidden)
 
     def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> IrraSticker:
         """Returns unit embeddings of the class token; with a key also all tokens."""
         features = self.image_tokens(bank)
         if key is None:
             v = self.image_projection(features[:, 0]).astype(jnp.float32)
-            return IrraSticker(embedding=unit_norm(v))
+            return self.annotated(IrraSticker(embedding=unit_norm(v)), bank)
         tokens = self.image_projection(dropout(features, self.dropout, key))  # [N, 1+P, D]
         v = tokens[:, 0].astype(jnp.float32)
-        return IrraSticker(
+        sticker = IrraSticker(
             embedding=unit_norm(v), feature=v, tokens=tokens if self.lambda_mlm else None
         )
+        return self.annotated(sticker, bank)
 
     # ---- loss ---------------------------------------------------------------------------------
 
@@ -167,12 +173,18 @@ class IRRA(TwoTowers):
         label, known = (
             (batch.sticker, "sticker") if self.by_sticker else (batch.intention, "intention")
         )
-        match = label[:, None] == label[None, :]
-        retrieval = similarity_distribution_matching(
-            self.score(context, sticker), match, self.scale
-        )
-        terms = {"retrieval": (self.lambda_ret, retrieval)}
-        metrics = {"label/entropy": label_entropy(label)}
+        context, sticker = self.unmatched(context, sticker)
+        if self.over_gallery:
+            retrieval = self.gallery_loss(context, sticker, batch, candidates, key)
+            sticker = first(sticker, batch.sticker.shape[0])
+        else:
+            match = label[:, None] == label[None, :]
+            retrieval = similarity_distribution_matching(
+                self.score(context, sticker), match, self.scale
+            )
+        more, metrics = self.match_terms(context, batch)
+        terms = {"retrieval": (self.lambda_ret, retrieval), **more}
+        metrics["label/entropy"] = label_entropy(label)
         if self.classifier is not None:
             by_text = self.classifier(context.feature)  # [B, stickers or K]
             by_image = self.classifier(sticker.feature)
@@ -220,14 +232,16 @@ class IRRA(TwoTowers):
         if not self.split_roles:
             return super().param_groups()
         groups = {
-            "head": r"(?:classifier|mlm_head)/.*",
+            "head": r"(?:(?:classifier|mlm_head|match_classifier|attribute_projection)/.*)"
+            r"|logit_scale",
             "bias": r"(?:.*/)?bias",
             "cross": r"interaction/(?:cross_attention|blocks)/.*",
             "joint": r"(?:(?:text|image)_projection|interaction)/.*",
             "text": r"text/.*",
             "image": r"image/.*",
         }
-        if self.classifier is None and self.mlm_head is None:
+        heads = (self.classifier, self.mlm_head, self.match_classifier, self.attribute_projection)
+        if not self.over_gallery and all(head is None for head in heads):
             del groups["head"]
         if self.interaction is None:
             del groups["cross"]

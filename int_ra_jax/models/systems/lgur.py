@@ -10,6 +10,7 @@ read the conversation it is compared with, hence it exists only inside ``loss``.
 Source: Shao et al. 2022; docs/baselines/lgur.md walks through it.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker
 from int_ra_jax.models import losses
+from int_ra_jax.models.compared import Compared, first
 from int_ra_jax.models.interface import Candidates, LossAndMetrics, Setup
 from int_ra_jax.models.layers import (
     HeadLinear,
@@ -31,7 +33,7 @@ from int_ra_jax.models.layers import (
     unit_norm,
 )
 from int_ra_jax.models.systems.lgur_losses import different_pairs, ranking_loss
-from int_ra_jax.models.two_towers import TwoTowers
+from int_ra_jax.models.two_towers import dot_products
 
 _DECODER_BLOCKS = 2
 
@@ -164,7 +166,7 @@ class LgurSticker(Sticker):
     rebuilt_parts: Any = None
 
 
-class LGUR(TwoTowers):
+class LGUR(Compared):
     """Dictionary-based granularity alignment and prototype-based granularity unification.
 
     The image tower's patches are read, not its class token.
@@ -176,7 +178,7 @@ class LGUR(TwoTowers):
     sharding_rules = ((r"dictionary|queries", PartitionSpec("fsdp")),)
 
     def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
+        super().__init__(setup, predicts_intention=True)
         model, loss = setup.config.model, setup.config.loss
         dtype, rngs = setup.dtype, setup.rngs
         if model.joint_width % model.parts:
@@ -248,31 +250,35 @@ class LGUR(TwoTowers):
         words = self.words(dropout(tokens, self.dropout, dropout_key), mask)  # [B, L, W]
         rebuilt = self.from_dictionary(words)
         if key is None:
-            return LgurContext(query=as_vector(self.parts(rebuilt, mask)))
+            return self._context(self.parts(rebuilt, mask))
         # Both are read in one pass.
         both = self.parts(jnp.concatenate([rebuilt, words]), jnp.concatenate([mask, mask]))
         rebuilt_parts, plain_parts = jnp.split(both, 2)
-        return LgurContext(
-            query=as_vector(rebuilt_parts),
+        return dataclasses.replace(
+            self._context(rebuilt_parts),
             tokens=words,
             mask=mask,
             plain_parts=plain_parts,
             rebuilt_parts=rebuilt_parts,
         )
 
+    def _context(self, parts: Float32[Array, "B K P"]) -> LgurContext:
+        context = LgurContext(query=as_vector(parts))
+        if self.intention_match:
+            logits = jnp.mean(jnp.stack(self._intentions(parts)), axis=0)
+            context = dataclasses.replace(context, intention_logits=logits)
+        return self.matched(context)
+
     def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> LgurSticker:
         """Returns unit sticker embeddings, the parts of I_d; in training also I and its mask."""
         patches = self.patches(dropout(self.image_tokens(bank)[:, 1:], self.dropout, key))
         foreground = jax.nn.sigmoid(self.foreground(patches))  # [N, R, 1], f32
         rebuilt = self.parts(foreground * self.from_dictionary(patches))
-        embedding = as_vector(rebuilt)
+        sticker = self.annotated(LgurSticker(embedding=as_vector(rebuilt)), bank)
         if key is None:
-            return LgurSticker(embedding=embedding)
-        return LgurSticker(
-            embedding=embedding,
-            patches=patches,
-            foreground=foreground,
-            rebuilt_parts=rebuilt,
+            return sticker
+        return dataclasses.replace(
+            sticker, patches=patches, foreground=foreground, rebuilt_parts=rebuilt
         )
 
     # ---- training -----------------------------------------------------------------------------
@@ -287,43 +293,62 @@ class LGUR(TwoTowers):
     ) -> LossAndMetrics:
         """Returns lambda_ret * (four ranking losses) + lambda_int * (two of intentions)."""
         assert isinstance(context, LgurContext) and isinstance(sticker, LgurSticker)
+        over_gallery = None
+        if self.over_gallery:
+            context, sticker = self.unmatched(context, sticker)
+            over_gallery = self.gallery_loss(context, sticker, batch, candidates, key)
+            sticker = first(sticker, batch.sticker.shape[0])
         guided = self.guided_parts(context, sticker)
         text, text_d, image_d = context.plain_parts, context.rebuilt_parts, sticker.rebuilt_parts
-        different = different_pairs(batch.sticker, batch.intention, self.match_label)
         pairs = {
             "guided": (guided, text),
             "dictionary": (image_d, text_d),
             "text": (text, text_d),
             "image": (guided, image_d),
         }
-        parts, active = {}, []
-        for (name, (rows, columns)), draw in zip(
-            pairs.items(), jax.random.split(key, len(pairs)), strict=True
-        ):
-            scores = as_vector(rows) @ as_vector(columns).T  # [B, B], f32
-            parts[f"loss/ranking_{name}"], share = ranking_loss(
-                scores, different, self.margin, draw, include_hard=self.include_hard
-            )
-            active.append(share)
-        retrieval = sum(parts.values())
+        if over_gallery is None:
+            parts, active = self._ranking_losses(pairs, batch, key)
+            retrieval: Any = sum(parts.values())
+            metrics = {"ranking/active": active}
+        else:
+            parts, retrieval, metrics = {}, over_gallery, {}
         for name in ("guided", "dictionary"):
             of_image, of_text = (self._intention_loss(s, batch.intention) for s in pairs[name])
             parts[f"loss/intention_{name}"] = of_image + of_text
         intention = parts["loss/intention_guided"] + parts["loss/intention_dictionary"]
         return losses.weighted_sum(
             {"retrieval": (self.lambda_ret, retrieval), "intention": (self.lambda_int, intention)},
-            {**parts, "ranking/active": jnp.mean(jnp.stack(active))},
+            {**parts, **metrics},
         )
+
+    def _ranking_losses(
+        self, pairs: dict[str, tuple[Array, Array]], batch: Batch, key: Array
+    ) -> tuple[dict[str, Array], Float[Array, ""]]:
+        """Returns the four ranking losses by name, and the share of anchors that have a term."""
+        different = different_pairs(batch.sticker, batch.intention, self.match_label)
+        parts, active = {}, []
+        for (name, (rows, columns)), draw in zip(
+            pairs.items(), jax.random.split(key, len(pairs)), strict=True
+        ):
+            scores = dot_products(as_vector(rows), as_vector(columns))  # [B, B], f32
+            parts[f"loss/ranking_{name}"], share = ranking_loss(
+                scores, different, self.margin, draw, include_hard=self.include_hard
+            )
+            active.append(share)
+        return parts, jnp.mean(jnp.stack(active))
 
     def _intention_loss(
         self, parts: Float32[Array, "B K P"], intention: Int[Array, "B"]
     ) -> Float[Array, ""]:
-        # Mean over the parts, each with a classifier that both modalities and branches share.
-        each = [
-            losses.cross_entropy(classifier(parts[:, part]), intention)
-            for part, classifier in enumerate(self.classifiers)
-        ]
+        each = [losses.cross_entropy(logits, intention) for logits in self._intentions(parts)]
         return jnp.mean(jnp.stack(each))
+
+    def _intentions(self, parts: Float32[Array, "B K P"]) -> list[Array]:
+        """Returns logits of the intentions, part by part.
+
+        Each part has a classifier that both modalities and branches share.
+        """
+        return [classifier(parts[:, part]) for part, classifier in enumerate(self.classifiers)]
 
 
 def as_vector(parts: Float[Array, "B K P"]) -> Float32[Array, "B D"]:

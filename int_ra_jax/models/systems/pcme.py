@@ -6,19 +6,22 @@ probability, as ``model.score`` says. docs/baselines/pcme.md walks through the e
 Source: Chun et al. 2021, Probabilistic Embeddings for Cross-Modal Retrieval.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx, struct
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker
 from int_ra_jax.models import losses
+from int_ra_jax.models.compared import Compared, first
 from int_ra_jax.models.interface import Candidates, LossAndMetrics, Setup
 from int_ra_jax.models.layers import HeadLinear, LayerNorm, Linear, dropout, split_key, unit_norm
-from int_ra_jax.models.two_towers import TwoTowers, negative_pairs
+from int_ra_jax.models.two_towers import dot_products, negative_pairs
 
 # The losses are sums: beta and lambda weigh what they weighed at the original's batch size.
 ORIGINAL_BATCH = 128
@@ -203,7 +206,7 @@ class GaussianHead(nnx.Module):
         return mean, self.logsig_bias + local + whole
 
 
-class PCME(TwoTowers):
+class PCME(Compared):
     """Probabilistic cross-modal embeddings; see configs/pcme.py for the switches.
 
     Args:
@@ -213,15 +216,19 @@ class PCME(TwoTowers):
     sharding_rules = ((r"slope|shift", PartitionSpec()),)
 
     def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
         model, loss = setup.config.model, setup.config.loss
         self.scoring, self.samples = model.score, model.samples
+        super().__init__(setup)
         self.context_head, self.sticker_head = (
             GaussianHead(width, model.joint_width, model.logsig_bias, setup.dtype, setup.rngs)
             for width in setup.widths
         )
-        self.slope = nnx.Param(jnp.asarray(loss.slope, jnp.float32))
-        self.shift = nnx.Param(jnp.asarray(loss.shift, jnp.float32))
+        # Of the match probability, which a loss over the gallery reads only where it ranks.
+        reads = not self.over_gallery or self.scoring == "match_prob"
+        self.slope, self.shift = (
+            nnx.Param(jnp.asarray(start, jnp.float32)) if reads else None
+            for start in (loss.slope, loss.shift)
+        )
         self.match, self.kl = loss.match, loss.kl
         self.beta, self.lambda_uniformity = loss.beta, loss.lambda_uniformity
 
@@ -236,9 +243,10 @@ class PCME(TwoTowers):
         tokens = batch.context
         features = self.text_tokens(tokens, batch.context_hidden, tower_key)
         features = dropout(features, self.dropout, dropout_key)  # [B, L, Dt]
-        gaussian = self.context_head(self.pooled(features, tokens), features, tokens.words)
+        pooled = self.pooled(features, tokens)
+        gaussian = self.context_head(pooled, features, tokens.words)
         query, read = self._encoded(*gaussian, sample_key, batch.example, _CONTEXTS)
-        return SampledContext(query=query, **read)
+        return self.matched(SampledContext(query=query, **read), pooled)
 
     def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> SampledSticker:
         """Returns what the score reads of each sticker; with a key, what the loss reads too.
@@ -250,7 +258,7 @@ class PCME(TwoTowers):
         patches = features[:, 1:]  # [N, P, Dv]
         gaussian = self.sticker_head(features[:, 0], patches, jnp.ones(patches.shape[:2], bool))
         embedding, read = self._encoded(*gaussian, sample_key, bank.index, _STICKERS)
-        return SampledSticker(embedding=embedding, **read)
+        return self.annotated(SampledSticker(embedding=embedding, **read), bank)
 
     def _encoded(
         self,
@@ -283,6 +291,29 @@ class PCME(TwoTowers):
         if self.scoring != "match_prob":
             return super().score(context, sticker)
         assert isinstance(context, SampledContext) and isinstance(sticker, SampledSticker)
+        scores = self._probabilities(context, sticker)
+        return scores + super().score(context, sticker) if self.intention_match else scores
+
+    def trained_scores(
+        self, context: Context, sticker: Sticker, columns: np.ndarray, key: Array
+    ) -> Float[Array, "B C"]:
+        """Returns what ranks, of some of the columns; nothing is drawn."""
+        if self.scoring != "match_prob":
+            return dot_products(context.query, sticker.embedding[columns])
+        assert isinstance(context, SampledContext) and isinstance(sticker, SampledSticker)
+        return self._probabilities(
+            context, dataclasses.replace(sticker, samples=sticker.samples[columns])
+        )
+
+    @property
+    def stickers_frozen(self) -> bool:
+        """Whether stickers are encoded live: samples, which pairs are compared by, are not kept."""
+        return super().stickers_frozen or self.scoring == "match_prob"
+
+    def _probabilities(
+        self, context: SampledContext, sticker: SampledSticker
+    ) -> Float[Array, "B N"]:
+        assert self.slope is not None and self.shift is not None
         gallery, slope, shift = sticker.samples, self.slope[...], self.shift[...]
         # One conversation at a time: J x J distances to each sticker are held, not B of them.
         return jax.lax.map(
@@ -298,17 +329,20 @@ class PCME(TwoTowers):
         all are brought to the original's batch size, where beta and lambda are meant.
         """
         assert isinstance(context, SampledContext) and isinstance(sticker, SampledSticker)
-        ratio = ORIGINAL_BATCH / batch.sticker.shape[0]
-        # A gold sticker that stands in several columns matches in each: as a mismatch it would be
-        # told to be near and far at once.
-        match = ~negative_pairs(batch, candidates, spare_intention=self.match == "label")
-        nll = match_nll(context.samples, sticker.samples, match, self.slope[...], self.shift[...])
-        retrieval = 2.0 * ratio**2 * jnp.sum(nll)  # both directions, which are equal
+        size = batch.sticker.shape[0]
+        ratio = ORIGINAL_BATCH / size
+        context, sticker = self.unmatched(context, sticker)
+        if self.over_gallery:
+            retrieval = self.gallery_loss(context, sticker, batch, candidates, key)
+            sticker = first(sticker, size)
+        else:
+            retrieval = self._pair_loss(context, sticker, batch, candidates)
         bottleneck = ratio * sum(
             vib(jnp.mean(side.samples, axis=1), side.log_scale, self.kl)
             for side in (context, sticker)
         )
-        terms = {"retrieval": (1.0, retrieval), "vib": (self.beta, bottleneck)}
+        more, metrics = self.match_terms(context, batch)
+        terms = {"retrieval": (1.0, retrieval), "vib": (self.beta, bottleneck), **more}
         if self.lambda_uniformity:
             spread = uniformity(_some_points(context.samples, sticker.samples, key))
             terms["uniformity"] = (self.lambda_uniformity, spread)
@@ -317,8 +351,20 @@ class PCME(TwoTowers):
             {
                 "log_scale/context": jnp.mean(context.log_scale),
                 "log_scale/sticker": jnp.mean(sticker.log_scale),
+                **metrics,
             },
         )
+
+    def _pair_loss(
+        self, context: SampledContext, sticker: SampledSticker, batch: Batch, candidates: Candidates
+    ) -> Float[Array, ""]:
+        assert self.slope is not None and self.shift is not None
+        # A gold sticker that stands in several columns matches in each: as a mismatch it would be
+        # told to be near and far at once.
+        match = ~negative_pairs(batch, candidates, spare_intention=self.match == "label")
+        nll = match_nll(context.samples, sticker.samples, match, self.slope[...], self.shift[...])
+        ratio = ORIGINAL_BATCH / batch.sticker.shape[0]
+        return 2.0 * ratio**2 * jnp.sum(nll)  # both directions, which are equal
 
 
 def _some_points(

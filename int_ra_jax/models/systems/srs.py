@@ -11,20 +11,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
 from int_ra_jax.models import losses
+from int_ra_jax.models.compared import Compared
 from int_ra_jax.models.interface import Candidates, LossAndMetrics, Negatives, Setup, SpecialIds
-from int_ra_jax.models.layers import HeadLinear, dropout, split_key
+from int_ra_jax.models.layers import HeadLinear, dropout, masked_mean, split_key
 from int_ra_jax.models.systems.srs_layers import (
     MATCH_PARTS,
     MatchFusion,
     deep_interaction,
     match_vectors,
 )
-from int_ra_jax.models.two_towers import TwoTowers, negative_pairs
+from int_ra_jax.models.two_towers import negative_pairs, one_comparison
 
 # ---- formulas ---------------------------------------------------------------------------------
 
@@ -146,7 +148,7 @@ class Regions(Sticker):
     intention_logits: Any = None
 
 
-class SRS(TwoTowers):
+class SRS(Compared):
     """Sticker Response Selector on the shared towers; see configs/srs.py for the switches.
 
     Args:
@@ -160,7 +162,8 @@ class SRS(TwoTowers):
     frames = ("utterances", "utterance_tokens")
 
     def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
+        width, (said, seen) = setup.config.model.joint_width, setup.widths
+        super().__init__(setup, match_width=said, temperature=1.0)
         _check(setup)
         model, loss = setup.config.model, setup.config.loss
         facts, dtype, rngs = setup.facts, setup.dtype, setup.rngs
@@ -169,7 +172,6 @@ class SRS(TwoTowers):
         self.original_masking = model.original_masking
         self.region_window: int = model.region_window
 
-        width, (said, seen) = model.joint_width, setup.widths
         self.word_projection = HeadLinear(said, width, dtype=dtype, rngs=rngs)
         self.region_projection = HeadLinear(seen, width, use_bias=False, dtype=dtype, rngs=rngs)
         self.summary_projection = HeadLinear(seen, width, use_bias=False, dtype=dtype, rngs=rngs)
@@ -192,6 +194,8 @@ class SRS(TwoTowers):
         """
         if not self.text_frozen:
             return None
+        if tokens.turn is None:  # no conversation, but what a sticker shows
+            return super().hidden_text(tokens)
         framed = self._framed(tokens)
         return self._text_prefix(_flat(framed)).reshape(*framed.ids.shape, -1)
 
@@ -204,19 +208,26 @@ class SRS(TwoTowers):
             hidden = hidden[:, : framed.ids.shape[1]]
             hidden = hidden.reshape(-1, *hidden.shape[2:])  # [B U, T, Dt]
         features = self.text_tokens(_flat(framed), hidden, tower_key)
-        words = self.word_projection(dropout(features, self.dropout, dropout_key))
+        features = dropout(features, self.dropout, dropout_key)
+        words = self.word_projection(features)
         words = words.astype(jnp.float32).reshape(*framed.ids.shape, -1)  # [B, U, T, D]
-        return Utterances(words=words, word_mask=framed.words)
+        context = Utterances(words=words, word_mask=framed.words)
+        if not self.intention_match:
+            return context
+        rows = (framed.ids.shape[0], -1)  # of words, whatever utterance they stand in
+        said = features.reshape(*rows, features.shape[-1])
+        return self.matched(context, masked_mean(said, framed.words.reshape(rows)))
 
     def encode_sticker(self, bank: Bank, *, key: Array | None = None) -> Regions:
         """Returns G' and s: the sticker's regions, and its class token in their width."""
         tokens = self.image_tokens(bank)
         cls, patches = tokens[:, 0], pooled_grid(tokens[:, 1:], self.region_window)
-        return Regions(
+        sticker = Regions(
             regions=self.region_projection(patches).astype(jnp.float32),
             summary=self.summary_projection(dropout(cls, self.dropout, key)).astype(jnp.float32),
             intention_logits=None if key is None else self.sticker_intention(cls),
         )
+        return self.annotated(sticker, bank)
 
     def score(self, context: Context, sticker: Sticker) -> Float[Array, "B N"]:
         """Returns the scores of all pairs, one conversation after the other.
@@ -224,10 +235,29 @@ class SRS(TwoTowers):
         They have no scale of their own: only those of one conversation can be compared.
         """
         assert isinstance(context, Utterances) and isinstance(sticker, Regions)
-        return jax.lax.map(
+        scores = jax.lax.map(
             lambda said: self._match(said[0], said[1], sticker.regions, sticker.summary),
             (context.words, context.word_mask),
         )
+        return scores + super().score(context, sticker) if self.intention_match else scores
+
+    def trained_scores(
+        self, context: Context, sticker: Sticker, columns: np.ndarray, key: PRNGKeyArray
+    ) -> Float[Array, "B C"]:
+        """Returns the scores of all pairs with some of the columns, one conversation at a time.
+
+        The backward pass runs each conversation's pairs through the network again.
+        """
+        assert isinstance(context, Utterances) and isinstance(sticker, Regions)
+        regions, summary = sticker.regions[columns], sticker.summary[columns]
+
+        @jax.checkpoint
+        def scores(said: tuple[Array, Array, PRNGKeyArray]) -> Float[Array, "C"]:
+            return self._match(said[0], said[1], regions, summary, said[2])
+
+        keys = jax.random.split(key, context.words.shape[0])
+        found: Array = jax.lax.map(scores, (context.words, context.word_mask, keys))
+        return found
 
     def loss(
         self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates, key: Array
@@ -235,13 +265,45 @@ class SRS(TwoTowers):
         """Returns lambda_ret * hinge + lambda_int * the stickers' intention, and its parts.
 
         Each anchor is scored against its gold sticker and ``loss.candidates`` - 1 of its own among
-        the columns drawn for the step: B x candidates pairs and not B x C.
+        the columns drawn for the step: B x candidates pairs and not B x C. A loss over the gallery
+        compares all of the columns drawn: ``loss.bank_size`` says how many.
         """
         assert isinstance(context, Utterances) and isinstance(sticker, Regions)
+        more, metrics = self.match_terms(context, batch)
+        if self.over_gallery:
+            retrieval = self.gallery_loss(context, sticker, batch, candidates, key)
+            rows = one_comparison(batch.sticker.shape[0], candidates.index.shape[0])
+            weight = jnp.ones(len(rows))
+        else:
+            retrieval, rows, weight, best = self._hinge(context, sticker, batch, candidates, key)
+            metrics["candidates/hit@1"] = best
+        intention = smoothed_cross_entropy(
+            sticker.intention_logits[rows],
+            candidates.intentions[rows],
+            weight,
+            self.label_smoothing,
+        )
+        terms = {
+            "retrieval": (self.lambda_ret, retrieval),
+            "intention": (self.lambda_int, intention),
+        }
+        return losses.weighted_sum({**terms, **more}, metrics)
+
+    def _hinge(
+        self,
+        context: Utterances,
+        sticker: Regions,
+        batch: Batch,
+        candidates: Candidates,
+        key: Array,
+    ) -> tuple[Array, Array, Array, Array]:
+        """Returns the hinge, the columns of its pairs and their weights, and hit@1 among them."""
         size = batch.sticker.shape[0]
         draw_key, dropout_key = jax.random.split(key)
         sampled = candidates.columns(slice(2 * size, None))  # after the golds, live and once more
-        allowed = negative_pairs(batch, sampled, self.spare_intention)  # [B, S]
+        allowed = negative_pairs(
+            batch, sampled, self.spare_intention, self.unseen_negatives
+        )  # [B, S]
         drawn, counts = draw_negatives(allowed, self.candidates - 1, draw_key)
         golds = jnp.arange(size)[:, None]
         pairs = jnp.concatenate([golds, 2 * size + drawn], axis=1)  # i32[B, candidates]
@@ -254,17 +316,9 @@ class SRS(TwoTowers):
         )  # [B, candidates], f32
         retrieval = losses.hinge_loss(scores[:, 1:], counts, self.margin, positive=scores[:, 0])
         weight = jnp.pad(counts, ((0, 0), (1, 0)), constant_values=True).reshape(-1)
-        intention = smoothed_cross_entropy(
-            sticker.intention_logits[pairs.reshape(-1)],
-            candidates.intentions[pairs.reshape(-1)],
-            weight.astype(jnp.float32),
-            self.label_smoothing,
-        )
         best = jnp.max(jnp.where(counts, scores[:, 1:], -jnp.inf), axis=1)
-        return losses.weighted_sum(
-            {"retrieval": (self.lambda_ret, retrieval), "intention": (self.lambda_int, intention)},
-            {"candidates/hit@1": jnp.mean((scores[:, 0] > best).astype(jnp.float32))},
-        )
+        hit = jnp.mean((scores[:, 0] > best).astype(jnp.float32))
+        return retrieval, pairs.reshape(-1), weight.astype(jnp.float32), hit
 
     def _framed(self, tokens: Tokens) -> Tokens:
         return split_utterances(tokens, self.utterances, self.utterance_tokens, self.special)
