@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 
 from benchmarks import command
 from data_prep.embedded import chitchat
-from int_ra_jax.comparison import compare, results
+from int_ra_jax.comparison import compare, evaluated
 
 METRICS = ("hit@1", "mAP")
 _SEED = 0
@@ -78,7 +78,7 @@ def main() -> None:
     command.publish(arguments, f"{sizes}\n\n{command.table(rows)}", differences=differences)
 
 
-def read(table: Path) -> tuple[Sequence[str], Mapping[str, results.Columns]]:
+def read(table: Path) -> tuple[Sequence[str], Mapping[str, evaluated.Columns]]:
     """Reads the runs that a table was written from.
 
     Args:
@@ -95,7 +95,7 @@ def read(table: Path) -> tuple[Sequence[str], Mapping[str, results.Columns]]:
     with (table / "runs.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if not row["error"]:
-                run = results.read_run(Path(row["workdir"]), int(row["seed"]))
+                run = evaluated.read_run(Path(row["workdir"]), int(row["seed"]))
                 groups[row["system"]].append(run)
     runs = [run for group in groups.values() for run in group]
     if not runs:

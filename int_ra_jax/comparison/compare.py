@@ -1,29 +1,13 @@
-"""Compares evaluated runs of several systems: means, spread, tests of some against the others.
+"""Compares evaluated runs of several systems: means, spread, tests of some against the others."""
 
-The unit of every test is the query: each query's values are averaged over a system's seeds first,
-then paired between systems. The spread between seeds stands beside it, as the standard deviation.
-"""
-
-import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from int_ra_jax.comparison.results import (
-    HITS,
-    METRICS,
-    REFERENCES,
-    Columns,
-    Comparison,
-    Row,
-    RunResult,
-    RunRow,
-    Spread,
-    Test,
-    TrialRow,
-)
-from int_ra_jax.evaluation import significance
+from int_ra_jax.comparison import layout, paired, people
+from int_ra_jax.comparison.evaluated import Columns, RunResult
+from int_ra_jax.comparison.results import Comparison, Row, RunRow, TrialRow
 from int_ra_jax.evaluation.plots import Curve
 
 LEVEL = 0.05  # below which a corrected p value is called significant
@@ -36,7 +20,7 @@ def compare(
     also_tested: Sequence[str] = (),
     readings: Sequence[str] = (),
     seeds: Sequence[int],
-    tested: Sequence[str] = tuple(METRICS),
+    tested: Sequence[str] = (),
     resamples: int = 10_000,
     trials: Sequence[TrialRow] = (),
     runs: Sequence[RunRow] = (),
@@ -46,12 +30,13 @@ def compare(
 
     Args:
       groups: system or reading -> its evaluated runs, one a seed; in the order of the table.
-      main: the system that is tested against every other one and the linear row.
+      main: the system that is tested against every other one and the best answers without a
+        model (``layout.references_tested``).
       also_tested: further systems that are tested so; a pair of tested ones is tested once.
       readings: names among ``groups`` that are variants of ``main``; a family of their own.
       seeds: that every row should have; what is missing is said in the notes.
-      tested: metrics to test; pairs of systems times metrics are one family for Holm's
-        correction.
+      tested: columns to test; pairs of systems times columns are one family for Holm's
+        correction. Empty: those that fit the runs' protocol.
       resamples: of the bootstraps.
       trials: of the search, to be written as they are.
       runs: that belong in the table, to be written as they are.
@@ -63,47 +48,49 @@ def compare(
     """
     everything = [run for group in groups.values() for run in group]
     check_same_queries(everything)
-    averaged: dict[str, Columns] = {
-        name: _over_seeds([run.values[run.main] for run in group])
-        for name, group in groups.items()
-        if group
-    }
-    rows = []
     first = everything[0] if everything else None
-    if first is not None:
-        averaged = {name: first.values[name] for name in REFERENCES} | averaged
-        rows = [_row(name, "reference", [], first, averaged, resamples) for name in REFERENCES]
-    for name, group in groups.items():
-        if group:
-            kind = "reading" if name in readings else "system"
-            rows.append(_row(name, kind, group, group[0], averaged, resamples))
+    protocol = first.protocol if first else "multi"
+    tested = tuple(tested) or layout.columns_tested(protocol)
+    sample = _sample(groups, everything, resamples)
+    columns = [*next(iter(sample.values.values()), ())]
+    both = (main, *also_tested)
     systems = [name for name in groups if name not in readings]
-    families = {
-        "systems": _pairs((main, *also_tested), [*systems, "linear"]),
-        "readings": _pairs((main,), readings),
+    pairs = {
+        "systems": paired.pairs(both, [*systems, *layout.references_tested(protocol)]),
+        "readings": paired.pairs((main,), readings),
     }
-    tests = [
-        test
-        for family, pairs in families.items()
-        for test in _family(family, pairs, averaged, tested, resamples)
-    ]
+    planned = {
+        name: [(*pair, c) for pair in every for c in tested] for name, every in pairs.items()
+    }
+    agreement = people.table(groups, tested=both, readings=readings, resamples=resamples)
+    families = {name: len(tests) for name, tests in planned.items()}
+    tests = [test for name in planned for test in paired.family(name, planned[name], sample)]
     return Comparison(
         title="Comparison of systems" if first is None else f"Systems on {_data(first)}",
         main=main,
-        rows=rows,
-        tests=tests,
+        rows=_rows(groups, readings, everything, sample),
+        tests=[*tests, *agreement.tests],
         queries={} if first is None else dict(sorted(Counter(first.intentions).items())),
         curves=_curves(groups, readings),
         prevalence=0.0 if first is None else float(first.report["prevalence"]),
+        columns=columns,
+        primary=layout.primary(protocol),
         facts={} if first is None else _facts(first),
         versions={} if first is None else first.report["run"]["versions"],
-        notes=[*_missing(groups, seeds, main, also_tested), *_knowledge(first, groups), *notes],
+        notes=[
+            *_missing(groups, seeds, main, also_tested), *_unrecorded(tested, columns, everything),
+            *agreement.notes, *_knowledge(first, groups), *notes,
+        ],
         trials=trials,
         runs=runs,
         resamples=resamples,
         also_tested=tuple(also_tested),
-        families={family: len(pairs) * len(tested) for family, pairs in families.items()},
-    )
+        families=families | ({people.FAMILY: agreement.planned} if agreement.rows else {}),
+        clusters=len(set(sample.clusters or ())),
+        cases={} if first is None else _sizes(first),
+        agreement=agreement.rows,
+        posts=agreement.posts,
+    )  # fmt: skip
 
 
 def check_same_queries(runs: Sequence[RunResult]) -> None:
@@ -119,14 +106,16 @@ def check_same_queries(runs: Sequence[RunResult]) -> None:
             what = f"{len(different)} queries are in one alone, such as {min(different)!r}"
         elif first.intentions != run.intentions or first.golds != run.golds:
             what = "the same queries have other intentions or stickers"
-        elif not all(
+        elif first.protocol != run.protocol or not all(
             np.allclose(column, run.values["chance"][name], rtol=0, atol=1e-9, equal_nan=True)
             for name, column in first.values["chance"].items()
+            if name in run.columns
         ):
-            what = (
-                f"other stickers count as right (protocols {first.report['protocol']['name']} and "
-                f"{run.report['protocol']['name']})"
-            )
+            what = f"other stickers count as right (protocols {first.protocol} and {run.protocol})"
+        elif first.clusters != run.clusters or _sizes(first) != _sizes(run):
+            what = "the same queries belong to other posts or cases"
+        elif not people.same_posts(first, run):
+            what = "people's answers to the posts differ"
         if what:
             problems.append(f"{first.workdir} and {run.workdir}: {what}")
     if problems:
@@ -136,121 +125,94 @@ def check_same_queries(runs: Sequence[RunResult]) -> None:
         )
 
 
-def _over_seeds(columns: Sequence[Columns]) -> Columns:
-    """Averages each query's values over seeds; a query is left out of all of them or of none."""
-    return {name: np.mean([values[name] for values in columns], axis=0) for name in METRICS}
+def _sizes(run: RunResult) -> dict[str, int]:
+    return {name: case.queries for name, case in run.cases.items()}
+
+
+def _clusters(run: RunResult) -> tuple[str, ...] | None:
+    """Returns what queries are resampled with, or None where each is by itself."""
+    return run.clusters if len(set(run.clusters)) < len(run.clusters) else None
+
+
+def _sample(
+    groups: Mapping[str, Sequence[RunResult]], runs: Sequence[RunResult], resamples: int
+) -> paired.Sample:
+    """Returns the values of every row in the columns that all runs have recorded.
+
+    A reference row is of the first run that has it.
+    """
+    recorded = [
+        column.name
+        for column in layout.columns_of(runs[0].protocol if runs else "multi")
+        if all(column.name in run.columns for run in runs)
+    ]
+    values: dict[str, Columns] = {}
+    for run in runs:
+        for name in run.references:
+            values.setdefault(name, {column: run.values[name][column] for column in recorded})
+    values = {name: values[name] for name in layout.in_order(set(values))}
+    for name, group in groups.items():
+        if group:
+            values[name] = paired.over_seeds([run.values[run.main] for run in group], recorded)
+    return paired.Sample(values, _clusters(runs[0]) if runs else None, resamples)
+
+
+def _rows(
+    groups: Mapping[str, Sequence[RunResult]],
+    readings: Sequence[str],
+    everything: Sequence[RunResult],
+    sample: paired.Sample,
+) -> list[Row]:
+    rows = []
+    for name in sample.values:
+        kind = "reading" if name in readings else "system" if name in groups else "reference"
+        rows.append(_row(name, kind, groups.get(name, ()), everything, sample))
+    return rows
 
 
 def _row(
     name: str,
     kind: str,
     group: Sequence[RunResult],
-    queries: RunResult,
-    averaged: Mapping[str, Columns],
-    resamples: int,
+    everything: Sequence[RunResult],
+    sample: paired.Sample,
 ) -> Row:
-    columns = averaged[name]
-    intervals = significance.bootstrap_intervals(columns, resamples=resamples)
-    metrics = {}
-    for metric in METRICS:
-        each = [float(np.nanmean(run.values[run.main][metric])) for run in group]
-        metrics[metric] = Spread(
-            mean=float(np.mean(each)) if each else intervals[metric]["value"],
-            sd=float(np.std(each, ddof=1)) if len(each) > 1 else None,
-            low=intervals[metric]["low"],
-            high=intervals[metric]["high"],
-            seeds=tuple(each),
-        )
+    columns = sample.values[name]
     facts: dict[str, float | None] = {}
     for key in group[0].facts if group else ():
         known = [value for run in group if (value := run.facts[key]) is not None]
         facts[key] = float(np.mean(known)) if known else None
-    intentions = np.array(queries.intentions)
-    scored = ~np.isnan(columns["mAP"])
+    intentions = np.array(everything[0].intentions)
+    scored = ~np.isnan(columns["hit@1"])
     by_intention = {
-        str(intention): {
-            metric: float(columns[metric][chosen].mean())
-            for metric in METRICS
-        }
+        str(intention): {column: float(values[chosen].mean()) for column, values in columns.items()}
         for intention in np.unique(intentions)
         if (chosen := scored & (intentions == intention)).any()
-    }  # fmt: skip
-    return Row(name, kind, tuple(run.seed for run in group), metrics, facts, by_intention)
-
-
-def _pairs(tested: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns (system, other) for every pair to test, each once, whether or not it is complete."""
-    return [
-        (system, other)
-        for number, system in enumerate(tested)
-        for other in others
-        if other not in (*tested[:number], system)
-    ]
-
-
-def _family(
-    family: str,
-    pairs: Sequence[tuple[str, str]],
-    averaged: Mapping[str, Columns],
-    tested: Sequence[str],
-    resamples: int,
-) -> list[Test]:
-    tests = [
-        _test(family, pair, metric, averaged, resamples)
-        for pair in pairs
-        if set(pair) <= averaged.keys()
-        for metric in tested
-    ]
-    # A test that is undefined, or whose runs are not there yet, still counts in the size of its
-    # family: what is significant must not depend on what has been trained so far.
-    planned = len(pairs) * len(tested)
-    corrected = _holm([1.0 if test.p is None else test.p for test in tests], planned)
-    hits = len(pairs) * sum(metric in HITS for metric in tested)
-    signs = iter(_holm([t.p_sign for t in tests if t.p_sign is not None], hits))
-    return [
-        dataclasses.replace(
-            test,
-            p_holm=None if test.p is None else float(p),
-            p_sign_holm=None if test.p_sign is None else float(next(signs)),
-        )
-        for test, p in zip(tests, corrected, strict=True)
-    ]
-
-
-def _holm(p_values: Sequence[float], size: int) -> Sequence[float]:
-    """Corrects for ``size`` tests, of which these are the ones there are."""
-    absent = [1.0] * (size - len(p_values))
-    corrected: Sequence[float] = significance.holm([*p_values, *absent])[: len(p_values)].tolist()
-    return corrected
-
-
-def _test(
-    family: str,
-    pair: tuple[str, str],
-    metric: str,
-    averaged: Mapping[str, Columns],
-    resamples: int,
-) -> Test:
-    a, b = (averaged[name][metric] for name in pair)
-    boot = significance.paired_bootstrap(a, b, resamples=resamples)
-    t = p = None
-    note = ""
-    try:
-        result = significance.paired_t(a, b)
-        t, p = result["t"], result["p"]
-    except ValueError as error:
-        note = str(error)
-    below = float(np.nanmean(b))
-    test = Test(
-        family, *pair, metric, boot["difference"],
-        float(np.nanmean(a)) / below if below else None,
-        boot["low"], boot["high"], t, p, note=note,
+    }
+    return Row(
+        name, kind, tuple(run.seed for run in group),
+        sample.spreads(name, [run.values[run.main] for run in group]),
+        facts, by_intention, _by_case(name, group, everything, list(columns)),
     )  # fmt: skip
-    if metric not in HITS:
-        return test
-    sign = significance.exact_sign_test(a, b)
-    wins, losses, ties = (int(sign[key]) for key in ("wins", "losses", "ties"))
-    return dataclasses.replace(test, wins=wins, losses=losses, ties=ties, p_sign=sign["p"])
+
+
+def _by_case(
+    name: str,
+    group: Sequence[RunResult],
+    everything: Sequence[RunResult],
+    columns: Sequence[str],
+) -> dict[str, dict[str, float]]:
+    """Averages a row over the queries of each case; a reference is of the first run that has it."""
+    sources = [(run, run.main) for run in group]
+    if not group:
+        sources = [(next(run for run in everything if name in run.references), name)]
+    found = {}
+    for case in everything[0].cases:
+        means = [run.cases[case].means.get(row) for run, row in sources]
+        told = [mean for mean in means if mean]
+        if told:
+            found[case] = {c: float(np.mean([mean[c] for mean in told])) for c in columns}
+    return found
 
 
 def _curves(groups: Mapping[str, Sequence[RunResult]], readings: Sequence[str]) -> dict[str, Curve]:
@@ -260,10 +222,10 @@ def _curves(groups: Mapping[str, Sequence[RunResult]], readings: Sequence[str]) 
         found = [run.curves[run.main] for run in group if run.main in run.curves]
         if found and name not in readings:
             curves[name] = Curve(found[0].x, np.mean([curve.y for curve in found], axis=0))
-            for reference in ("linear", "prior"):
+            for reference in ("linear", "prior", "popular", "zero_shot"):
                 if reference in group[0].curves:
                     curves.setdefault(reference, group[0].curves[reference])
-    references = {name: curves.pop(name) for name in REFERENCES if name in curves}
+    references = {name: curves.pop(name) for name in layout.REFERENCES if name in curves}
     return curves | references
 
 
@@ -289,6 +251,18 @@ def _missing(
     return notes
 
 
+def _unrecorded(
+    tested: Sequence[str], columns: Sequence[str], runs: Sequence[RunResult]
+) -> list[str]:
+    """Says what is to be tested and is not there; it counts in its family all the same."""
+    absent = [name for name in tested if name not in columns] if runs else []
+    return [
+        f"{name}: not recorded by every run under protocol {runs[0].protocol}, so that it is "
+        "neither shown nor tested; evaluate them again"
+        for name in absent
+    ]
+
+
 def _knowledge(first: RunResult | None, groups: Mapping[str, Sequence[RunResult]]) -> list[str]:
     if first is None or first.report["dataset"]["has_knowledge"]:
         return []
@@ -305,8 +279,10 @@ def _facts(run: RunResult) -> dict[str, object]:
     return {
         "data": _data(run),
         "split and system of the first run": report["title"],
-        "protocol": report["protocol"]["name"],
+        "protocol": run.protocol,
         "queries": len(run.ids),
+        **({"clusters of queries, resampled as one": len(set(run.clusters))}
+           if _clusters(run) else {}),
         **{key: value for key, value in report["protocol"].get("counts", {}).items()
            if key != "queries"},
         "devices": ", ".join(map(str, report["run"].get("devices", ()))),

@@ -22,9 +22,8 @@ from ml_collections import ConfigDict
 
 from int_ra_jax.common import config as configuration
 from int_ra_jax.comparison import compare as comparison
+from int_ra_jax.comparison import evaluated, table_config
 from int_ra_jax.comparison import report as comparison_report
-from int_ra_jax.comparison import results as comparison_data
-from int_ra_jax.comparison import table_config
 from int_ra_jax.comparison.results import RunRow, TrialRow
 from int_ra_jax.comparison.table_config import BUDGET, RECIPE, SEARCH_SEED, Entry, Table
 from int_ra_jax.comparison.table_run import (
@@ -237,7 +236,7 @@ class _Runs:
 def _write(runs: _Runs, table: Table, directory: Path, launcher: Path) -> list[str]:
     """Reads every complete run of the table, asked for or not, compares and writes."""
     settings = table.settings
-    groups: dict[str, list[comparison_data.RunResult]] = {}
+    groups: dict[str, list[evaluated.RunResult]] = {}
     rows: list[RunRow] = []
     for name, entry in table.entries.items():
         group = groups.setdefault(name, [])
@@ -248,7 +247,7 @@ def _write(runs: _Runs, table: Table, directory: Path, launcher: Path) -> list[s
                 continue
             if job.record() is not None:
                 try:
-                    group.append(comparison_data.read_run(job.workdir, seed))
+                    group.append(evaluated.read_run(job.workdir, seed))
                 except ValueError as error:
                     runs.failed[label] = str(error)
             done = bool(group) and group[-1].seed == seed

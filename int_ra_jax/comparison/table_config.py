@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from configs import rules
 from int_ra_jax.common import config as configuration
 from int_ra_jax.common.nearest import nearest
-from int_ra_jax.comparison.results import METRICS, REFERENCES
+from int_ra_jax.comparison.layout import RESERVED, columns_of
 from int_ra_jax.models.registry import SYSTEMS
 
 SEARCH_SEED = 0  # every trial is trained with it
@@ -155,6 +155,7 @@ def read(settings: ConfigDict, root: Path) -> Table:
         if not found:
             readings[name] = reading
     problems += _repeated({**systems, **readings})
+    problems += _tested_problems(settings, systems)
     if problems:
         raise ValueError("the table's config:\n  " + "\n  ".join(dict.fromkeys(problems)))
     return Table(settings, systems, readings, tuple(left_out))
@@ -189,10 +190,10 @@ def draw(space: Mapping[str, list[Any]], trials: int, seed: int) -> list[Point]:
 def _shape_problems(settings: ConfigDict) -> Iterator[str]:
     names = [*settings.systems, *settings.readings]
     for name in names:
-        if not _NAME.fullmatch(name) or name in REFERENCES:
+        if not _NAME.fullmatch(name) or name in RESERVED:
             yield (
                 f"{name!r} cannot name a system: lower-case letters, digits and _, and none of "
-                f"{REFERENCES}"
+                f"{RESERVED}"
             )
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"{name!r} is among systems and readings: one name is one row"
@@ -203,7 +204,6 @@ def _shape_problems(settings: ConfigDict) -> Iterator[str]:
         ("main", [settings.main], "system", [*settings.systems]),
         ("also_tested", [x for x in also if x != settings.main], "system", others),
         ("only", settings.only, "row of this table", names),
-        ("tested", settings.tested, "metric", [*METRICS]),
         ("search.sampler", [sampler], "sampler", [*SAMPLERS]),
     ):
         for name in values:
@@ -230,6 +230,19 @@ def _shape_problems(settings: ConfigDict) -> Iterator[str]:
         yield f"resamples={settings.resamples} must be above 0"
     if not settings.prepared_dir and not settings.write_only:
         yield "prepared_dir is empty; name a prepared directory with --config.prepared_dir=DIR"
+
+
+def _tested_problems(settings: ConfigDict, systems: Mapping[str, Entry]) -> Iterator[str]:
+    """Finds what is tested and no column; which there are depends on the protocol."""
+    entry = systems.get(settings.main) or next(iter(systems.values()), None)
+    if entry is None:  # all have problems of their own, and no protocol
+        return
+    protocol = entry.config.eval.protocol
+    known = [column.name for column in columns_of(protocol)]
+    for name in settings.tested:
+        if name not in known:
+            near = _nearest(str(name), known)
+            yield f"tested={name!r} is no metric of a table under protocol {protocol}; {near}"
 
 
 def _system(

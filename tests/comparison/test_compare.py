@@ -1,17 +1,20 @@
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
-from fixtures.compared import INTENTIONS, STICKERS, write_evaluation
+from fixtures.compared import INTENTIONS, REFERENCES, STICKERS, write_evaluation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from int_ra_jax.comparison.compare import compare
-from int_ra_jax.comparison.results import METRICS, REFERENCES, read_run
+from int_ra_jax.comparison.evaluated import read_run
+from int_ra_jax.comparison.layout import columns_of, columns_tested
 from int_ra_jax.evaluation import significance
 
 SEEDS = (0, 1, 2)
+METRICS = [column.name for column in columns_of("multi")]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def renamed(run, name):
 
 def test_a_system_against_its_own_copy_has_no_difference_and_p_1(runs):
     groups = {"int_ra": runs["int_ra"], "copy": [renamed(run, "copy") for run in runs["int_ra"]]}
-    tests = [test for test in compared(groups).tests if test.other == "copy"]
+    tests = [t for t in compared(groups, tested=METRICS).tests if t.other == "copy"]
     assert len(tests) == len(METRICS)
     for test in tests:
         assert (test.difference, test.t, test.p, test.p_holm, test.ratio) == (0, 0, 1, 1, 1)
@@ -93,7 +96,7 @@ def test_means_and_deviations_are_over_seeds_and_tests_over_queries(runs):
 
 def test_references_come_first_and_without_a_deviation_over_seeds(runs):
     rows = compared(runs).rows
-    assert [row.name for row in rows] == [*REFERENCES, *runs]
+    assert [row.name for row in rows] == [*REFERENCES["multi"], *runs]
     assert [row.kind for row in rows][-2:] == ["system", "reading"]
     assert all(spread.sd is None for row in rows[:4] for spread in row.metrics.values())
 
@@ -138,8 +141,8 @@ def test_what_a_further_tested_system_differs_in_is_its_own_difference(runs):
 
 
 def test_a_pair_of_tested_systems_is_looked_up_from_either_side(runs):
-    result = compared(runs, also_tested=("clip",))
-    other_way = compared(runs, main="clip")
+    result = compared(runs, also_tested=("clip",), tested=METRICS)
+    other_way = compared(runs, main="clip", tested=METRICS)
     for metric in METRICS:
         # the same pair, calculated from the other side
         expected, back = (r.test("clip", "int_ra", metric) for r in (other_way, result))
@@ -148,6 +151,9 @@ def test_a_pair_of_tested_systems_is_looked_up_from_either_side(runs):
             (expected.difference, expected.t, expected.p, expected.ratio)
         )
         assert (back.low, back.high) == pytest.approx((expected.low, expected.high))
+        assert (back.ratio_low, back.ratio_high) == pytest.approx(
+            (expected.ratio_low, expected.ratio_high)
+        )
         assert (back.wins, back.losses, back.ties) == (
             expected.wins, expected.losses, expected.ties,
         )  # fmt: skip
@@ -162,6 +168,8 @@ def test_a_better_system_is_found_better_and_the_random_one_like_chance(runs):
     result = compared(runs)
     assert result.test("int_ra", "srs", "mAP").p_holm < 0.01
     assert result.test("int_ra", "srs", "mAP").difference > 0
+    test = result.test("int_ra", "srs", "mAP")
+    assert 1 < test.ratio_low < test.ratio < test.ratio_high
     chance, random = (result.row(name).metrics["mAP"].mean for name in ("chance", "srs"))
     assert random == pytest.approx(chance, abs=0.06)
 
@@ -170,9 +178,32 @@ def test_gold_mrr_is_the_mean_of_one_over_the_gold_rank_and_exact_for_chance(run
     run = runs["clip"][0]
     lines = (run.workdir / "eval" / "per_query.jsonl").read_text().splitlines()
     ranks = [json.loads(line)["systems"]["clip"]["gold_rank"] for line in lines]
-    assert run.values["clip"]["gold MRR"].mean() == pytest.approx(np.mean(1 / np.array(ranks)))
+    mrr = np.mean(1 / np.array(ranks))
     expected = np.mean(1 / np.arange(1, STICKERS + 1))
+    assert run.values["clip"]["gold MRR"].mean() == pytest.approx(mrr)
     assert run.values["chance"]["gold MRR"] == pytest.approx(expected)
+
+
+def test_evaluations_from_before_gold_mrr_and_hit_10_were_recorded_are_read(tmp_path):
+    """They hold the rank alone, all ties broken; of chance its expectation."""
+    new = read_run(write_evaluation(tmp_path / "run"), 0)
+    exact = write_evaluation(tmp_path / "exact", protocol="exact")
+    for workdir in (new.workdir, exact):
+        path = workdir / "eval" / "per_query.jsonl"
+        path.write_text(
+            re.sub(r'"(gold_reciprocal_rank|hit@10|gold_nll)"', '"x"', path.read_text())
+        )
+    old = read_run(new.workdir, 0)
+    assert list(old.columns) == METRICS
+    for row, columns in old.values.items():
+        for column, values in columns.items():
+            np.testing.assert_allclose(values, new.values[row][column], rtol=1e-12)
+    run = read_run(exact, 0)
+    assert run.columns == ("hit@1", "hit@5", "mrr")
+    result = compared({"int_ra": [run]}, seeds=(0,), readings=())
+    assert result.columns == ["hit@1", "hit@5", "mrr"]
+    assert [note.split(":")[0] for note in result.notes] == ["hit@10", "gold_cross_entropy"]
+    assert result.families["systems"] == 2 * len(columns_tested("exact")) and result.cases == {}
 
 
 def test_intentions_share_out_the_queries_and_their_mean_is_the_row_s(runs):
@@ -246,7 +277,11 @@ def test_a_further_system_is_tested_without_the_main_one_too_and_needs_runs_of_i
 def test_a_ratio_is_undefined_where_it_would_be_one_over_zero(
     runs, difference, ratio, seen_from_the_other
 ):
-    test = dataclasses.replace(compared(runs).tests[0], difference=difference, ratio=ratio, t=None)
+    test = dataclasses.replace(
+        compared(runs).tests[0], difference=difference, ratio=ratio, t=None, ratio_low=0.0,
+        ratio_high=4.0,
+    )  # fmt: skip
+    assert (test.mirrored().ratio_low, test.mirrored().ratio_high) == (0.25, np.inf)
     assert test.mirrored().ratio == seen_from_the_other
     assert test.mirrored().mirrored() == test
 
@@ -300,12 +335,19 @@ def test_queries_that_the_evaluation_left_out_enter_no_mean(runs):
         ("per_query.jsonl", lambda t: t.replace('"seed": 0', '"seed": 1', 1), "where seed 0"),
         ("per_query.jsonl", lambda t: t.replace('"hit@1": ', '"hit@1": 7', 1), "outside"),
         ("report.json", lambda t: t.replace("main_system", "main"), "KeyError: 'main_system'"),
+        ("report.json", lambda t: t.replace('"chance"', '"luck"'), "systems lacks chance"),
+        ("per_query.jsonl", lambda t: t.replace('"id"', '"headline": 1, "id"', 1), "true or false"),
+        ("per_query.jsonl", lambda t: t.replace('"id"', '"cluster": 1, "id"', 1), "are texts"),
+        ("per_query.jsonl", lambda t: t.replace('"id"', '"headline": false, "id"'), "no query"),
+        ("per_post.jsonl", lambda t: t.replace('"post 1"', '"post 0"'), "a post is there twice"),
+        ("per_post.jsonl", lambda t: t.replace('"five"', '"six"', 1), r"post\.jsonl:1: KeyError"),
+        ("per_post.jsonl", lambda t: t.replace('"two_agree": ', '"two_agree": 7'), "outside"),
         ("report.json", lambda t: "[]", r"report\.json: TypeError"),
         ("pr_curve.csv", lambda t: t.replace("0.5,", "half,"), r"pr_curve\.csv: ValueError"),
     ],
 )  # fmt: skip
 def test_damaged_files_are_named_with_their_line(tmp_path, file, spoil, message):
-    workdir = write_evaluation(tmp_path / "run")
+    workdir = write_evaluation(tmp_path / "run", posts=3 if file == "per_post.jsonl" else 0)
     path = workdir / "eval" / file
     path.write_text(spoil(path.read_text()))
     with pytest.raises(ValueError, match=message):
