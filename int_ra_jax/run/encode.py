@@ -261,6 +261,7 @@ class Encoder:
 
     def _frozen_means(self, params: Params, tokens: Tokens, hidden: jax.Array | None) -> jax.Array:
         hidden = self._merge(params).hidden_text(tokens) if hidden is None else hidden
+        assert hidden is not None, "no text layer is frozen"
         return masked_mean(hidden, tokens.mask)
 
     def _score(self, params: Params, context: Context, sticker: Sticker) -> jax.Array:
