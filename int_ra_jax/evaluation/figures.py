@@ -229,7 +229,7 @@ def with_people(posts: Sequence[Mapping[str, Any]], main: str, draws: Draws) -> 
     """
     if not posts:
         return None
-    settings = {"resamples": draws.resamples, "seed": draws.seed}
+    settings: dict[str, Any] = {"resamples": draws.resamples, "seed": draws.seed}
 
     def column(*keys: str) -> np.ndarray:
         values: list[Any] = list(posts)

@@ -39,7 +39,7 @@ _SAME_UNDER_EXACT = re.compile(r"precision@|recall@|mAP|gold_hit@|gold_mrr")
 
 def table(data: ReportData) -> list[str]:
     """Returns one line a system: what the paper's Table 2 has, in %, or what the protocol asks."""
-    shown = ("hit@1", "hit@3", "hit@5", "mAP")
+    shown: tuple[str, ...] = ("hit@1", "hit@3", "hit@5", "mAP")
     if data.protocol.name == "exact":
         shown = ("hit@1", "hit@5", "hit@10", "mrr", calibration.MEAN)
     return [

@@ -260,6 +260,7 @@ class Encoder:
 
     def _frozen_means(self, params: Params, tokens: Tokens, hidden: jax.Array | None) -> jax.Array:
         hidden = self._merge(params).hidden_text(tokens) if hidden is None else hidden
+        assert hidden is not None, "no text layer is frozen"
         return masked_mean(hidden, tokens.mask)
 
     def _hidden_context(self, params: Params, batch: Batch) -> jax.Array | None:

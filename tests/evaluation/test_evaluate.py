@@ -54,6 +54,16 @@ def test_the_per_query_file_gives_the_means_of_the_report(report, queries):
             assert found == pytest.approx(mean, abs=1e-9), (system, metric)
 
 
+def test_data_that_tells_no_posts_gets_no_key_that_is_about_them(report, queries, evaluated):
+    assert not {"scales", "cases", "agreement", "cold_start", "remarks"} & set(report)
+    assert set(queries[0]) == {
+        "id", "seed", "intention", "predicted_intention", "sticker", "systems",
+    }  # fmt: skip
+    assert "gold_nll" not in queries[0]["systems"]["int_ra"]
+    assert not (evaluated.workdir / "eval" / "per_post.jsonl").exists()
+    assert "over queries" in report["interval_note"]
+
+
 def test_every_conversation_of_the_split_is_counted_once_and_in_order(queries, run):
     conversations = run.dataset.conversations("test")
     assert len(conversations) % run.config.eval.batch_size  # the last batch is padded

@@ -6,10 +6,12 @@ import json
 import numpy as np
 import pytest
 from fixtures.trained import read_jsonl
+from markupsafe import escape
 
 from int_ra_jax.data.dataset import Dataset
 from int_ra_jax.data.text import compose_context
-from int_ra_jax.evaluation import agreement, calibration
+from int_ra_jax.evaluation import agreement, calibration, rows
+from int_ra_jax.evaluation import evaluate as evaluation
 from int_ra_jax.evaluation.evaluate import evaluate
 from int_ra_jax.evaluation.figures import MEANS
 from int_ra_jax.evaluation.judge import judge
@@ -133,12 +135,12 @@ def test_each_case_has_its_own_queries_and_only_echoes_leave_the_headline(report
     cases = report["cases"]
     assert set(cases) == {"alone", "own_words", "direct", "chain", "echo", "seen", "unseen"}
     for name, case in cases.items():
-        rows = [q for q in queries if name in q["cases"] and (name == "echo" or q["headline"])]
-        assert case["queries"] == len(rows)
-        assert case["posts"] == len({query["cluster"] for query in rows})
+        asked = [q for q in queries if name in q["cases"] and (name == "echo" or q["headline"])]
+        assert case["queries"] == len(asked)
+        assert case["posts"] == len({query["cluster"] for query in asked})
         assert case["headline"] == (name != "echo")
         for system in ROWS:
-            hits = np.mean([query["systems"][system]["hit@5"] for query in rows])
+            hits = np.mean([query["systems"][system]["hit@5"] for query in asked])
             assert case["systems"][system]["hit@5"]["value"] == pytest.approx(hits)
 
 
@@ -194,7 +196,7 @@ def test_zero_shot_is_the_cosine_of_means_of_the_frozen_tower(run, judged):
     tokens, _ = compose_context(
         run.tokenizer, judged.conversations, run.config.text, run.dataset.has_knowledge
     )
-    naive = [rows[mask].mean(axis=0) for rows, mask in zip(hidden, tokens.mask, strict=True)]
+    naive = [row[mask].mean(axis=0) for row, mask in zip(hidden, tokens.mask, strict=True)]
     np.testing.assert_allclose(asked, naive, atol=1e-5)
 
 
@@ -202,7 +204,46 @@ def test_the_page_has_a_section_for_each(run, evaluated_exactly):
     page = (run.workdir / "eval" / "report.html").read_text(encoding="utf-8")
     for section in ("people", "cases", "unseen"):
         assert f'<section id="{section}">' in page
-    assert evaluated_exactly.agreement.answer in page
+    assert escape(evaluated_exactly.agreement.answer) in page
     assert "precision@5" not in page
     assert "over posts" in evaluated_exactly.interval_note
     assert all(example.id in page for example in evaluated_exactly.examples)
+
+
+@pytest.mark.parametrize(
+    "key, value, reason",
+    [
+        ("model.text.source", "", "no pretrained weights"),
+        ("model.text.frozen_layers", 0, "the text tower trains"),
+        ("checkpoint.resume_from", "elsewhere", "from another run"),
+    ],
+)
+def test_zero_shot_is_left_out_where_the_tower_is_not_as_it_was_pretrained(
+    run, judged, key, value, reason
+):
+    config = run.config.copy_and_resolve_references()
+    config.update_from_flattened_dict({key: value})
+    changed = dataclasses.replace(run, config=config)
+    beside = rows.by_sticker(changed, Encoder(run), {}, {"test": judged})
+    assert set(beside.tables["test"]) == set(beside.notes) == {"linear", "popular"}
+    (remark,) = beside.remarks
+    assert reason in remark and "zero_shot" in remark
+
+
+def test_the_linear_row_is_taken_from_where_another_run_left_it(run, judged, tmp_path, monkeypatch):
+    config = run.config.copy_and_resolve_references()
+    config.model.text.source = ""
+    config.train.shared_cache = str(tmp_path)
+    sharing = dataclasses.replace(run, config=config)
+    first = rows.by_sticker(sharing, Encoder(run), {}, {"test": judged}).tables["test"]["linear"]
+    monkeypatch.delattr(rows.sticker_reference, "linear_scores")
+    again = rows.by_sticker(sharing, Encoder(run), {}, {"test": judged}).tables["test"]["linear"]
+    np.testing.assert_array_equal(first, again)
+
+
+def test_a_split_that_is_judged_and_fitted_on_says_so(run, judged):
+    config = run.config.copy_and_resolve_references()
+    assert "very queries" not in evaluation._interval_note(config, judged, {"linear": 1.0})
+    config.eval.split = "valid"
+    assert "very queries" in evaluation._interval_note(config, judged, {"linear": 1.0})
+    assert "nats" not in evaluation._interval_note(config, judged, {})

@@ -18,6 +18,9 @@ from PIL import Image
 from int_ra_jax.evaluation import plots, report
 from int_ra_jax.evaluation.plots import Curve
 from int_ra_jax.evaluation.report_data import (
+    Agreement,
+    Case,
+    ColdStart,
     Credit,
     DatasetCard,
     Difference,
@@ -383,3 +386,75 @@ def test_text_has_readable_contrast_in_both_themes(theme):
     for text, ground in pairs:
         light, dark = sorted([luminance(colours[text]), luminance(colours[ground])])[::-1]
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
+
+
+def test_graded_posts_are_written_and_those_of_an_earlier_evaluation_removed(tmp_path):
+    post = {"post": "p", "direct": 20, "people": {}, "systems": {}}
+    report.write(tmp_path, report_data(), [], [post])
+    assert json.loads((tmp_path / "per_post.jsonl").read_text()) == post
+    report.write(tmp_path, report_data(), [])
+    assert not (tmp_path / "per_post.jsonl").exists()
+
+
+def exact_data(**changes) -> ReportData:
+    row = {
+        "hit@1": Interval(0.2, 0.1, 0.3),
+        "precision@5": Interval(0.1),
+        "gold_cross_entropy": Interval(3.5, 3.4, 3.6),
+    }
+    better = {**row, "gold_cross_entropy": Interval(3.25, 3.2, 3.3)}
+    gain = Difference("gold_cross_entropy", "popular", -0.25, -0.3, -0.2, 0.001)
+    parts = {
+        "protocol": Protocol("exact", "the sticker that was sent", {}),
+        "systems": {"int_ra": System(better), "popular": System(row)},
+        "pr_curves": {},
+        "differences": [gain],
+        "scales": {"int_ra": 20.0},
+        "remarks": ["There is no row zero_shot: a reason."],
+    }
+    return report_data(**(parts | changes))
+
+
+def test_cross_entropy_is_shown_in_nats_and_low_is_best(tmp_path):
+    html = report.html(exact_data())
+    assert re.findall(r"<strong>([\d.]+)</strong>", html) == ["20.0", "3.250", "20.0"]
+    assert "▲ better" in Outline(html).text()
+    assert "−0.250" in html and "in nats, low is good" in html
+    assert "precision@5" not in html
+    assert "There is no row zero_shot: a reason." in html
+    assert json.loads(report.numbers(exact_data()))["systems"]["int_ra"]["precision@5"]
+    verdict = report.verdict(exact_data(headline_metric="gold_cross_entropy"))
+    assert verdict == [
+        "gold_cross_entropy 3.250 [3.200, 3.300]",
+        "−0.250 nats against popular [−0.300, −0.200]: better",
+    ]
+
+
+def test_what_real_choices_tell_has_sections_of_its_own_that_are_linked():
+    cell = Interval(0.1, 0.05, 0.15)
+    row = {"hit@1": cell, "mrr": cell}
+    gain = Difference("first", "two_agree", 0.02, 0.01, 0.03, 0.01)
+    html = report.html(
+        exact_data(
+            agreement=Agreement(
+                84, 20, dict.fromkeys(("two_agree", "best_one", "best_five"), cell),
+                {"int_ra": dict.fromkeys(("first", "five", "ndcg"), cell)}, gain, gain, cell,
+                "It names <it> more often.",
+            ),
+            cases={"echo": Case(1234, 5, False, {"int_ra": row})},
+            cold_start=ColdStart(77, 24, 23, {"int_ra": {"all": row, "unseen": row}}),
+        )
+    )  # fmt: skip
+    outline = Outline(html)
+    links = {a.get("href") for tag, a in outline.tags if tag == "a"}
+    sections = {f"#{a['id']}" for tag, a in outline.tags if tag == "section" and "id" in a}
+    assert sections <= links
+    text = outline.text()
+    for words in (
+        "It names <it> more often.", "Of the 84 posts with at least 20 direct replies",
+        "1,234 queries of 5 posts", "apart from the headline", "one of 23 stickers",
+        "of 24 such stickers", "10.0 [5.0, 15.0]",
+    ):  # fmt: skip
+        assert words in text
+    plain = Outline(report.html(report_data()))
+    assert not {"people", "cases", "unseen"} & {a.get("id") for _, a in plain.tags}
