@@ -2,10 +2,10 @@
 
 A system adds its heads, how it encodes both sides, its loss, and its score where that is no dot
 product. What it need not repeat: texts and stickers become features here, from pixels and ids or
-import dataclasses
 from the cache of the frozen layers' output.
 """
 
+import dataclasses
 from typing import Literal, TypeVar
 
 import jax
