@@ -23,6 +23,7 @@ def gallery_bank(
     attribute_tokens: int,
     frame: str = "first",
     resize: str = "squeeze",
+    annotations: Bool[np.ndarray, "N K"] | None = None,
 ) -> Bank:
     """Decodes and tokenises the gallery, once for a whole run.
 
@@ -33,6 +34,8 @@ def gallery_bank(
       attribute_tokens: A.
       frame: of animated stickers; see ``images.load_pixels``.
       resize: how a sticker becomes a square; likewise.
+      annotations: ``relevance_annotations`` of train where they are known: all of train is read
+        for them otherwise.
 
     Returns:
       A Bank of the N stickers, numpy leaves. Its intentions are those of the training
@@ -48,13 +51,15 @@ def gallery_bank(
         for done, _ in enumerate(pool.map(load, range(count)), start=1):
             if done % _LOG_EVERY == 0:
                 logging.info("Data: %d of %d stickers decoded", done, count)
+    if annotations is None:
+        annotations = relevance_annotations(dataset, ("train",))
     attributes, index, mask = encode_attributes(tokenizer, dataset.stickers, attribute_tokens)
     return Bank(
         pixels=pixels,
         attributes=attributes,
         attribute_index=index,
         attribute_mask=mask,
-        intentions=relevance_annotations(dataset, ("train",)),
+        intentions=annotations,
         index=np.arange(count, dtype=np.int32),
     )
 

@@ -27,6 +27,17 @@ def opened(trained, tmp_path):
     return run, run.restore_best()[0]
 
 
+def test_the_first_search_reads_no_conversation_of_train(opened, monkeypatch):
+    run, params = opened
+    expected = run.bank.intentions
+    again = open_run(run.workdir)
+    with monkeypatch.context() as patched:
+        patched.setattr(again.dataset, "conversations", lambda *_: pytest.fail("train is read"))
+        Encoder(again).kept_gallery(params)
+        np.testing.assert_array_equal(again.bank.intentions, expected)
+    assert expected.dtype == np.bool_ and expected.any()
+
+
 def test_the_second_time_nothing_is_encoded(opened, monkeypatch):
     run, params = opened
     first = Encoder(run).kept_gallery(params)
