@@ -266,7 +266,8 @@ def _query(
     if not isinstance(headline, bool):
         raise TypeError(f"headline is true or false, not {headline!r}")
     values = [[_value(row["systems"][name], column, name) for column in columns] for name in names]
-    return _Query(*texts, cluster, headline, cases, values)
+    name, intention, sticker = texts
+    return _Query(name, intention, sticker, cluster, headline, cases, values)
 
 
 def _value(metrics: Mapping[str, Any], column: Column, name: str) -> float:

@@ -104,6 +104,8 @@ def family(name: str, planned: Sequence[Planned], sample: Sample) -> list[Test]:
 
 def _holm(p_values: Sequence[float], size: int) -> Sequence[float]:
     """Corrects for ``size`` tests, of which these are the ones there are."""
+    if not p_values:
+        return []
     absent = [1.0] * (size - len(p_values))
     corrected: Sequence[float] = significance.holm([*p_values, *absent])[: len(p_values)].tolist()
     return corrected

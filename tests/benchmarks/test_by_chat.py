@@ -44,7 +44,7 @@ def test_runs_are_averaged_over_seeds_and_linear_is_added(tmp_path):
     ids, values = by_chat.read(tmp_path)
     assert len(ids) == 12 and list(values) == ["int_ra", "clip", "linear"]
     each = [
-        by_chat.results.read_run(tmp_path / f"clip-{seed}", seed).values["clip"]["mAP"]
+        by_chat.evaluated.read_run(tmp_path / f"clip-{seed}", seed).values["clip"]["mAP"]
         for seed in (0, 1)
     ]
     np.testing.assert_allclose(values["clip"]["mAP"], np.mean(each, axis=0))

@@ -8,8 +8,13 @@ import pytest
 from fixtures.compared import write_evaluation
 
 from int_ra_jax.comparison import report as comparison_report
+from int_ra_jax.comparison import texts
 from int_ra_jax.comparison.compare import compare
-from int_ra_jax.comparison.results import METRICS, RunRow, TrialRow, read_run
+from int_ra_jax.comparison.evaluated import read_run
+from int_ra_jax.comparison.layout import columns_of
+from int_ra_jax.comparison.results import RunRow, TrialRow
+
+METRICS = [column.name for column in columns_of("multi")]
 
 HOSTILE = "a_b & 50% #1 {x} ^ ~ \\ | <script>alert(1)</script>"
 
@@ -35,6 +40,7 @@ def compared(tmp_path_factory):
         also_tested=("best",),
         readings=("no_residual",),
         seeds=(0, 1, 2),
+        tested=METRICS,
         resamples=200,
         trials=[
             TrialRow("clip", 0, {"optim.lr": 1e-3}, 0.25, True),
@@ -116,8 +122,9 @@ def test_the_latex_escapes_what_latex_reads_as_commands(written, compared):
 
 
 def test_bold_marks_the_best_of_each_column_and_a_star_what_the_corrected_test_allows(compared):
-    systems = [row for row in compared.rows if row.kind != "reading"]
-    header, body = comparison_report._columns(compared, systems)
+    section = comparison_report._sections(compared)[0]
+    systems = section.rows
+    header, body = comparison_report._cells(compared, section)
     for column, metric in enumerate(METRICS, 1):
         cells = [line[column] for line in body]
         best = max(round(100 * row.metrics[metric].mean, 1) for row in systems)
@@ -136,21 +143,22 @@ def test_bold_marks_the_best_of_each_column_and_a_star_what_the_corrected_test_a
 
 
 def test_the_verdict_names_the_best_other_system_with_ratio_and_corrected_p(compared):
-    said = comparison_report.verdict(compared)
+    said = texts.verdict(compared)
     assert len(said) == 6
     for name, (reaches, best, linear) in (("int_ra", said[:3]), ("best", said[3:])):
         assert reaches.startswith(f"{name} reaches ") and reaches.endswith("mAP (seeds 0, 1).")
         test = compared.test(name, "clip", "mAP")
         # the two that are tested rank better than clip, and neither is the other's "best other"
         assert best.startswith("Against clip, the best other system (")
-        assert f"{test.ratio:.2f} times its mAP" in best
-        assert best.endswith(f"{comparison_report.outcome(test)}.")
+        ends = f"[{test.ratio_low:.2f}, {test.ratio_high:.2f}]"
+        assert f"{test.ratio:.2f} {ends} times its mAP, " in best
+        assert best.endswith(f"{texts.outcome(test)}.")
         assert "Against linear" in linear
 
 
 def test_the_verdict_says_which_tested_system_has_no_run(compared):
     rows = [row for row in compared.rows if row.name != "best"]
-    said = comparison_report.verdict(dataclasses.replace(compared, rows=rows))
+    said = texts.verdict(dataclasses.replace(compared, rows=rows))
     assert said[0].startswith("int_ra reaches ") and len(said) == 4
     assert said[3] == "best has no complete run, so it is not compared."
 
@@ -166,7 +174,7 @@ def test_the_verdict_says_which_tested_system_has_no_run(compared):
 )
 def test_only_a_corrected_p_below_the_level_is_called_significant(compared, difference, p, said):
     test = dataclasses.replace(compared.tests[0], difference=difference, p_holm=p)
-    assert comparison_report.outcome(test) == said
+    assert texts.outcome(test) == said
 
 
 class Outline(HTMLParser):

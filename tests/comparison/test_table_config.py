@@ -133,6 +133,28 @@ def test_what_a_system_sets_of_the_recipe_is_found():
     assert table.unequal() == {}
 
 
+def test_what_is_tested_fits_the_protocol():
+    exact = smoke(tested=("hit@10", "mAP"))
+    with exact.unlocked():
+        exact.overrides.eval.protocol = "exact"
+    with pytest.raises(ValueError, match=r"tested='mAP' is no metric .* protocol exact; did you"):
+        read(exact)
+    with exact.unlocked():
+        exact.tested = ("hit@10", "gold_cross_entropy")
+    read(exact)
+    with pytest.raises(ValueError, match=r"tested='hit@10' is no metric .* protocol multi"):
+        read(smoke(tested=("hit@10",)))
+
+
+@pytest.mark.parametrize("name", ["popular", "zero_shot", "two_agree", "chance"])
+def test_a_row_that_is_no_system_s_keeps_its_name(name):
+    settings = smoke()
+    with settings.unlocked():
+        settings.systems[name] = copy.deepcopy(settings.systems.mod)
+    with pytest.raises(ValueError, match=f"'{name}' cannot name a system"):
+        read(settings)
+
+
 def test_all_problems_are_reported_at_once_with_the_nearest_choice():
     settings = smoke(
         seeds=(),
@@ -159,7 +181,7 @@ def test_all_problems_are_reported_at_once_with_the_nearest_choice():
         "main='int_rra' is no system; did you mean 'int_ra'?",
         "also_tested='bset' is no system; did you mean 'best'?",
         "also_tested holds 'clip' twice",
-        "tested='hit@2' is no metric; did you mean 'hit@",
+        "tested='hit@2' is no metric of a table under protocol multi; did you mean 'hit@",
         "prepared_dir is empty",
         "configs/clipp.py:smoke: no such file; did you mean 'configs/clip.py'?",
         "Did you mean 'smoke'?",
