@@ -80,12 +80,7 @@ def evaluate(run: Run, params: Params, step: int, placement: Placement | None = 
     with phases(phase.REPORT):
         headline = np.flatnonzero(asked.headline)
         shown = headline[examples.choose(len(headline), config.eval.conversations)]
-        curves = {
-            name: metrics.macro_pr_curve(
-                table[headline], asked.relevant[headline], on_empty="exclude"
-            )
-            for name, table in main_tables.items()
-        }
+        curves = _curves(main_tables, asked)
         data = ReportData(
             title=f"{main} on {run.dataset.name}, {split} split",
             dataset=_card(run),
@@ -100,11 +95,7 @@ def evaluate(run: Run, params: Params, step: int, placement: Placement | None = 
             intentions=_intentions(run, asked, contexts),
             training=_training_curves(run.workdir),
             examples=examples.draw(run, encoder, params, asked, contexts, shown, scores),
-            config={
-                key: value
-                for key, value in configuration.flatten(config).items()
-                if key.split(".")[0] in ("model", "loss", "text", "optim", "train", "seed")
-            },
+            config=_settings(config),
             run=_facts(run, step, phases, 1000 * seconds / len(scores)),
             scales=scales,
             cases=found.cases,
@@ -124,6 +115,22 @@ def _contexts(run: Run, encoder: Encoder, params: Params, split: str) -> Context
     # Computed once, so that it is worth a pass of its own only where other runs need it, too.
     kept = run.config.train.cache_frozen and run.config.train.shared_cache
     return encoder.contexts(params, split, encoder.hidden(params, split) if kept else None)
+
+
+def _curves(tables: rows.Tables, judged: Judged) -> dict[str, metrics.PrecisionRecall]:
+    """Returns the curve of each row over the headline's queries."""
+    headline = judged.headline
+    return {
+        name: metrics.macro_pr_curve(table[headline], judged.relevant[headline], on_empty="exclude")
+        for name, table in tables.items()
+    }
+
+
+def _settings(config: ConfigDict) -> dict[str, Any]:
+    """Returns the settings that are worth reading, as flat keys."""
+    sections = ("model", "loss", "text", "optim", "train", "seed")
+    flat = configuration.flatten(config).items()
+    return {key: value for key, value in flat if key.split(".")[0] in sections}
 
 
 def _interval_note(config: ConfigDict, judged: Judged, scales: Mapping[str, float]) -> str:

@@ -8,6 +8,7 @@ import pytest
 from fixtures.trained import read_jsonl
 from markupsafe import escape
 
+from int_ra_jax.comparison.evaluated import read_run
 from int_ra_jax.data.dataset import Dataset
 from int_ra_jax.data.text import compose_context
 from int_ra_jax.evaluation import agreement, calibration, rows
@@ -208,6 +209,18 @@ def test_the_page_has_a_section_for_each(run, evaluated_exactly):
     assert "precision@5" not in page
     assert "over posts" in evaluated_exactly.interval_note
     assert all(example.id in page for example in evaluated_exactly.examples)
+
+
+def test_a_comparison_reads_all_of_it_back(run, report):
+    found = read_run(run.workdir, run.config.seed)
+    assert {found.main, *found.references} == ROWS
+    assert set(found.clusters) == {"post0", "post1", "post2"}
+    assert set(found.cases) == set(report["cases"])
+    assert len(found.agreement.posts) == report["agreement"]["posts"]
+    for name, row in found.values.items():
+        for column, values in row.items():
+            expected = report["systems"][name][column]["value"]
+            assert np.mean(values) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,13 @@ def test_linear_becomes_popular_where_the_text_says_nothing():
     np.testing.assert_allclose(np.exp(scores), np.exp(popular), atol=0.02)
 
 
+def test_a_script_that_does_not_part_its_words_is_read_by_characters_alone():
+    cues = [cue.split()[1] for cue in CUES]
+    train = Texts(cues * 30, cues * 30)
+    (scores,) = linear_scores(train, [0, 1, 2] * 30, [Texts(cues, cues)], 3)
+    assert scores.argmax(axis=1).tolist() == [0, 1, 2]
+
+
 def test_texts_are_those_of_the_turns_alone():
     turns = (Turn("ann", "I passed"), Turn("bo", "I knew it"))
     told = {"xIntent": ("secret",)}
