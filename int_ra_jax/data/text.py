@@ -196,7 +196,8 @@ def _encode_short(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> To
     if length < 3:
         raise ValueError(f"{length} tokens cannot hold [CLS], one word and [SEP]. Use 3 or more.")
     rows = [[Segment(code.ids[: length - 2])] for code in tokenizer.encode(texts)]
-    return _assemble(tokenizer, rows, length)
+    tokens = _assemble(tokenizer, rows, length)
+    return Tokens(tokens.ids, tokens.mask, tokens.type_ids)  # conversations alone have turns
 
 
 def _newest_turns(

@@ -213,6 +213,7 @@ class TwoTowers(nnx.Module):
             return context
         logits = context.intention_logits
         if self.match_classifier is not None:
+            assert features is not None  # a system without a prediction of its own gives them
             logits = self.match_classifier(features)
         probable = self.intention_match * jax.nn.softmax(logits)
         return dataclasses.replace(
@@ -268,7 +269,7 @@ class TwoTowers(nnx.Module):
         allowed = jnp.any(candidates.intentions, axis=1) | self.unseen_negatives
         return losses.Comparison(
             scores,
-            positive=same | jnp.eye(*scores.shape, dtype=bool),
+            positive=same | jnp.eye(scores.shape[0], scores.shape[1], dtype=bool),
             negative=negative,
             gold=batch.sticker[:, None] == candidates.index[None, :],
             allowed=allowed,

@@ -103,6 +103,7 @@ def test_a_cache_in_half_precision_takes_half_and_moves_the_loss_by_little(opene
     np.testing.assert_allclose(halved.context_hidden, kept.context_hidden, atol=5e-3)
     assert resident._check_size(half) == halved.context_hidden.nbytes
     batch = next(make_batches(run.dataset, run.tokenizer, run.config.text, "train", 8, 5))
+    batch = jax.device_put(batch)
 
     @jax.jit
     def loss(params, kept):

@@ -169,14 +169,14 @@ class IRRA(Compared):
 
         Nothing is drawn here: the words were hidden when the conversations were encoded.
         """
+        context, sticker = self.unmatched(context, sticker)
         assert isinstance(context, IrraContext) and isinstance(sticker, IrraSticker)
+        golds = first(sticker, batch.sticker.shape[0])
         label, known = (
             (batch.sticker, "sticker") if self.by_sticker else (batch.intention, "intention")
         )
-        context, sticker = self.unmatched(context, sticker)
         if self.over_gallery:
             retrieval = self.gallery_loss(context, sticker, batch, candidates, key)
-            sticker = first(sticker, batch.sticker.shape[0])
         else:
             match = label[:, None] == label[None, :]
             retrieval = similarity_distribution_matching(
@@ -187,7 +187,7 @@ class IRRA(Compared):
         metrics["label/entropy"] = label_entropy(label)
         if self.classifier is not None:
             by_text = self.classifier(context.feature)  # [B, stickers or K]
-            by_image = self.classifier(sticker.feature)
+            by_image = self.classifier(golds.feature)
             identity = 0.5 * (
                 losses.cross_entropy(by_text, label) + losses.cross_entropy(by_image, label)
             )
@@ -195,7 +195,7 @@ class IRRA(Compared):
             metrics[f"{known}/accuracy"] = losses.accuracy(by_text, label)
         if context.hidden is not None:
             words, counted = context.hidden.words, context.hidden.counted
-            logits = self.word_logits(context, sticker, batch)
+            logits = self.word_logits(context, golds, batch)
             terms["masked_words"] = (self.lambda_mlm, masked_word_loss(logits, words, counted))
             right = jnp.sum((jnp.argmax(logits, axis=-1) == words) & counted)
             metrics["masked_words/accuracy"] = right / jnp.maximum(jnp.sum(counted), 1)

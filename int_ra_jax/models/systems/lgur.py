@@ -292,26 +292,24 @@ class LGUR(Compared):
         self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates, key: Array
     ) -> LossAndMetrics:
         """Returns lambda_ret * (four ranking losses) + lambda_int * (two of intentions)."""
+        context, sticker = self.unmatched(context, sticker)
         assert isinstance(context, LgurContext) and isinstance(sticker, LgurSticker)
-        over_gallery = None
-        if self.over_gallery:
-            context, sticker = self.unmatched(context, sticker)
-            over_gallery = self.gallery_loss(context, sticker, batch, candidates, key)
-            sticker = first(sticker, batch.sticker.shape[0])
-        guided = self.guided_parts(context, sticker)
-        text, text_d, image_d = context.plain_parts, context.rebuilt_parts, sticker.rebuilt_parts
+        golds = first(sticker, batch.sticker.shape[0])
+        guided = self.guided_parts(context, golds)
+        text, text_d, image_d = context.plain_parts, context.rebuilt_parts, golds.rebuilt_parts
         pairs = {
             "guided": (guided, text),
             "dictionary": (image_d, text_d),
             "text": (text, text_d),
             "image": (guided, image_d),
         }
-        if over_gallery is None:
-            parts, active = self._ranking_losses(pairs, batch, key)
-            retrieval: Any = sum(parts.values())
-            metrics = {"ranking/active": active}
+        parts: dict[str, Array] = {}
+        metrics: dict[str, Array] = {}
+        if self.over_gallery:
+            retrieval: Any = self.gallery_loss(context, sticker, batch, candidates, key)
         else:
-            parts, retrieval, metrics = {}, over_gallery, {}
+            parts, metrics["ranking/active"] = self._ranking_losses(pairs, batch, key)
+            retrieval = sum(parts.values())
         for name in ("guided", "dictionary"):
             of_image, of_text = (self._intention_loss(s, batch.intention) for s in pairs[name])
             parts[f"loss/intention_{name}"] = of_image + of_text

@@ -301,9 +301,8 @@ class PCME(Compared):
         if self.scoring != "match_prob":
             return dot_products(context.query, sticker.embedding[columns])
         assert isinstance(context, SampledContext) and isinstance(sticker, SampledSticker)
-        return self._probabilities(
-            context, dataclasses.replace(sticker, samples=sticker.samples[columns])
-        )
+        some = dataclasses.replace(sticker, samples=sticker.samples[columns])
+        return self._probabilities(context, some)
 
     @property
     def stickers_frozen(self) -> bool:
@@ -328,29 +327,28 @@ class PCME(Compared):
         The pair term grows with the square of the batch, VIB with the batch and Unif not at all;
         all are brought to the original's batch size, where beta and lambda are meant.
         """
-        assert isinstance(context, SampledContext) and isinstance(sticker, SampledSticker)
-        size = batch.sticker.shape[0]
-        ratio = ORIGINAL_BATCH / size
         context, sticker = self.unmatched(context, sticker)
+        assert isinstance(context, SampledContext) and isinstance(sticker, SampledSticker)
+        golds = first(sticker, batch.sticker.shape[0])
+        ratio = ORIGINAL_BATCH / batch.sticker.shape[0]
         if self.over_gallery:
             retrieval = self.gallery_loss(context, sticker, batch, candidates, key)
-            sticker = first(sticker, size)
         else:
             retrieval = self._pair_loss(context, sticker, batch, candidates)
         bottleneck = ratio * sum(
             vib(jnp.mean(side.samples, axis=1), side.log_scale, self.kl)
-            for side in (context, sticker)
+            for side in (context, golds)
         )
         more, metrics = self.match_terms(context, batch)
         terms = {"retrieval": (1.0, retrieval), "vib": (self.beta, bottleneck), **more}
         if self.lambda_uniformity:
-            spread = uniformity(_some_points(context.samples, sticker.samples, key))
+            spread = uniformity(_some_points(context.samples, golds.samples, key))
             terms["uniformity"] = (self.lambda_uniformity, spread)
         return losses.weighted_sum(
             terms,
             {
                 "log_scale/context": jnp.mean(context.log_scale),
-                "log_scale/sticker": jnp.mean(sticker.log_scale),
+                "log_scale/sticker": jnp.mean(golds.log_scale),
                 **metrics,
             },
         )

@@ -272,7 +272,7 @@ class SRS(Compared):
         more, metrics = self.match_terms(context, batch)
         if self.over_gallery:
             retrieval = self.gallery_loss(context, sticker, batch, candidates, key)
-            rows = one_comparison(batch.sticker.shape[0], candidates.index.shape[0])
+            rows: Any = one_comparison(batch.sticker.shape[0], candidates.index.shape[0])
             weight = jnp.ones(len(rows))
         else:
             retrieval, rows, weight, best = self._hinge(context, sticker, batch, candidates, key)
