@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from int_ra_jax.run.array_store import ArrayStore, _digest
+from int_ra_jax.run.array_store import ArrayStore, digest
 
 DTYPES = st.sampled_from([np.float32, np.float64, np.int32, np.uint8, jnp.bfloat16, np.float16])
 
@@ -46,7 +46,7 @@ def test_the_same_bits_and_type_come_back_and_are_computed_once(tmp_path_factory
     ],
 )
 def test_other_sources_are_another_array(tmp_path, one, other):
-    assert _digest(one) != _digest(other) and _digest(one) == _digest(list(one))
+    assert digest(one) != digest(other) and digest(one) == digest(list(one))
     store = ArrayStore(str(tmp_path))
     assert store.get("x", lambda: one, Counted(np.zeros(1)))[0] == 0
     assert store.get("x", lambda: other, Counted(np.ones(1)))[0] == 1
