@@ -137,6 +137,8 @@ def _no_zero_shot(run: Run) -> str:
         return "the text tower has no pretrained weights (model.text.source)"
     if text.frozen_layers not in (-1, run.facts.text.num_hidden_layers):
         return "the text tower trains (model.text.frozen_layers is not -1)"
+    if run.system.frames:
+        return "the system encodes a conversation in pieces, not as one text"
     if run.config.checkpoint.resume_from:
         return "the text tower comes from another run (checkpoint.resume_from)"
     return ""

@@ -243,6 +243,12 @@ def test_zero_shot_is_left_out_where_the_tower_is_not_as_it_was_pretrained(
     assert reason in remark and "zero_shot" in remark
 
 
+def test_zero_shot_is_left_out_where_a_conversation_is_encoded_in_pieces(run, judged, monkeypatch):
+    monkeypatch.setattr(type(run.system), "frames", ("utterances",))
+    beside = rows.by_sticker(run, Encoder(run), {}, {"test": judged})
+    assert "in pieces" in beside.remarks[0] and "zero_shot" not in beside.notes
+
+
 def test_the_linear_row_is_taken_from_where_another_run_left_it(run, judged, tmp_path, monkeypatch):
     config = run.config.copy_and_resolve_references()
     config.model.text.source = ""
