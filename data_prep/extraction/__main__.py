@@ -3,6 +3,7 @@
     python -m data_prep.extraction knowledge DIR --model=COMET_BART [--out=NEW_DIR]
     python -m data_prep.extraction knowledge DIR --model=COMET --translate=M2M --source_language=zh
     python -m data_prep.extraction knowledge DIR --generator=llm --model=NAME --endpoint=URL/v1
+    python -m data_prep.extraction knowledge DIR --generator=retrieved --heads=FILE [--shuffled]
 
     python -m data_prep.extraction attributes DIR --model=QWEN_VL [--language=Chinese]
     python -m data_prep.extraction attributes DIR --model=NAME --endpoint=URL/v1
@@ -24,6 +25,7 @@ from data_prep.extraction.attributes import Describer
 from data_prep.extraction.comet import FromChat, FromComet
 from data_prep.extraction.endpoint import Endpoint
 from data_prep.extraction.prompts import load_prompt
+from data_prep.extraction.retrieved import FromHeads
 from data_prep.extraction.store import Shard
 from data_prep.extraction.work import Chat, Work
 
@@ -36,7 +38,11 @@ def parser() -> command.Parser:
     knowledge.takes(_knowledge, directory="a prepared directory; it stays as it is")
     _add_common(knowledge, comet.KIND, length=400)
     add = knowledge.add_argument
-    add("--generator", choices=("comet", "llm"), default="comet", help="What infers.")
+    text = "What infers; retrieved: nothing does, the nearest head's generations are taken."
+    add("--generator", choices=("comet", "llm", "retrieved"), default="comet", help=text)
+    add("--heads", type=Path, help="Of retrieved: COMET's generations, a JSON object a line.")
+    text = "Of retrieved: the control, in which each conversation gets another's knowledge."
+    add("--shuffled", action="store_true", help=text)
     add("--translate", help="Model that translates into English: MarianMT, M2M100, NLLB.")
     add("--source_language", default="", help="The chats' language, in the translator's codes.")
     add("--beams", type=at_least(1), default=5, help="Beams of COMET's search.")
@@ -94,6 +100,14 @@ def _knowledge(line: Namespace) -> None:
 
 
 def _source(line: Namespace) -> comet.Source:
+    if line.generator == "retrieved":
+        if line.model or line.endpoint:
+            raise ValueError("--model is not read by --generator=retrieved, nor --endpoint")
+        if not line.heads:
+            raise ValueError("--generator=retrieved needs --heads=FILE")
+        return FromHeads(line.heads, line.shuffled)
+    if line.heads or line.shuffled:
+        raise ValueError("--heads goes with --generator=retrieved, and so does --shuffled")
     if line.generator == "llm":
         needed = dict.fromkeys(("system", "ask", "repair", "language"), str)
         prompt = load_prompt("knowledge", needed, line.prompt)

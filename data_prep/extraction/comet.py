@@ -12,6 +12,7 @@ from data_prep.extraction import device as devices
 from data_prep.extraction import seq2seq
 from data_prep.extraction.knowledge import clean_knowledge, knowledge_dialogue, letter
 from data_prep.extraction.prompts import Prompt
+from data_prep.extraction.retrieved import FromHeads
 from data_prep.extraction.store import ResultStore, digest_of, model_identity
 from data_prep.extraction.work import Chat, Work, check_complete, write
 from int_ra_jax.common.types import RELATIONS
@@ -182,7 +183,7 @@ class FromChat:
         yield from found.items()
 
 
-Source = FromComet | FromChat  # what knowledge is inferred by
+Source = FromComet | FromChat | FromHeads  # what knowledge is inferred by
 
 
 def _longest_first(contents: Iterable[str], todo: Mapping[str, Conversation]) -> list[str]:
