@@ -137,6 +137,7 @@ def test_a_process_that_is_killed_stops_the_other_and_one_alone_goes_on_from_wha
     assert read_jsonl(workdir / "metrics.jsonl")[-1]["step"] == kept + 4
 
 
+@pytest.mark.long
 def test_two_processes_go_on_from_one_and_a_signal_to_either_stops_both_after_the_same_step(
     trained, config, cache, tmp_path
 ):

