@@ -144,7 +144,7 @@ def get_config(arg: str = "") -> ConfigDict:
             # that is read of train (annotations, vocabulary) is theirs, too; 0 = all
             "rows": 0,
             # folder in which runs on the same data keep what all of them would compute alike: the
-            # frozen text layers' output and the evaluation's linear row; "" = nothing is kept
+            # frozen text layers' output, lengths, the evaluation's linear row; "" = nothing is kept
             "shared_cache": "",
         }
     )

@@ -114,6 +114,14 @@ class Run:
         yield json.dumps(self.fingerprint, sort_keys=True, default=list)
         yield from self.code(rooms)
 
+    def texts(self, split: str) -> Iterator[str | bytes]:
+        """Yields what the tokens of a split's conversations depend on."""
+        yield f"{self.dataset.content_hash} {split} {self.config.text.to_json(sort_keys=True)}"
+        for file in sorted((self.workdir / "towers" / "text").iterdir()):
+            yield file.name
+            yield file.read_bytes()
+        yield from self.code(("data/text.py", "data/tokenizer.py", "data/batches.py"))
+
     def code(self, places: tuple[str, ...]) -> Iterator[str | bytes]:
         """Yields the versions of what computes, and the code of rooms and files of the package."""
         named = " ".join(f"{name} {version(name)}" for name in ("jax", "jaxlib", "flax", "pillow"))

@@ -182,6 +182,17 @@ def selection_protocol(protocol: str) -> str:
     return "exact" if protocol == "exact" else "multi"
 
 
+def _measured(run: Run) -> tuple[np.ndarray, Truncation]:
+    """Returns how long train's conversations are and what was cut, as another run left them."""
+
+    def compute() -> dict[str, np.ndarray]:
+        lengths, cut = measure(run.dataset, run.tokenizer, run.config.text, "train")
+        return {"lengths": lengths, "cut": np.array(dataclasses.astuple(cut))}
+
+    kept = run.shared.get_all("lengths-train", lambda: run.texts("train"), compute)
+    return np.asarray(kept["lengths"]), Truncation(*np.asarray(kept["cut"]).tolist())
+
+
 def prepare(config: ConfigDict, workdir: Path) -> Trainer:
     """Opens the workdir and compiles nothing yet; every problem of the config shows here."""
     mesh = sharding.make_mesh(dict(config.mesh))
@@ -218,7 +229,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )  # fmt: skip
-    lengths, truncation = measure(run.dataset, run.tokenizer, config.text, "train")
+    lengths, truncation = _measured(run)
     buckets = None
     if config.train.bucket_tokens:
         widest = context_length(config.text, run.dataset.has_knowledge)

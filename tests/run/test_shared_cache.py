@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from fixtures.trained import tiny_config
 
@@ -13,7 +14,7 @@ from int_ra_jax.run import workdir
 from int_ra_jax.run.array_store import ArrayStore, digest
 from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.workdir import open_run
-from int_ra_jax.training import create
+from int_ra_jax.training import create, loop
 from int_ra_jax.training.loop import train
 
 
@@ -39,7 +40,9 @@ def test_an_evaluation_takes_what_another_run_left_and_finds_the_same(
     train(config, tmp_path / "run")
     first = figures(tmp_path / "run")
     kept = {path.name.rsplit("-", 1)[0] for path in shared.iterdir()}
-    assert kept == {"hidden-train", "hidden-valid", "hidden-test", "linear", "vocabulary"}
+    assert kept == {
+        *("hidden-train", "hidden-valid", "hidden-test", "lengths-train", "linear", "vocabulary")
+    }
     with monkeypatch.context() as patched:
         patched.delattr(reference, "linear_scores")
         patched.delattr(Encoder, "_compute_hidden")
@@ -80,6 +83,26 @@ def test_other_utterances_or_other_code_are_never_taken_from_before(trained, tmp
     base, fewer, shorter, rate, code = map(digest, asked)
     assert len({base, fewer, shorter, code}) == 4
     assert rate == base
+
+
+def test_lengths_are_those_of_the_run_that_measured_them(trained, tmp_path, monkeypatch):
+    config = tiny_config(
+        trained.prepared,
+        clip,
+        data__tfds_dir=str(trained.workdir / "tfds"),
+        train__shared_cache=str(tmp_path / "shared"),
+        train__bucket_tokens=4,
+    )
+    first = loop.prepare(config, tmp_path / "first")
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "measure", lambda *_: pytest.fail("measured again"))
+        second = loop.prepare(config, tmp_path / "second")
+    assert second.truncation == first.truncation
+    np.testing.assert_array_equal(second.buckets.lengths, first.buckets.lengths)
+    with config.unlocked():
+        config.text.context_tokens = 12
+    shorter = loop.prepare(config, tmp_path / "shorter")
+    assert shorter.buckets.lengths.max() <= 12 < first.buckets.lengths.max()
 
 
 def test_a_second_run_takes_the_vocabulary_that_the_first_one_learnt(
