@@ -44,7 +44,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "The run's working directory.", 
 _CONVERSATION = flags.DEFINE_string("conversation", None, "search: JSON file (README.md).")
 _TOP_K = flags.DEFINE_integer("top_k", 5, "search: how many stickers.", lower_bound=1)
 _PROTOCOL = flags.DEFINE_enum("protocol", None, base.PROTOCOLS, "eval: instead of eval.protocol.")
-_SPLIT = flags.DEFINE_enum("split", None, base.SPLITS, "eval: of eval.split; annotate: only it.")
+_SPLIT = flags.DEFINE_enum("split", None, base.SPLITS, "eval, annotate: this split.")
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
 _JSON = flags.DEFINE_bool("json", False, "search: print JSON instead of a table.")
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from absl import logging
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from data_prep.extraction.store import ResultStore
+from data_prep.ledger import Ledger, LeftOut
 from data_prep.problems import Problems, short
 from int_ra_jax.common.types import RELATIONS
 from int_ra_jax.data.schema import Conversation
@@ -39,11 +41,13 @@ class FromHeads:
       shuffled: give each conversation what is nearest to another one, drawn with a fixed seed.
       similarity: relation -> cosines of conversations and their heads at ``_QUANTILES`` percent;
         empty before ``answers`` has run.
+      ledger: what became of the file's lines, likewise.
     """
 
     heads: Path
     shuffled: bool = False
     similarity: dict[str, list[float]] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
 
     def record(self) -> dict[str, Any]:
         """Returns what dataset.json says of the source."""
@@ -53,6 +57,7 @@ class FromHeads:
             "identity": hashlib.sha256(self.heads.read_bytes()).hexdigest(),
             "shuffled": self.shuffled,
             "similarity": {"percent": list(_QUANTILES), **self.similarity},
+            "ledger": self.ledger.to_json(),
         }
 
     def answers(
@@ -68,7 +73,7 @@ class FromHeads:
         Raises:
           BadInputError: for a file of another form, with every line that is.
         """
-        known = read_heads(self.heads)
+        known, self.ledger = read_heads(self.heads)
         if not (contents := list(todo)):
             return
         asked = [" ".join(turn.text for turn in todo[one].turns[-_TURNS:]) for one in contents]
@@ -89,14 +94,14 @@ class FromHeads:
         yield from zip(contents, found, strict=True)
 
 
-def read_heads(path: Path) -> dict[str, dict[str, Sequence[str]]]:
-    """Reads relation -> head -> generations, of the five relations alone.
+def read_heads(path: Path) -> tuple[dict[str, dict[str, Sequence[str]]], Ledger]:
+    """Reads relation -> head -> generations, of the five relations alone, and counts the rest.
 
     Raises:
       BadInputError: with every line that is not of the form, or if none has one of the relations.
       FileNotFoundError: if there is no such file.
     """
-    problems = Problems(path.parent)
+    problems, ledger = Problems(path.parent), Ledger()
     known: dict[str, dict[str, Sequence[str]]] = {relation: {} for relation in RELATIONS}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
@@ -108,12 +113,21 @@ def read_heads(path: Path) -> dict[str, dict[str, Sequence[str]]]:
         except (ValueError, KeyError, TypeError) as error:
             problems.add(path.name, number, f"no head with generations ({short(str(error))})")
             continue
-        if relation in known:
-            known[relation][head] = said
+        ledger.judge(f"{path.name}:{number}", partial(_take, known, head, relation, said))
     if missing := [relation for relation, heads in known.items() if not heads]:
         problems.add(path.name, 0, f"no head has the relation {', '.join(missing)}")
     problems.stop_if_any()
-    return known
+    return known, ledger
+
+
+def _take(
+    known: Mapping[str, dict[str, Sequence[str]]], head: str, relation: str, said: Sequence[str]
+) -> None:
+    if relation not in known:
+        raise LeftOut("relation is none of the five")
+    if head in known[relation]:
+        raise LeftOut("the head has this relation already")
+    known[relation][head] = said
 
 
 def _nearest(asked: Sequence[str], heads: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -116,7 +117,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Processes of several hosts, which may have one number, can write to one folder.
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     # numpy's format knows no bfloat16.
     bits: dict[str, Any] = {
         f"bits{i}": array.view(f"u{array.dtype.itemsize}")

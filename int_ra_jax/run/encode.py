@@ -23,9 +23,9 @@ from int_ra_jax.run.ranking import score_in_chunks
 from int_ra_jax.run.row_chunks import chunk_rows, joined
 from int_ra_jax.run.workdir import Run
 
-# Rooms whose code decides how a gallery is encoded, and what of it how a text's tokens come to be.
+# Rooms whose code decides how a gallery is encoded, and what of it how a text tower computes.
 _ENCODING = ("common", "data", "models", "run")
-_TEXTS = ("data/text.py", "data/tokenizer.py", "models/layers.py", "models/towers")
+_TOWER = ("models/layers.py", "models/towers")
 
 
 class Encoder:
@@ -169,16 +169,13 @@ class Encoder:
 
         def sources() -> Iterator[str | bytes | np.ndarray]:
             trained = run.trainable
-            yield f"{run.dataset.content_hash} {split} {run.config.model.text.frozen_layers}"
+            yield from run.texts(split)
             kept, dtype = run.config.train.cache_dtype, run.config.model.dtype
             precision = dtype if kept == "same" else f"{dtype} as {kept}"
-            yield f"{precision} {run.config.text.to_json(sort_keys=True)}"
+            yield f"{run.config.model.text.frozen_layers} {precision}"
             yield f"{[(key, run.config.model[key]) for key in run.system.frames]}"
             # A system may frame texts in a way of its own.
-            yield from run.code((*_TEXTS, inspect.getfile(type(run.system).hidden_text)))
-            for file in sorted((run.workdir / "towers" / "text").iterdir()):
-                yield file.name
-                yield file.read_bytes()
+            yield from run.code((*_TOWER, inspect.getfile(type(run.system).hidden_text)))
             for path, leaf in sorted(flatten(params).items()):
                 if path.startswith("text/") and path not in trained:
                     yield path

@@ -120,7 +120,7 @@ class Run:
         for file in sorted((self.workdir / "towers" / "text").iterdir()):
             yield file.name
             yield file.read_bytes()
-        yield from self.code(("data/text.py", "data/tokenizer.py", "data/batches.py"))
+        yield from self.code(("data/text.py", "data/tokenizer.py"))
 
     def code(self, places: tuple[str, ...]) -> Iterator[str | bytes]:
         """Yields the versions of what computes, and the code of rooms and files of the package."""

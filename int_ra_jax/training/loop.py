@@ -7,6 +7,7 @@ towers > random. A batch is f(seed, step), so a killed run continues with the sa
 import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,11 @@ def _measured(run: Run) -> tuple[np.ndarray, Truncation]:
         lengths, cut = measure(run.dataset, run.tokenizer, run.config.text, "train")
         return {"lengths": lengths, "cut": np.array(dataclasses.astuple(cut))}
 
-    kept = run.shared.get_all("lengths-train", lambda: run.texts("train"), compute)
+    def sources() -> Iterator[str | bytes]:
+        yield from run.texts("train")
+        yield from run.code(("data/batches.py",))
+
+    kept = run.shared.get_all("lengths-train", sources, compute)
     return np.asarray(kept["lengths"]), Truncation(*np.asarray(kept["cut"]).tolist())
 
 

@@ -25,7 +25,7 @@ def heads(path):
         for head, said in HEADS.items()
         for relation in (*RELATIONS, "oReact")
     ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
     return path
 
 
@@ -49,6 +49,14 @@ def test_each_conversation_gets_what_is_said_of_its_nearest_head(tmp_path):
         assert found or words == "hear that noise"
         for row in found:
             assert row.knowledge == {relation: (f"{relation} {said}",) for relation in RELATIONS}
+    assert record["ledger"] == {
+        "records_in": 19,
+        "kept": 15,
+        "left_out": {
+            "relation is none of the five": {"count": 3, "first": "heads.jsonl:6"},
+            "the head has this relation already": {"count": 1, "first": "heads.jsonl:19"},
+        },
+    }
     assert record["generator"] == "retrieved" and record["shuffled"] is False
     assert record["similarity"]["xReact"] == sorted(record["similarity"]["xReact"])
     assert 0 <= record["similarity"]["xReact"][0] < record["similarity"]["xReact"][-1] <= 1
@@ -69,7 +77,7 @@ def test_a_file_of_another_form_is_refused_with_every_line_that_is(tmp_path):
     path.write_text(path.read_text() + 'nonsense\n{"head": 5, "relation": "xNeed"}\n')
     with pytest.raises(BadInputError) as error:
         read_heads(path)
-    assert ":19:" in str(error.value) and ":20:" in str(error.value)
+    assert ":20:" in str(error.value) and ":21:" in str(error.value)
     path.write_text(json.dumps({"head": "a", "relation": "oReact", "generations": []}))
     with pytest.raises(BadInputError, match="no head has the relation xIntent, xNeed"):
         read_heads(path)
