@@ -29,6 +29,10 @@ def tower() -> ConfigDict:
             # freezes everything else in it; 0 = off.  # not in paper
             "lora_rank": 0,
             "lora_alpha": 16.0,  # the update is scaled by lora_alpha / lora_rank
+            # Whether features have each channel's mean taken away and are divided by its deviation,
+            # as the first parameters give them on train: what a frozen tower gives every text
+            # alike hides what differs.  # not in paper
+            "standardise": False,
             # Shape of a random tower; not read when source is given.
             "width": 64,  # channels
             "layers": 2,
@@ -54,6 +58,9 @@ def get_config(arg: str = "") -> ConfigDict:
             "text_pool": "cls",  # cls | mean | last: how a text's tokens become one vector
             "dropout": 0.0,  # rate, in the towers' live layers and before the heads  # not in paper
             "dtype": "float32",  # compute: float32 | bfloat16; parameters, norms, losses: float32
+            # Whether the query reads the newest turn's tokens alone, after the tower has read all
+            # turns; SRS, which compares turn by turn, does not read this.  # not in paper
+            "newest_turn": False,
             # the stickers' attribute texts: on | off; Int-RA's eq. 9 to 12, elsewhere their mean is
             # added to the image features
             "attributes": "off",

@@ -47,8 +47,6 @@ def get_config(arg: str = "paper") -> ConfigDict:
             # how the predicted intention enters the query (eq. 5 and 6):
             # fused | hard_label | soft_label | straight_through | off (= w/o intention)
             "intention_fusion": "fused",
-            # the query pools the newest turn's tokens alone, after the tower has read all
-            "newest_turn": False,
             "attributes": "on",  # on | off (= w/o attribute)
             "attribute_tokens": "pooled",  # pooled | all: one query per attribute, or per token
             "regions": "patches",  # patches | patches+cls | cls (eq. 9)

@@ -55,6 +55,7 @@ class Entry:
       tested: whether it is tested against all others, as the main system is.
       own_loss: its own value of ``loss.retrieval``; "" where a loss over the gallery is its method.
       attributes: whether it can read the stickers' attributes or not.
+      newest_turn: whether it can read the newest turn alone; SRS compares turn by turn.
       rows: the tables that have it.
     """
 
@@ -66,6 +67,7 @@ class Entry:
     tested: bool = False
     own_loss: str = "own"
     attributes: bool = True
+    newest_turn: bool = True
     rows: tuple[str, ...] = tuple(PRESETS)
 
 
@@ -85,7 +87,7 @@ SYSTEMS = {
     "int_ra": Entry(
         "int_ra",
         {"loss.retrieval": ("hinge", "multi_positive")},
-        spaces={"choices": {"model.newest_turn": (False, True)}},
+        spaces={"choices": {"model.intention_fusion": ("fused", "soft_label")}},
         own_loss="hinge",
     ),
     # Int-RA with what ranked best on validation. Its file's preset stands on the demo's towers;
@@ -100,7 +102,7 @@ SYSTEMS = {
     ),
     "dual_encoder": Entry(
         "int_ra",
-        {"model.newest_turn": (False, True)},
+        {"model.text_pool": ("mean", "last")},
         overrides=dict.fromkeys(_CONTROLS, _DUAL_ENCODER),
         own_loss="",
         attributes=False,
@@ -126,6 +128,7 @@ SYSTEMS = {
     "srs": Entry(
         "srs",
         {"loss.negatives_from": ("any_other_sticker", "other_intent")},
+        newest_turn=False,
         overrides={"multilingual": _FIVE_TURNS, "scratch": _FIVE_TURNS},
     ),
     "mod": Entry(
@@ -209,7 +212,7 @@ def get_config(arg: str = "demo") -> ConfigDict:
         config.search.update({"trials": 12, "sampler": "tpe"})
         config.search.space.model = ConfigDict({"dropout": (0.1, 0.3, 0.5)})
         config.search.overrides = nested(
-            {"train.rows": 20_000, "train.epochs": 2.0, "train.eval_steps": 78}
+            {"train.rows": 20_000, "train.epochs": 1.0, "train.eval_steps": 0}
         )
     if arg == "smoke":
         config.update({"seeds": (0, 1), "resamples": 500})
@@ -226,6 +229,8 @@ def _system(entry: Entry, arg: str) -> dict[str, Any]:
         offered = {"loss.retrieval": losses}
         if entry.attributes:
             offered["model.attributes"] = ("off", "on")
+        if entry.newest_turn:
+            offered["model.newest_turn"] = (False, True)
     return {
         "config": f"configs/{entry.file}.py:{own}",
         "overrides": nested(entry.overrides.get(arg, {})),

@@ -4,8 +4,10 @@
 other logging, but not with another model. What values may be is said in ``configs``.
 """
 
+import functools
 import json
 import math
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,10 +41,13 @@ _LATER: dict[str, Any] = {
     "train.rows": 0,
     "train.cache_dtype": "same",
     "loss.unseen_negatives": True,
+    "model.text.standardise": False,
+    "model.image.standardise": False,
 }
 # Those that Int-RA had from the start.
 _LATER_BUT_IN_INT_RA: dict[str, Any] = {
     "model.attributes": "off",
+    "model.newest_turn": False,
     "model.intention_match": 0.0,
     "loss.retrieval": "own",
     "loss.bank_size": 0,
@@ -118,8 +123,8 @@ def load(workdir: Path) -> ConfigDict:
         },
     )
     for key, value in _later(record["model"]["name"]).items():
-        section, name = key.split(".")
-        record[section].setdefault(name, value)
+        *sections, name = key.split(".")
+        functools.reduce(operator.getitem, sections, record).setdefault(name, value)
     return ConfigDict(record, convert_dict=True).lock()
 
 

@@ -9,8 +9,8 @@ the reading and tokenising in parallel, ahead of the device.
 
 import atexit
 import weakref
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from jaxtyping import Int32, Int64
 
 from int_ra_jax.common.types import Batch, Tokens
 from int_ra_jax.data.dataset import Dataset
+from int_ra_jax.data.schema import Conversation
 from int_ra_jax.data.text import (
     TextConfig,
     Truncation,
@@ -25,7 +26,7 @@ from int_ra_jax.data.text import (
 )
 from int_ra_jax.data.tokenizer import Tokenizer
 
-_MEASURED = 4096  # conversations composed at once to measure a split
+_COMPOSED = 4096  # conversations composed at once of a whole split
 _NO_END = np.iinfo(np.int64).max
 _open_streams: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
 
@@ -39,6 +40,30 @@ def _close_streams() -> None:
     """
     for stream in list(_open_streams):
         stream.close()
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A whole split as the text tower reads it.
+
+    Kept where the tower's output is kept as well: an epoch then reads and tokenises nothing.
+
+    Attributes:
+      tokens: Tokens [M, L] of numpy leaves.
+      sticker: i32[M], gallery row of the gold sticker.
+      intention: i32[M], class id of the annotated intention.
+      cut: what the budgets of ``config.text`` cut.
+    """
+
+    tokens: Tokens
+    sticker: Int32[np.ndarray, "M"]
+    intention: Int32[np.ndarray, "M"]
+    cut: Truncation = field(default_factory=Truncation)
+
+    @property
+    def lengths(self) -> Int32[np.ndarray, "M"]:
+        """Tokens of each conversation."""
+        return np.asarray(self.tokens.mask.sum(axis=1, dtype=np.int32))
 
 
 @dataclass(frozen=True)
@@ -134,6 +159,7 @@ def make_batches(
     host_index: int = 0,
     host_count: int = 1,
     buckets: Buckets | None = None,
+    composed: Composed | None = None,
 ) -> Iterator[Batch]:
     """Yields training batches without end, from ``start_step`` on.
 
@@ -152,6 +178,7 @@ def make_batches(
       host_index: this process, from 0.
       host_count: number of processes; each yields its own B / host_count rows of every batch.
       buckets: for batches of like length, as narrow as their longest conversation allows.
+      composed: the split where it is kept; it is read and tokenised otherwise.
 
     Returns:
       Batches of B / host_count rows, numpy leaves; all hosts' shares of a batch are equally wide.
@@ -173,7 +200,8 @@ def make_batches(
         rows, width = rows_of_step(step, batch_size, size, seed, buckets)
         return rows[host_index * share : (host_index + 1) * share], width
 
-    return _stream(dataset, tokenizer, text, split, (start_step, _NO_END), share, rows)
+    read = _reader(dataset, tokenizer, text, split, composed)
+    return _stream(read, size, (start_step, _NO_END), share, rows)
 
 
 def eval_batches(
@@ -184,6 +212,7 @@ def eval_batches(
     batch_size: int,
     host_index: int = 0,
     host_count: int = 1,
+    composed: Composed | None = None,
 ) -> Iterator[Batch]:
     """Yields a split once, in order; the last batch is filled with rows that are not valid.
 
@@ -198,6 +227,7 @@ def eval_batches(
       batch_size: B, conversations of all hosts together; divisible by ``host_count``.
       host_index: this process, from 0.
       host_count: number of processes; each yields its own B / host_count rows of every batch.
+      composed: the split where it is kept; it is read and tokenised otherwise.
 
     Returns:
       Batches of B / host_count rows, numpy leaves.
@@ -211,33 +241,49 @@ def eval_batches(
         first = step * batch_size + host_index * share
         return first + tf.range(share, dtype=tf.int64), tf.constant(-1, tf.int64)
 
-    return _stream(dataset, tokenizer, text, split, (0, steps), share, rows)
+    read = _reader(dataset, tokenizer, text, split, composed)
+    return _stream(read, size, (0, steps), share, rows)
 
 
-def _stream(
+def _reader(
     dataset: Dataset,
     tokenizer: Tokenizer,
     text: TextConfig,
     split: str,
+    composed: Composed | None,
+) -> Callable[[np.ndarray], Composed]:
+    """Returns what looks rows of a split up, or reads and tokenises them."""
+
+    def kept(rows: Int64[np.ndarray, "B"]) -> Composed:
+        assert composed is not None
+        tokens = Tokens(**{name: leaf[rows] for name, leaf in vars(composed.tokens).items()})
+        return Composed(tokens, composed.sticker[rows], composed.intention[rows])
+
+    def read(rows: Int64[np.ndarray, "B"]) -> Composed:
+        conversations = dataset.conversations(split, rows.tolist())
+        return _compose(dataset, tokenizer, text, conversations)
+
+    return read if composed is None else kept
+
+
+def _stream(
+    read: Callable[[np.ndarray], Composed],
+    size: int,
     steps: tuple[int, int],
     share: int,
     rows: Callable[[Any], tuple[Any, Any]],
 ) -> Iterator[Batch]:
-    """Reads and tokenises the rows of each step ahead of time, and yields them in step order."""
+    """Gets the rows of each step ahead of time, and yields them in step order."""
     from int_ra_jax.data.tensorflow_runtime import tf
-
-    size = dataset.size(split)
 
     def assemble(rows: Int64[np.ndarray, "B"], width: np.int64) -> tuple[np.ndarray, ...]:
         valid = rows < size
         rows = np.minimum(rows, size - 1)
-        conversations = dataset.conversations(split, rows.tolist())
-        tokens, _ = compose_context(tokenizer, conversations, text, dataset.has_knowledge)
-        stickers, intentions = dataset.targets(conversations)
+        found = read(rows)
         example = rows.astype(np.int32)
         # Padding stands at the end; -1 keeps it all.
-        context = [leaf[:, : None if width < 0 else width] for leaf in vars(tokens).values()]
-        return *context, stickers, intentions, example, valid
+        context = [leaf[:, : None if width < 0 else width] for leaf in vars(found.tokens).values()]
+        return *context, found.sticker, found.intention, example, valid
 
     failures: list[Exception] = []
 
@@ -277,10 +323,29 @@ def _batches(dataset: Any, failures: list[Exception]) -> Generator[Batch, None, 
         raise
 
 
+def compose_split(dataset: Dataset, tokenizer: Tokenizer, text: TextConfig, split: str) -> Composed:
+    """Composes a whole split.
+
+    Args:
+      dataset: the built data set.
+      tokenizer: of the text tower.
+      text: the section ``config.text``.
+      split: its name.
+    """
+    parts = list(_composed_in_parts(dataset, tokenizer, text, split))
+    leaves = zip(*(vars(part.tokens).values() for part in parts), strict=True)
+    return Composed(
+        Tokens(*map(np.concatenate, leaves)),
+        np.concatenate([part.sticker for part in parts]),
+        np.concatenate([part.intention for part in parts]),
+        sum((part.cut for part in parts), Truncation()),
+    )
+
+
 def measure(
     dataset: Dataset, tokenizer: Tokenizer, text: TextConfig, split: str
 ) -> tuple[Int32[np.ndarray, "M"], Truncation]:
-    """Composes a whole split once; returns its lengths, and what the budgets of ``text`` cut.
+    """Composes a whole split and keeps nothing but its lengths.
 
     Args:
       dataset: the built data set.
@@ -291,11 +356,27 @@ def measure(
     Returns:
       i32[M], tokens of each conversation, and the counts of what did not fit.
     """
-    lengths, cut = np.zeros(dataset.size(split), np.int32), Truncation()
-    for start in range(0, len(lengths), _MEASURED):
-        rows = range(start, min(start + _MEASURED, len(lengths)))
-        conversations = dataset.conversations(split, list(rows))
-        tokens, cut_here = compose_context(tokenizer, conversations, text, dataset.has_knowledge)
-        lengths[rows.start : rows.stop] = tokens.mask.sum(axis=1)
-        cut += cut_here
-    return lengths, cut
+    lengths, cut = [np.zeros(0, np.int32)], Truncation()
+    for part in _composed_in_parts(dataset, tokenizer, text, split):
+        lengths.append(part.lengths)
+        cut += part.cut
+    return np.concatenate(lengths), cut
+
+
+def _composed_in_parts(
+    dataset: Dataset, tokenizer: Tokenizer, text: TextConfig, split: str
+) -> Iterator[Composed]:
+    size = dataset.size(split)
+    for start in range(0, size, _COMPOSED):
+        rows = list(range(start, min(start + _COMPOSED, size)))
+        yield _compose(dataset, tokenizer, text, dataset.conversations(split, rows))
+
+
+def _compose(
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    text: TextConfig,
+    conversations: Sequence[Conversation],
+) -> Composed:
+    tokens, cut = compose_context(tokenizer, conversations, text, dataset.has_knowledge)
+    return Composed(tokens, *dataset.targets(conversations), cut)

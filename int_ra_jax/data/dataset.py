@@ -141,6 +141,16 @@ class Dataset:
         intentions = [self.intention_ids[conversation.intention] for conversation in conversations]
         return np.array(stickers, np.int32), np.array(intentions, np.int32)
 
+    def targets_of(self, split: str) -> tuple[Int32[np.ndarray, "M"], Int32[np.ndarray, "M"]]:
+        """Returns the targets of a whole split, which is read once."""
+        if split not in self._targets:
+            self._targets[split] = self.targets(self.conversations(split))
+        return self._targets[split]
+
+    @cached_property
+    def _targets(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {}
+
     def _records(self, split: str) -> Records:
         if split not in self._splits:
             raise ValueError(f"unknown split {split!r}. Choose one of {', '.join(self._splits)}.")

@@ -81,7 +81,7 @@ def relevance_annotations(
     """
     annotated = np.zeros((len(dataset.stickers), len(dataset.intentions)), np.bool_)
     for split in splits:
-        annotated[dataset.targets(dataset.conversations(split))] = True
+        annotated[dataset.targets_of(split)] = True
     if gallery:
         for row, sticker in enumerate(dataset.stickers):
             annotated[row, [dataset.intention_ids[name] for name in sticker.intentions]] = True

@@ -63,9 +63,9 @@ def judge(run: Run, split: str, protocol: str) -> Judged:
     """
     dataset = run.dataset
     conversations = dataset.conversations(split)
-    gold, intention = dataset.targets(conversations)
+    gold, intention = dataset.targets_of(split)
     known = known_splits(split)
-    written = {name: dataset.targets(dataset.conversations(name)) for name in dataset.splits}
+    written = {name: dataset.targets_of(name) for name in dataset.splits}
     relevant = relevance.relevance(
         protocol,
         query_intention=intention,

@@ -113,6 +113,7 @@ class System(Protocol):
         of the intentions. Only these are cached where the text tower is frozen.
       frames: keys of ``config.model`` that say in which pieces a conversation is encoded; what is
         cached of it depends on them.
+      text_frozen: lower layers of the text tower that do not train.
       negatives: which columns it trains against.
       embedding_width: channels of a sticker's embedding, for a bank of them that is refreshed.
       sharding_rules: (regex, axes) of what its heads hold besides kernels, biases, scales and
@@ -122,6 +123,7 @@ class System(Protocol):
 
     reads: frozenset[str]
     frames: tuple[str, ...]
+    text_frozen: int
     negatives: "Negatives"
     embedding_width: int
     sharding_rules: tuple[tuple[str, PartitionSpec], ...]

@@ -76,6 +76,26 @@ class Linear(nnx.Linear):
         return y if bias is None else (y.astype(jnp.float32) + bias).astype(self.dtype)
 
 
+class Standardise(nnx.Module):
+    """Scales and shifts channels by constants, so that features have mean 0 and deviation 1.
+
+    The constants are parameters that never train: a checkpoint holds them. They change nothing
+    until a run measures them (``training.standardise``).
+
+    Args:
+      width: channels.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.scale = nnx.Param(jnp.ones(width, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(width, jnp.float32))
+
+    def __call__(self, x: Float[Array, "*B W"]) -> Float[Array, "*B W"]:
+        """Returns x * scale + bias, computed in float32, in the dtype of x."""
+        scale, bias = (jax.lax.stop_gradient(p[...]) for p in (self.scale, self.bias))
+        return (x.astype(jnp.float32) * scale + bias).astype(x.dtype)
+
+
 # The layers above the towers, which start from larger kernels than BERT's.
 HeadLinear = partial(Linear, kernel_init=jax.nn.initializers.lecun_normal())
 
@@ -172,7 +192,8 @@ def unit_norm(x: Float[Array, "*B D"]) -> Float32[Array, "*B D"]:
 
 def last_token(tokens: Float[Array, "*B L D"], mask: Bool[Array, "*B L"]) -> Float32[Array, "*B D"]:
     """Returns the features of each row's last real token; the first one's where none is real."""
-    last = jnp.maximum(jnp.sum(mask, axis=-1) - 1, 0)
+    places = jnp.arange(mask.shape[-1])
+    last = jnp.max(jnp.where(mask, places, 0), axis=-1)
     rows = jnp.take_along_axis(tokens, last[..., None, None], axis=-2)  # [*B, 1, D]
     return rows[..., 0, :].astype(jnp.float32)
 

@@ -19,7 +19,7 @@ from int_ra_jax.common.pixels import normalise
 from int_ra_jax.common.types import Bank, Batch, Context, Sticker, Tokens
 from int_ra_jax.models import losses
 from int_ra_jax.models.interface import Candidates, Negatives, Params, Setup
-from int_ra_jax.models.layers import Linear, dropout, last_token, masked_mean
+from int_ra_jax.models.layers import Linear, Standardise, dropout, last_token, masked_mean
 from int_ra_jax.models.towers import lora
 from int_ra_jax.models.towers.bert import BertModel
 from int_ra_jax.models.towers.clip_vision import ClipVisionModel
@@ -84,7 +84,11 @@ class TwoTowers(nnx.Module):
         self.text_frozen = _frozen_layers(model.text.frozen_layers, self.text, "model.text")
         self.image_frozen = _frozen_layers(model.image.frozen_layers, self.image, "model.image")
         self.text_lora, self.image_lora = model.text.lora_rank > 0, model.image.lora_rank > 0
+        text_width, image_width = setup.widths
+        self.text_standard = Standardise(text_width) if model.text.standardise else None
+        self.image_standard = Standardise(image_width) if model.image.standardise else None
         self.text_pool: Literal["cls", "mean", "last"] = model.text_pool
+        self.newest_turn: bool = model.newest_turn
         self.dropout: float = model.dropout
         self.compute_dtype = setup.dtype
         facts = setup.facts
@@ -133,7 +137,10 @@ class TwoTowers(nnx.Module):
             hidden = self._text_prefix(tokens, key)
         else:  # which may be kept in half precision
             hidden = hidden.astype(self.compute_dtype)
-        return self.text.suffix(hidden, tokens.mask, self.text_frozen, key=key, cls_only=cls_only)
+        features = self.text.suffix(
+            hidden, tokens.mask, self.text_frozen, key=key, cls_only=cls_only
+        )
+        return features if self.text_standard is None else self.text_standard(features)
 
     def text_vectors(
         self, tokens: Tokens, hidden: Array | None, key: Array | None = None
@@ -156,8 +163,23 @@ class TwoTowers(nnx.Module):
         self, batch: Batch, tower_key: Array | None, dropout_key: Array | None
     ) -> Float32[Array, "B Dt"]:
         """Returns one vector a conversation, pooled and dropped out."""
-        h = self.text_vectors(batch.context, batch.context_hidden, tower_key)  # [B, Dt], f32
+        tokens = batch.context
+        if self.newest_turn:
+            features = self.text_tokens(tokens, batch.context_hidden, tower_key)
+            h = self.pooled(features, self.read(tokens))
+        else:
+            h = self.text_vectors(tokens, batch.context_hidden, tower_key)  # [B, Dt], f32
         return dropout(h, self.dropout, dropout_key)
+
+    def read(self, tokens: Tokens) -> Tokens:
+        """Returns what a query reads of conversations: all of it, or only their newest turns.
+
+        The tower has read every turn in either case.
+        """
+        if not self.newest_turn:
+            return tokens
+        newest = tokens.turn == 1
+        return dataclasses.replace(tokens, mask=newest, words=tokens.words & newest)
 
     def attribute_vectors(self, bank: Bank, key: Array | None = None) -> Float32[Array, "N J Dt"]:
         """Returns one vector for each attribute; what stands where one is absent is any text's."""
@@ -181,7 +203,8 @@ class TwoTowers(nnx.Module):
         """Returns the features of stickers, the class token first, T = 1 + P."""
         hidden = bank.image_hidden
         hidden = self._image_prefix(bank.pixels) if hidden is None else hidden
-        return self.image.suffix(hidden, self.image_frozen)
+        features = self.image.suffix(hidden, self.image_frozen)
+        return features if self.image_standard is None else self.image_standard(features)
 
     def attention_maps(self, bank: Bank) -> Float[Array, "N J P"] | None:
         """Returns None: attributes attend to patches in Int-RA alone."""
@@ -294,6 +317,10 @@ class TwoTowers(nnx.Module):
             image += [r"image/embeddings/.*", r"image/pre_layrnorm/.*"]
         if self.image_frozen == self.image.config.num_hidden_layers:
             image.append(r"image/post_layernorm/.*")
+        if self.text_standard is not None:
+            text.append(r"text_standard/.*")
+        if self.image_standard is not None:
+            image.append(r"image_standard/.*")
         if self.text_lora:
             text.append(f"text/{lora.FROZEN}")
         if self.image_lora:

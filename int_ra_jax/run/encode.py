@@ -233,7 +233,10 @@ class Encoder:
         run, placement = self._run, self._placement
         size, width = run.dataset.size(split), self._divisible(run.config.eval.batch_size)
         share = (0, 1) if placement is None else (placement.share, placement.shares)
-        stream = eval_batches(run.dataset, run.tokenizer, run.config.text, split, width, *share)
+        stream = eval_batches(
+            run.dataset, run.tokenizer, run.config.text, split, width, *share,
+            composed=run.composed(split),
+        )  # fmt: skip
         with progress(what, size, "conversations") as bar:
             for start, batch in zip(range(0, size, width), stream, strict=True):
                 yield batch if placement is None else placement.place(batch)

@@ -10,11 +10,11 @@ tokenizer and the shapes of both towers.
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from int_ra_jax.common import config as configuration
 from int_ra_jax.common.params import flatten, matching
-from int_ra_jax.common.types import Bank, Labels
+from int_ra_jax.common.types import Bank, Labels, Tokens
 from int_ra_jax.data import text
 from int_ra_jax.data.dataset import Dataset
 from int_ra_jax.data.records import open_records
@@ -34,6 +34,9 @@ from int_ra_jax.models.towers.shapes import load_tower_config
 from int_ra_jax.run.array_store import ArrayStore
 from int_ra_jax.run.checkpoint import Checkpoints
 from int_ra_jax.run.checkpoint_record import check_fingerprint
+
+if TYPE_CHECKING:  # it imports tensorflow
+    from int_ra_jax.data.batches import Composed
 
 SEARCH = "search"  # folder of a workdir: what a search would otherwise compute at every start
 _PACKAGE = Path(__file__).parents[1]
@@ -109,6 +112,47 @@ class Run:
             folder.mkdir(exist_ok=True)
         return ArrayStore(str(folder))
 
+    @property
+    def keeps_frozen(self) -> bool:
+        """Whether the frozen text layers' output of whole splits is kept."""
+        return self.config.train.cache_frozen and self.system.text_frozen > 0
+
+    def composed(self, split: str) -> "Composed | None":
+        """Returns a split as the text tower reads it, where that is kept.
+
+        That is where the frozen layers' output is kept, beside which tokens are nothing; None
+        elsewhere. It is taken from ``train.shared_cache`` where another run has left it there.
+        """
+        if not self.keeps_frozen:
+            return None
+        if split not in self._composed:
+            # Here, because a search reads no split.
+            from int_ra_jax.data import batches
+
+            def compute() -> dict[str, np.ndarray]:
+                of_split = self.dataset, self.tokenizer, self.config.text, split
+                composed = batches.compose_split(*of_split)
+                targets = {"sticker": composed.sticker, "intention": composed.intention}
+                cut = np.array(astuple(composed.cut))
+                return {**vars(composed.tokens), **targets, "cut": cut}
+
+            def sources() -> Iterator[str | bytes]:
+                yield from self.texts(split)
+                yield from self.code(("data/batches.py",))
+
+            kept = {
+                name: np.asarray(leaf)
+                for name, leaf in self.shared.get_all(f"tokens-{split}", sources, compute).items()
+            }
+            cut = text.Truncation(*kept.pop("cut").tolist())
+            targets = kept.pop("sticker"), kept.pop("intention")
+            self._composed[split] = batches.Composed(Tokens(**kept), *targets, cut)
+        return self._composed[split]
+
+    @cached_property
+    def _composed(self) -> "dict[str, Composed]":
+        return {}
+
     def sources(self, rooms: tuple[str, ...]) -> Iterator[str | bytes]:
         """Yields what a result depends on besides arrays: the run, versions, the code of rooms."""
         yield json.dumps(self.fingerprint, sort_keys=True, default=list)
@@ -116,7 +160,10 @@ class Run:
 
     def texts(self, split: str) -> Iterator[str | bytes]:
         """Yields what the tokens of a split's conversations depend on."""
-        yield f"{self.dataset.content_hash} {split} {self.config.text.to_json(sort_keys=True)}"
+        read = {key: self.config.text[key] for key in ("context_tokens", "speakers")}
+        if self.dataset.has_knowledge:
+            read |= {key: self.config.text[key] for key in ("knowledge", "knowledge_tokens")}
+        yield f"{self.dataset.content_hash} {split} {json.dumps(read, sort_keys=True)}"
         for file in sorted((self.workdir / "towers" / "text").iterdir()):
             yield file.name
             yield file.read_bytes()

@@ -39,6 +39,7 @@ from int_ra_jax.training import optim, resident, sharding
 from int_ra_jax.training.create import create_workdir
 from int_ra_jax.training.preemption import PreemptionGuard
 from int_ra_jax.training.profiler import PROFILE, ProfileWindow
+from int_ra_jax.training.standardise import measured
 from int_ra_jax.training.step import TrainState, TrainStep, create_state, make_train_step
 
 _SHOWN = ("train/loss/total", "train/loss/retrieval", "train/intention/accuracy")
@@ -117,6 +118,7 @@ def _train(config: ConfigDict, workdir: Path, began: float) -> dict[str, float]:
         batches = make_batches(
             run.dataset, run.tokenizer, config.text, "train", config.train.batch_size,
             config.seed, first, placement.share, placement.shares, trainer.buckets,
+            run.composed("train"),
         )  # fmt: skip
         eval_steps = config.train.eval_steps or stop
         save_steps = config.checkpoint.steps or eval_steps
@@ -185,6 +187,8 @@ def selection_protocol(protocol: str) -> str:
 
 def _measured(run: Run) -> tuple[np.ndarray, Truncation]:
     """Returns how long train's conversations are and what was cut, as another run left them."""
+    if composed := run.composed("train"):
+        return composed.lengths, composed.cut
 
     def compute() -> dict[str, np.ndarray]:
         lengths, cut = measure(run.dataset, run.tokenizer, run.config.text, "train")
@@ -290,7 +294,7 @@ def initial_params(trainer: Trainer) -> tuple[Params, str]:
     where, loaded, origins = flatten(shardings), dict[str, jax.Array](), list[str]()
     text, image, size = config.model.text.source, config.model.image.source, config.data.image_size
     if not text and not image:
-        return params, "random for the rest"
+        return measured(run, params, trainer.placement), "random for the rest"
     from int_ra_jax.models.towers.pretrained import load_image_tower, load_text_tower
 
     for name, source, load in (
@@ -303,7 +307,8 @@ def initial_params(trainer: Trainer) -> tuple[Params, str]:
             leaves = flatten({name: split(load(source))[1]})
         loaded |= {path: hosts.put(np.asarray(leaf), where[path]) for path, leaf in leaves.items()}
         origins.append(f"{name} tower {source}")
-    return replace_leaves(params, loaded), " and ".join([*origins, "random for the rest"])
+    params = measured(run, replace_leaves(params, loaded), trainer.placement)
+    return params, " and ".join([*origins, "random for the rest"])
 
 
 def refresh(trainer: Trainer, state: TrainState) -> TrainState:

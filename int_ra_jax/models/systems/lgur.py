@@ -248,6 +248,7 @@ class LGUR(Compared):
         tower_key, dropout_key = split_key(key, 2)
         tokens = self.text_tokens(batch.context, batch.context_hidden, tower_key)
         words = self.words(dropout(tokens, self.dropout, dropout_key), mask)  # [B, L, W]
+        mask = self.read(batch.context).mask
         rebuilt = self.from_dictionary(words)
         if key is None:
             return self._context(self.parts(rebuilt, mask))

@@ -243,6 +243,7 @@ class PCME(Compared):
         tokens = batch.context
         features = self.text_tokens(tokens, batch.context_hidden, tower_key)
         features = dropout(features, self.dropout, dropout_key)  # [B, L, Dt]
+        tokens = self.read(tokens)
         pooled = self.pooled(features, tokens)
         gaussian = self.context_head(pooled, features, tokens.words)
         query, read = self._encoded(*gaussian, sample_key, batch.example, _CONTEXTS)
