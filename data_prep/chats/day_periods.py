@@ -9,15 +9,10 @@ import unicodedata
 
 from babel import Locale
 
+from data_prep.chats import word_lists
+
 DAY = 24 * 3600
 _NOON = DAY // 2
-# The languages that WhatsApp speaks. Others have words that mean something else in one of these.
-_LANGUAGES = (
-    "en zh zh_Hant zh_Hant_HK es es_MX es_CO es_US pt pt_PT fr fr_CA de it nl ru uk be pl cs sk sl hr "
-    "sr sr_Latn bs mk bg ro hu el tr az kk ky uz ar ar_EG fa ur ps he hi bn mr gu pa ta te kn ml or "
-    "as ne si th lo km my vi id ms fil ja ko ka hy sq et lv lt fi sv da nb nn is ga cy eu ca gl mt sw "
-    "af zu am so ha yo ig rw mn en_AU en_GB en_CA en_IN"
-).split()
 # What phones with other versions of CLDR write.
 _MORE = {"清晨": (5, 8), "早上": (5, 12), "傍晚": (17, 19), "深夜": (22, 24), "半夜": (0, 5)}
 
@@ -30,12 +25,17 @@ def normal(word: str) -> str:
     return "".join(kept)
 
 
+def _languages() -> list[str]:
+    """Returns the languages of phones; words of others would mean something else in these."""
+    return " ".join(word_lists.lines(word_lists.shipped("phone_languages.txt"))).split()
+
+
 @functools.cache
 def windows() -> dict[str, tuple[Window, ...]]:
     """Returns word -> when it is that part of the day, in every language that has the word."""
     found: dict[str, list[Window]] = {}
     known: dict[str, int] = {}  # which half of the day a word means in the first language with it
-    for place, name in enumerate(_LANGUAGES):
+    for place, name in enumerate(_languages()):
         locale = Locale.parse(name)
         rules = locale.day_period_rules.get(None, {})
         periods = locale.day_periods.get("format", {})

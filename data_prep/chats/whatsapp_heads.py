@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from data_prep.chats import day_periods
+from data_prep.chats import day_periods, word_lists
 from data_prep.chats.whatsapp_dates import Head
 
 MARK = "\u200e"  # stands before what the program wrote, in a line that else a person wrote
@@ -45,11 +45,6 @@ _TIME_FIRST = re.compile(
 # What else looks like a head: within brackets or before a dash, a time and the numbers of a date.
 _LOOKS = re.compile(r"\[(?P<in>[^\[\]\n]{8,60})\]\s|(?P<bare>[^\n]{8,60}?)\s[-\u2013\u2014]\s")
 _CLOCK = re.compile(r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?")
-# Words between date and time, and units behind them, that say nothing about the part of the day.
-_FILLERS = frozenset(
-    "à a às as kl klo um uhr u om op at le ore alle alleore alas las la los ob o в у о na lúc pukul "
-    "jam ura godz г гч ч h hs hrs hod t v στις 日 일 分 분 น เวลา को ਨੂੰ এ tại".split()
-)
 
 
 def clean(text: str) -> str:
@@ -120,7 +115,7 @@ class Reader:
                 return Line("", None, looks, "", marked)
             return None
         style = _style(match)
-        rest = line[_place(line, match.end()) :]
+        rest = line[passed(line, match.end()) :]
         shown = match[0].strip()
         period, unknown = _words(match["before"], match["after"], frozenset(self.fillers))
         late = int(match["hour"]) > 12
@@ -138,21 +133,13 @@ def _style(match: re.Match[str]) -> str:
     return style if match.re is _DATE_FIRST else f"{style}, time first"
 
 
-def _place(line: str, count: int) -> int:
-    """Returns where in a line so many characters have passed that are no marks."""
-    if len(line) == len(clean(line)):
-        return count
+def passed(line: str, count: int) -> int:
+    """Returns the place in a line behind so many characters that are no marks."""
     for place, character in enumerate(line):
-        if ord(character) in _MARKS:
-            continue
         if count == 0:
-            break
-        count -= 1
-    else:
-        return len(line)
-    while place and ord(line[place - 1]) in _MARKS:
-        place -= 1
-    return place
+            return place
+        count -= ord(character) not in _MARKS
+    return len(line)
 
 
 def _head(match: re.Match[str], period: str) -> Head:
@@ -164,16 +151,22 @@ def _head(match: re.Match[str], period: str) -> Head:
     return Head(numbers, len(match["a"]) == 4, clock)
 
 
+@functools.cache
+def _fillers() -> frozenset[str]:
+    return word_lists.words(word_lists.shipped("time_fillers.txt"))
+
+
 @functools.lru_cache(1024)
 def _words(before: str, after: str, fillers: frozenset[str]) -> tuple[str, str]:
     """Returns the word for the part of the day, and a word that is not known; each may be empty."""
     period = unknown = ""
     for text in (before, after):
         word = day_periods.normal(text)
-        if not word or word in _FILLERS or word in fillers:
+        passed = _fillers() | fillers
+        if not word or word in passed:
             continue
         known = day_periods.windows()
-        starts = sorted(_FILLERS | fillers, key=len, reverse=True)
+        starts = sorted(passed, key=len, reverse=True)
         rest = next(
             (word.removeprefix(one) for one in starts if word.removeprefix(one) in known), ""
         )

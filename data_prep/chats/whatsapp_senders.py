@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import zip_longest
 
-from data_prep.chats.whatsapp_heads import MARK, clean
+from data_prep.chats.whatsapp_heads import MARK, clean, passed
 
 _COLON = re.compile(r"\s?[:\uff1a](?=\s|$)")
 _TIGHT = re.compile(r"[:\uff1a](?=[^\s/])")
@@ -71,7 +71,7 @@ class Senders:
                 chosen = name, tight.end()
         if chosen is None or self._is_notice(rest, text, chosen[0]):
             return None
-        return chosen[0], rest[_passed(rest, chosen[1]) :]
+        return chosen[0], rest[passed(rest, chosen[1]) :]
 
     def knows(self, rest: str) -> bool:
         """Whether a line begins with somebody who speaks elsewhere in the file."""
@@ -139,13 +139,3 @@ def _looks_like_name(text: str) -> bool:
     return 1 <= len(words) <= 3 and all(
         word[0].isalpha() and word[0] != word[0].lower() for word in words
     )
-
-
-def _passed(text: str, count: int) -> int:
-    """Returns the place in a text behind so many characters that are no marks."""
-    place = 0
-    for place, character in enumerate(text):
-        if count == 0:
-            return place
-        count -= bool(clean(character))
-    return place + 1 if count == 0 else len(text)
