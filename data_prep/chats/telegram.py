@@ -151,8 +151,8 @@ def _records(lines: _CountedLines) -> Iterator[tuple[_Chat, Any]]:
         if event == "start_map" and prefix in _CHATS:
             count += 1
             chat = _Chat(f"chat {count}" if prefix else "chat")
-        elif key == "id" and owner in _CHATS and event in ("number", "string"):
-            chat = _Chat(str(value))
+        elif key == "id" and owner in _CHATS and (identity := _id(value)):
+            chat = _Chat(identity)
         elif prefix in _MESSAGES and event in ("start_map", "start_array"):
             item = prefix
             builder = ijson.ObjectBuilder()

@@ -98,7 +98,8 @@ class Reader:
 
     def is_weak(self, style: str) -> bool:
         """Whether a line of this style may be anybody's words in this file."""
-        return style != self.style and style not in ("bracket", "dash")
+        own = {self.style, "colon"} if self.style == "comma" else {self.style}
+        return style not in own | {"bracket", "dash"}
 
     def find(self, line: str, learning: bool = False) -> Line | None:
         """Returns the line as the beginning of a record, or None where it goes on with one.
