@@ -14,7 +14,18 @@ from data_prep.chats import word_lists
 DAY = 24 * 3600
 _NOON = DAY // 2
 # What phones with other versions of CLDR write.
-_MORE = {"清晨": (5, 8), "早上": (5, 12), "傍晚": (17, 19), "深夜": (22, 24), "半夜": (0, 5)}
+_MORE = {
+    "清晨": (5, 8),
+    "早晨": (5, 9),
+    "早上": (5, 12),
+    "傍晚": (17, 19),
+    "夜晚": (19, 24),
+    "夜间": (19, 24),
+    "深夜": (22, 24),
+    "半夜": (0, 5),
+    "vorm": (0, 12),
+    "nachm": (12, 24),
+}
 
 Window = tuple[int, int]  # seconds from midnight: from when, and before when
 

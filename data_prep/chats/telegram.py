@@ -91,6 +91,8 @@ class _Chat:
         if record.get("action") == "topic_created" and identity:
             self.roots.add(identity)
             self.topics[identity] = identity
+        if "reply_to_peer_id" in record:
+            answered = None  # of another chat
         topic = self.topics.get(answered or "")
         if topic and identity:
             self.topics[identity] = topic

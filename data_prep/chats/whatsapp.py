@@ -38,6 +38,7 @@ class _Survey:
       orders: of its dates, by whether their heads are weak (``Reader.is_weak``).
       senders: who speaks in it.
       texts: how it attaches files.
+      first: line of the first head; 0 without one.
       strange: line and head of the first that is not understood.
     """
 
@@ -47,6 +48,7 @@ class _Survey:
     heads: Reader = field(default_factory=Reader)
     orders: dict[str, Orders] = field(default_factory=dict)
     senders: Senders = field(default_factory=Senders)
+    first: int = 0
     strange: tuple[int, str] | None = None
 
     @classmethod
@@ -62,6 +64,7 @@ class _Survey:
         if line.head is None:
             self.strange = self.strange or (number, line.shown)
             return
+        self.first = self.first or number
         self.orders.setdefault(line.style, Orders()).add(line.head)
         self.senders.add(line.rest)
         self.texts.add(line.rest)
@@ -88,15 +91,18 @@ def read(source: Path, problems: Problems, date_order: str = "auto") -> Iterator
     surveys = [_Survey.of(path, path.relative_to(root).as_posix()) for path in paths]
     sent = {one.path.parent / name for one in surveys for name in one.texts.documents}
     chats = [one for one in surveys if one.order.count and one.path not in sent]
-    if not chats:
-        chats = [one for one in surveys if one.order.count]
+    chats = chats or [one for one in surveys if one.order.count]
     for survey in surveys:
         if survey in chats:
             yield from _records(survey, root, date_order, problems)
-        elif chats and not survey.strange:
-            logging.warning("%s: passed over, a text file that is no chat", survey.name)
-        else:
+        elif not chats:
             problems.add(survey.name, *_not_a_chat(survey))
+        elif survey.strange and survey.path not in sent:
+            logging.warning("%s:%d: %s", survey.name, *_not_a_chat(survey))
+            number, _ = survey.strange
+            yield Record(survey.name, number, partial(_refuse, "file whose heads are not known"))
+        else:
+            logging.warning("%s: passed over, a text file that is no chat", survey.name)
 
 
 def hint(folder: Path) -> str:
@@ -105,7 +111,7 @@ def hint(folder: Path) -> str:
 
 
 def _not_a_chat(survey: _Survey) -> tuple[int, str]:
-    forms = f"Known forms are: {'; '.join(FORMS)}"
+    forms = _known_forms()
     if survey.strange:
         number, shown = survey.strange
         return (
@@ -116,11 +122,15 @@ def _not_a_chat(survey: _Survey) -> tuple[int, str]:
     return 0, f"{error}. Is it a WhatsApp export, saved as UTF-8? {forms}"
 
 
+def _known_forms() -> str:
+    return f"Known forms are: {'; '.join(FORMS)}"
+
+
 def _records(survey: _Survey, root: Path, wanted: str, problems: Problems) -> Iterator[Record]:
     try:
         order = survey.order.decide(wanted)
     except ValueError as error:
-        problems.add(survey.name, 0, str(error))
+        problems.add(survey.name, survey.first, f"{error}. {_known_forms()}")
         return
     if order.doubt:
         logging.warning(
@@ -128,7 +138,7 @@ def _records(survey: _Survey, root: Path, wanted: str, problems: Problems) -> It
         )
     if survey.strange:
         logging.warning(
-            "%s:%d %s; records with such heads are left out", survey.name, *_not_a_chat(survey)
+            "%s:%d: %s; records with such heads are left out", survey.name, *_not_a_chat(survey)
         )
     chat = survey.name.removesuffix(".txt").removesuffix("/_chat")
     folder = survey.path.parent.relative_to(root).as_posix()

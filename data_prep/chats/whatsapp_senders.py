@@ -66,7 +66,8 @@ class Senders:
             digits = text[tight.start() - 1 : tight.end() + 1]
             clock = len(digits) == 3 and digits[0].isdigit() and digits[2].isdigit()
             usual = chosen is not None and self._spoken[chosen[0]] > 1
-            speaks = certain or self._spoken[name] > 0 or self._tight[name] > 1
+            usual &= chosen is not None and self._spoken[chosen[0]] >= self._tight[name]
+            speaks = certain or len(name.split()) <= 3
             if name and speaks and not clock and not usual:
                 chosen = name, tight.end()
         if chosen is None or self._is_notice(rest, text, chosen[0]):

@@ -16,6 +16,7 @@ from data_prep.chats.whatsapp_heads import MARK, Line, clean
 from data_prep.ledger import LeftOut
 
 _NAME = r"[^<>\n/\\:\"*?|]{1,200}\.(?=\w*[^\W\d_])\w{1,10}"
+_IS_NAME = re.compile(rf"^{_NAME}$")
 _IN_BRACKETS = re.compile(
     rf"\s*\u200e?[<\uff1c\u2039]\s?[^<>:\uff1a\n]{{2,40}}?\s?[:\uff1a]\s?(?P<file>{_NAME})\s?[>\uff1e\u203a]"
 )
@@ -102,6 +103,8 @@ class Texts:
         named = _STICKER_NAME.search(file) and suffix in ("webp", "png", "gif", "was")
         if named or suffix == "was" or (suffix == "webp" and not _PHOTO_NAME.search(file)):
             return words, file
+        if _IS_NAME.match(words) and words.lower().endswith(f".{suffix}"):
+            words = ""  # the title of a document
         if not words:
             raise LeftOut(f"{_KIND_OF.get(suffix, 'document')} without words")
         return words, None
@@ -151,14 +154,13 @@ class Texts:
 
     def _is_placeholder(self, first: str, line: Line) -> bool:
         """Whether a line without the mark is the program's, by its form or as a known sentence."""
-        if line.style.startswith("bracket") and self.marked:
-            return False  # there the program's lines have the mark
-        match = _PLACEHOLDER.match(first)
-        if match is None:
-            return _bare(first) in _sentences("placeholders")
-        words = match["words"]
-        cased = any(one != one.swapcase() for one in words)
-        return _bare(words) in _sentences("placeholders") or (len(words.split()) > 1 or not cased)
+        if line.style.startswith("bracket"):
+            # An iPhone's: marked, but for files that lost the marks.
+            return not self.marked and _bare(first.strip("<>")) in _sentences("placeholders_ios")
+        if match := _PLACEHOLDER.match(first):
+            words = match["words"]
+            return len(words.split()) > 1 or not any(one != one.swapcase() for one in words)
+        return _bare(first) in _sentences("placeholders_android")
 
 
 def _spoken(text: str) -> str:
