@@ -1,4 +1,4 @@
-"""WhatsApp's exports as phones of many languages write them: heads, senders, files, placeholders."""
+"""WhatsApp's exports as phones of many languages write them: heads, senders, what is said."""
 
 from datetime import UTC, datetime
 
