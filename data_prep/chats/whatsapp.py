@@ -4,6 +4,7 @@ Each file is read twice: once to learn its form, which follows the phone's langu
 and once for its records. A line that does not begin with a date goes on with the message before.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,16 +29,23 @@ _LOST = "\ufffd"  # stands for bytes that are no text
 
 
 @dataclass
+class _Style:
+    """What is known of the heads of one style: their dates, and who speaks behind them."""
+
+    orders: Orders = field(default_factory=Orders)
+    senders: Senders = field(default_factory=Senders)
+
+
+@dataclass
 class _Survey:
     """What is known of a file after the first reading.
 
     Attributes:
       path: the file.
       name: of the file, relative to the source.
-      heads: its heads.
-      orders: of its dates, by whether their heads are weak (``Reader.is_weak``).
-      senders: who speaks in it.
       texts: how it attaches files.
+      heads: its heads.
+      styles: by the style of the heads, since some may be anybody's words (``Reader.is_weak``).
       first: line of the first head; 0 without one.
       strange: line and head of the first that is not understood.
     """
@@ -46,8 +54,7 @@ class _Survey:
     name: str
     texts: Texts
     heads: Reader = field(default_factory=Reader)
-    orders: dict[str, Orders] = field(default_factory=dict)
-    senders: Senders = field(default_factory=Senders)
+    styles: dict[str, _Style] = field(default_factory=lambda: defaultdict(_Style))
     first: int = 0
     strange: tuple[int, str] | None = None
 
@@ -65,14 +72,19 @@ class _Survey:
             self.strange = self.strange or (number, line.shown)
             return
         self.first = self.first or number
-        self.orders.setdefault(line.style, Orders()).add(line.head)
-        self.senders.add(line.rest)
+        self.styles[line.style].orders.add(line.head)
+        self.styles[line.style].senders.add(line.rest)
         self.texts.add(line.rest)
 
     @property
-    def order(self) -> Orders:
+    def orders(self) -> Orders:
         """The dates of the style that most heads have."""
-        return self.orders.get(self.heads.style, Orders())
+        return self.styles[self.heads.style].orders
+
+    @property
+    def senders(self) -> Senders:
+        """Who speaks in the style that most heads have."""
+        return self.styles[self.heads.style].senders
 
 
 def read(source: Path, problems: Problems, date_order: str = "auto") -> Iterator[Record]:
@@ -90,8 +102,8 @@ def read(source: Path, problems: Problems, date_order: str = "auto") -> Iterator
     paths = files_of(source, FILES)
     surveys = [_Survey.of(path, path.relative_to(root).as_posix()) for path in paths]
     sent = {one.path.parent / name for one in surveys for name in one.texts.documents}
-    chats = [one for one in surveys if one.order.count and one.path not in sent]
-    chats = chats or [one for one in surveys if one.order.count]
+    chats = [one for one in surveys if one.orders.count and one.path not in sent]
+    chats = chats or [one for one in surveys if one.orders.count]
     for survey in surveys:
         if survey in chats:
             yield from _records(survey, root, date_order, problems)
@@ -128,7 +140,7 @@ def _known_forms() -> str:
 
 def _records(survey: _Survey, root: Path, wanted: str, problems: Problems) -> Iterator[Record]:
     try:
-        order = survey.order.decide(wanted)
+        order = survey.orders.decide(wanted)
     except ValueError as error:
         problems.add(survey.name, survey.first, f"{error}. {_known_forms()}")
         return

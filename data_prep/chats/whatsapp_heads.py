@@ -49,7 +49,7 @@ _CLOCK = re.compile(r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?")
 
 def clean(text: str) -> str:
     """Returns a text without marks of direction."""
-    return text.translate(_MARKS)
+    return text if text.isascii() else text.translate(_MARKS)
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,8 @@ def _style(match: re.Match[str]) -> str:
 
 def passed(line: str, count: int) -> int:
     """Returns the place in a line behind so many characters that are no marks."""
+    if line.isascii():
+        return min(count, len(line))
     for place, character in enumerate(line):
         if count == 0:
             return place

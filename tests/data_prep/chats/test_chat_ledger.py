@@ -208,7 +208,7 @@ MESSAGES = st.lists(st.dictionaries(KEYS, JSON, max_size=3).map(lambda keys: GOO
 LINES = st.lists(st.dictionaries(st.sampled_from(["chat", "sender", "time", "text", "id"]), JSON))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.binary(max_size=200), PIECES, MESSAGES, LINES)
 def test_whatever_the_bytes_the_sum_is_exact_and_nothing_but_problems_is_raised(
     tmp_path_factory, rubbish, pieces, messages, lines

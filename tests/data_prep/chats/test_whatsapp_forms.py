@@ -63,6 +63,7 @@ def read(folder, text, files=()):
         ("8:00 CH 14/3/2024 - ", 20),
         ("2024-03-14 18 h 00 - ", 18),
         ("14/3/2024, 18:00:00: ", 18),
+        ("14.03.2024 nachm. 8:00 - ", 20),
     ],
 )
 def test_the_head_of_a_phone_of_any_language_is_read(head, hour, tmp_path):
@@ -88,8 +89,10 @@ def test_a_file_of_heads_that_are_not_understood_names_the_line_and_the_known_fo
 
 
 def test_a_date_in_a_persons_words_stays_there(tmp_path):
-    text = f"{HEAD}Mira: when?\n14/03/2024 18:00, dinner\n15/03 is free\n{HEAD}Tobin: ok\n"
-    assert read(tmp_path, text)[0][1] == "when?\n14/03/2024 18:00, dinner\n15/03 is free"
+    words = "when?\n14/03/2024 18:00, dinner: pasta\n15/03 is free"
+    strange = "14/03/2024 18:00, Tobin : pasta"
+    text = f"{HEAD}Mira: {words}\n{HEAD}Tobin: ok\n{strange}\n"
+    assert read(tmp_path, text) == [("Mira", words, None), ("Tobin", "ok", None), UNKNOWN]
 
 
 def test_odd_dates_bytes_and_first_lines_are_left_out_alone(tmp_path):
