@@ -35,16 +35,19 @@ class Senders:
         """Learns from the first line of what follows a head."""
         self._with_colon = None
         text = _named_part(rest)
-        names = [name for name, _ in _beginnings(text)]
+        found = list(_beginnings(text))
+        names = [name for name, _ in found]
         for name, longer in zip_longest(names, names[1:]):
             self._spoken[name] += 1
             if longer is None:
                 self._alone.add(name)
                 self._longer.pop(name, None)
-            elif name not in self._alone:
-                self._longer.setdefault(name, set()).add(longer)
-        if match := _TIGHT.search(text[:_LONGEST]):
-            self._tight[text[: match.start()].strip(_EDGE)] += 1
+            if name in self._alone:
+                break  # it never goes on, so what stands behind it is words, and not kept
+            self._longer.setdefault(name, set()).add(longer)
+        tight = _TIGHT.search(text[:_LONGEST])
+        if tight and (not found or tight.start() < found[0][1] - 1):
+            self._tight[text[: tight.start()].strip(_EDGE)] += 1
 
     def split(self, rest: str, certain: bool) -> tuple[str, str] | None:
         """Returns the sender and what was said, with its marks; None where nobody speaks.
