@@ -29,6 +29,7 @@ from int_ra_jax.data import images, schema
 # what to do where there is nothing to read.
 _READERS: dict[str, Any] = {"jsonl": neutral, "telegram": telegram, "whatsapp": whatsapp}
 FORMATS = tuple(_READERS)
+_OTHER = (".html", ".htm", ".rar", ".7z", ".tar", ".gz", ".tgz")  # never the file of an export
 ANIMATED = (".tgs", ".webm", ".was")  # what no image library decodes
 
 
@@ -67,7 +68,7 @@ def collect(format: str, source: Path, out: Path, date_order: str = "auto") -> s
             folder = root.parent if root.is_file() else root
             return _Collector(building, folder, problems, reader.STRICT).run(records)
 
-    return step.run_step("collect", _identity(files, source), out, settings, work)
+    return step.run_step("collect", _identity(files, source, bool(zips)), out, settings, work)
 
 
 def _files(source: Path, reader: Any, shown: Path | None = None) -> list[Path]:
@@ -77,8 +78,8 @@ def _files(source: Path, reader: Any, shown: Path | None = None) -> list[Path]:
       FileNotFoundError: if there is none, with what to do.
     """
     known = reader.FILES.removeprefix("**/")
-    fits = source.is_dir() or (source.is_file() and source.suffix == Path(known).suffix)
-    if fits and (files := files_of(source, reader.FILES)):
+    other = source.is_file() and source.suffix.lower() in _OTHER
+    if source.exists() and not other and (files := files_of(source, reader.FILES)):
         return files
     where = shown or source
     what = f"{where} {'holds no' if where.is_dir() or shown else 'is no'} {known}"
@@ -214,15 +215,18 @@ class _Collector:
         return dict(counts) | {"stickers": stickers, "stickers_left_out": left_out}
 
 
-def _identity(files: list[Path], source: Path) -> str:
-    """Hashes the export: what the texts say, and which other files there are, with their sizes."""
+def _identity(files: list[Path], source: Path, zipped: bool) -> str:
+    """Hashes the export: what the texts say, and which other files there are, with their sizes.
+
+    Of a zip the bytes alone: what lies beside it is not read.
+    """
     digest = hashlib.sha256()
     for path in files:
         digest.update(f"{path.name}\0".encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     folder = source.parent if source.is_file() else source
-    for path in sorted(folder.rglob("*")):
+    for path in () if zipped else sorted(folder.rglob("*")):
         if path.suffix.lower() in schema.IMAGE_SUFFIXES:
             digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
     return digest.hexdigest()

@@ -131,7 +131,7 @@ def hint(folder: Path) -> str:
         "In Telegram Desktop choose Export chat history, and as format "
         "'Machine-readable JSON' in place of HTML"
     )
-    pages = sorted(folder.rglob("messages*.html"))
+    pages = sorted(folder.rglob("*.html"))
     if pages:
         return f"It holds {pages[0].name}: an export as HTML, which is not read. {again}."
     return f"{again}; then name the export's folder."

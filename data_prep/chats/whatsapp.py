@@ -14,7 +14,7 @@ from typing import NoReturn
 from absl import logging
 
 from data_prep.chats.message import Exported, Message, Record, files_of
-from data_prep.chats.whatsapp_dates import Orders
+from data_prep.chats.whatsapp_dates import ORDERS, Decision, Orders
 from data_prep.chats.whatsapp_heads import FORMS, Line, Reader, clean
 from data_prep.chats.whatsapp_senders import Senders
 from data_prep.chats.whatsapp_texts import Texts
@@ -106,7 +106,7 @@ def read(source: Path, problems: Problems, date_order: str = "auto") -> Iterator
     chats = chats or [one for one in surveys if one.orders.count]
     for survey in surveys:
         if survey in chats:
-            yield from _records(survey, root, date_order, problems)
+            yield from _records(survey, root, date_order, problems, len(chats) == 1)
         elif not chats:
             problems.add(survey.name, *_not_a_chat(survey))
         elif survey.strange and survey.path not in sent:
@@ -138,12 +138,19 @@ def _known_forms() -> str:
     return f"Known forms are: {'; '.join(FORMS)}"
 
 
-def _records(survey: _Survey, root: Path, wanted: str, problems: Problems) -> Iterator[Record]:
+def _records(
+    survey: _Survey, root: Path, wanted: str, problems: Problems, alone: bool
+) -> Iterator[Record]:
+    """Yields the records of a chat; where there are others, dates that do not fit stop nothing."""
     try:
         order = survey.orders.decide(wanted)
     except ValueError as error:
-        problems.add(survey.name, survey.first, f"{error}. {_known_forms()}")
-        return
+        told = f"{error}. {_known_forms()}"
+        if alone:
+            problems.add(survey.name, survey.first, told)
+            return
+        logging.warning("%s:%d: %s", survey.name, survey.first, told)
+        order = Decision(ORDERS[0])
     if order.doubt:
         logging.warning(
             "%s: %s; read as %s. Say --date_order if wrong.", survey.name, order.doubt, order.order
@@ -152,13 +159,14 @@ def _records(survey: _Survey, root: Path, wanted: str, problems: Problems) -> It
         logging.warning(
             "%s:%d: %s; records with such heads are left out", survey.name, *_not_a_chat(survey)
         )
+    strict = wanted != "auto" and not survey.orders.fits(wanted)
     chat = survey.name.removesuffix(".txt").removesuffix("/_chat")
     folder = survey.path.parent.relative_to(root).as_posix()
     for number, line, body in _bodies(survey):
         if line is None:
             yield Record(survey.name, number, partial(_refuse, "lines before the first message"))
             continue
-        make = partial(_exported, survey, line, body, order.order, wanted != "auto", (chat, folder))
+        make = partial(_exported, survey, line, body, order.order, strict, (chat, folder))
         yield Record(survey.name, number, make)
 
 

@@ -89,6 +89,10 @@ class Orders:
             self._backwards[order] += now < self._last.get(order, now)
             self._last[order] = now
 
+    def fits(self, order: str) -> bool:
+        """Whether no other order has fewer impossible dates."""
+        return self._impossible[order] == min(self._impossible.values())
+
     def decide(self, wanted: str = "auto") -> Decision:
         """Decides the order.
 

@@ -44,6 +44,7 @@ _TIME_FIRST = re.compile(
 )
 # What else looks like a head: within brackets or before a dash, a time and the numbers of a date.
 _LOOKS = re.compile(r"\[(?P<in>[^\[\]\n]{8,60})\]\s|(?P<bare>[^\n]{8,60}?)\s[-\u2013\u2014]\s")
+_WORD = re.compile(r"[^\W\d_]+")
 _CLOCK = re.compile(r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?")
 
 
@@ -192,5 +193,10 @@ def _looks(line: str) -> str:
     around = f"{inside[: clock.start()]} {inside[clock.end() :]}"
     numbers = re.findall(r"\d+", around)
     dated = len(numbers) >= 3 or (len(numbers) == 2 and any(len(one) == 4 for one in numbers))
-    few = len(re.findall(r"[^\W\d_]+", around)) <= 5
-    return match[0].strip() if dated and few else ""
+    few = len(_WORD.findall(around)) <= 5
+    # A weekday may stand before a head; "party on 14 March 2024, 18:00 - bring cake" is somebody's.
+    first = re.search(r"\d", inside)
+    named = ": " in line[match.end() : match.end() + 80]
+    before = len(_WORD.findall(inside[: first.start()] if first else inside))
+    begins = match["in"] is not None or before == 0 or (before == 1 and named)
+    return match[0].strip() if dated and few and begins else ""

@@ -140,6 +140,12 @@ def _beginnings(text: str) -> Iterator[tuple[str, int]]:
 
 def _looks_like_name(text: str) -> bool:
     words = text.strip(" :\uff1a").split()
-    return 1 <= len(words) <= 3 and all(
-        word[0].isalpha() and word[0] != word[0].lower() for word in words
-    )
+    return 1 <= len(words) <= 3 and all(map(_has_capital, words))
+
+
+def _has_capital(word: str) -> bool:
+    """Whether a word begins with a capital, or is short in a script that has none."""
+    first = word[0]
+    if first.lower() == first.upper():
+        return first.isalpha() and len(word) <= 4
+    return first != first.lower()

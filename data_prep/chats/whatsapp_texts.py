@@ -93,7 +93,7 @@ class Texts:
           StickerLeftOut: if it is a sticker that the export does not hold.
         """
         said = said.strip()
-        file, words = self._attached(said)
+        file, words = self._attached(said, line)
         if file is None:
             words = self._without_placeholder(said, line)
             if not words:
@@ -109,10 +109,11 @@ class Texts:
             raise LeftOut(f"{_KIND_OF.get(suffix, 'document')} without words")
         return words, None
 
-    def _attached(self, said: str) -> tuple[str | None, str]:
+    def _attached(self, said: str, line: Line) -> tuple[str | None, str]:
         """Returns the attached file, or None, and the words beside it."""
         match = _IN_BRACKETS.search(said)
-        if match and (MARK in match[0] or match[0].strip() == said):
+        alone = line.style.startswith("bracket") and match is not None and match[0].strip() == said
+        if match and (MARK in match[0] or alone):
             before, after = said[: match.start()], said[match.end() :]
             label = "\u2022" in before and MARK in before  # "plan.pdf • 2 pages"
             words = _spoken(after) if label else _spoken(f"{before}\n{after}")
@@ -125,10 +126,12 @@ class Texts:
 
     def _means_attached(self, file: str, phrase: str) -> bool:
         known = self.phrases | _sentences("attached")
-        if _bare(phrase) in known or _OWN_NAME.match(file):
-            return True
+        own = _OWN_NAME.match(file) is not None
+        return own or _bare(phrase) in known or self._is_there(file)
+
+    def _is_there(self, file: str) -> bool:
         try:
-            return (self.folder / file).is_file()
+            return (self.folder / clean(file).strip()).is_file()
         except (OSError, ValueError):
             return False
 

@@ -74,7 +74,13 @@ def test_the_head_of_a_phone_of_any_language_is_read(head, hour, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "strange", ["14 mars 2024 à 18:00 - ", "2024/3/14 魑魅3:10 - ", "[18:00, 14/3/2024] "]
+    "strange",
+    [
+        "14 mars 2024 à 18:00 - ",
+        "Thu, 14 Mar 2024 18:00 - ",
+        "2024/3/14 魑魅3:10 - ",
+        "[18:00, 14/3/2024] ",
+    ],
 )
 def test_a_head_that_is_not_understood_is_left_out_and_never_glued(strange, tmp_path):
     text = f"{HEAD}Mira: hi\nthere\n{strange}Tobin Oak: secret\nmore\n{HEAD}Mira: ok\n"
@@ -89,7 +95,8 @@ def test_a_file_of_heads_that_are_not_understood_names_the_line_and_the_known_fo
 
 
 def test_a_date_in_a_persons_words_stays_there(tmp_path):
-    words = "when?\n14/03/2024 18:00, dinner: pasta\n15/03 is free"
+    party = "party on 14 March 2024, 18:00 - cake"
+    words = f"when?\n14/03/2024 18:00, dinner: pasta\n15/03 is free\n{party}"
     strange = "14/03/2024 18:00, Tobin : pasta"
     text = f"{HEAD}Mira: {words}\n{HEAD}Tobin: ok\n{strange}\n"
     assert read(tmp_path, text) == [("Mira", words, None), ("Tobin", "ok", None), UNKNOWN]
@@ -115,6 +122,7 @@ def test_odd_dates_bytes_and_first_lines_are_left_out_alone(tmp_path):
         ("Bob:note: this", ("Bob", "note: this", None)),
         ("Work: Tobin Oak: hi", ("Work: Tobin Oak", "hi", None)),
         ("Work: Lena Ash: hi", ("Work: Lena Ash", "hi", None)),
+        ("同事: 小红: 你好", ("同事: 小红", "你好", None)),
         ("Mira: Note: buy milk", ("Mira", "Note: buy milk", None)),
         ("Mira: at 18:00?", ("Mira", "at 18:00?", None)),
         ("~\u202fMira: hi", ("Mira", "hi", None)),
@@ -229,5 +237,8 @@ def test_a_text_file_that_somebody_sent_is_no_chat(tmp_path):
     (tmp_path / "empty.txt").touch()
     text = f"{HEAD}Mira: hi\n{HEAD}Mira: log.txt (file attached)\n"
     assert read(tmp_path, text) == [("Mira", "hi", None), "document without words"]
+    (tmp_path / "two.txt").write_text("۱۴۰۳/۱/۱۴، ۸:۰۰ ب.ظ - Tobin: x\n")
+    assert read(tmp_path, text)[2:] == ["date or time that does not exist"]
+    (tmp_path / "two.txt").unlink()
     (tmp_path / "other.txt").write_text("14 mars 2024 à 18:00 - Tobin: salut\n")
     assert read(tmp_path, text)[2:] == ["file whose heads are not known"]
