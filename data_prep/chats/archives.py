@@ -9,9 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from data_prep.problems import short
+from int_ra_jax.data import schema
 
+# What some reader opens. Of others the name alone counts: whether a chat attached such a file.
+_TEXTS = (".txt", ".json", ".jsonl", ".html")
+_READ = (*_TEXTS, *schema.IMAGE_SUFFIXES, ".tgs", ".webm", ".was")
 MAX_MEMBERS = 200_000
-MAX_BYTES = 16 * 2**30  # of all members of a zip, unpacked
+MAX_BYTES = 16 * 2**30  # of all members that are unpacked
 MAX_RATIO = 200  # of a member's size to its packed size, above which it is made to do harm
 _SMALL = 2**20  # bytes; below, a high ratio is a text with many blanks
 _CHUNK = 2**20
@@ -60,7 +64,7 @@ def _unpack(path: Path, folder: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             members = [one for one in archive.infolist() if not one.is_dir()]
             wrong = [f"{short(one.filename)} {why}" for one in members if (why := _wrong(one))]
-            total = sum(one.file_size for one in members)
+            total = sum(one.file_size for one in members if _is_read(one))
             if len(members) > MAX_MEMBERS:
                 wrong.append(f"{len(members):,} members; at most {MAX_MEMBERS:,} are read")
             if total > MAX_BYTES:
@@ -71,7 +75,10 @@ def _unpack(path: Path, folder: Path) -> None:
             for one in members:
                 target = folder / one.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _copy(archive, one, target)
+                if _is_read(one):
+                    _copy(archive, one, target)
+                else:
+                    target.touch(exist_ok=False)
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -85,13 +92,17 @@ def _unpack(path: Path, folder: Path) -> None:
         raise ValueError(f"{path} is not unpacked: {error}. {_UNPACK}, or export again.") from error
 
 
+def _is_read(member: zipfile.ZipInfo) -> bool:
+    return member.filename.lower().endswith(_READ)
+
+
 def _wrong(member: zipfile.ZipInfo) -> str:
     """Returns why a member is not unpacked, or nothing."""
     name = member.filename
     parts = PurePosixPath(name).parts
     if ".." in parts or name.startswith("/") or "\\" in name or PureWindowsPath(name).drive:
         return "leaves the folder"
-    if member.file_size > max(_SMALL, MAX_RATIO * member.compress_size):
+    if _is_read(member) and member.file_size > max(_SMALL, MAX_RATIO * member.compress_size):
         return f"unpacks to {member.file_size:,} bytes of {member.compress_size:,}"
     return ""
 

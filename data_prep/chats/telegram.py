@@ -118,7 +118,7 @@ def read(source: Path, problems: Problems) -> Iterator[Record]:
             lines = _CountedLines(file)
             try:
                 for chat, record in _records(lines):
-                    yield Record(name, lines.line, partial(_exported, chat, record, folder))
+                    yield Record(name, max(lines.line, 1), partial(_exported, chat, record, folder))
             except (ijson.JSONError, ValueError, RecursionError) as error:
                 text = " ".join(str(error).split())[:200]
                 message = f"not JSON: {text}. Export the chat again, as JSON."
@@ -170,7 +170,9 @@ def _exported(chat: _Chat, record: Any, folder: str) -> Exported:
     if record.get("type") != "message":
         service = record.get("type") == "service"
         raise LeftOut("notice of the program" if service else "message of a type that is not known")
-    text = _plain(record.get("text", "")) or _rich(record.get("rich_message", ""))
+    text = _plain(record.get("text") or record.get("text_entities") or "") or _rich(
+        record.get("rich_message", "")
+    )
     sticker = _sticker(record) if record.get("media_type") == "sticker" else None
     if not (text or sticker):
         raise LeftOut(_without_words(record))

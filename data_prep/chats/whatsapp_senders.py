@@ -5,10 +5,10 @@ from "Trip: north" to ..."). What decides is the whole file, in no language: who
 which names go on behind a colon.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import zip_longest
 
 from data_prep.chats.whatsapp_heads import MARK, clean, passed
 
@@ -16,6 +16,7 @@ _COLON = re.compile(r"\s?[:\uff1a](?=\s|$)")
 _TIGHT = re.compile(r"[:\uff1a](?=[^\s/])")
 _EDGE = "~\u223c\u202f\xa0 \t"
 _QUOTES = re.compile('["\u201c\u201d\u201e\u00ab\u00bb\u2039\u203a\u300c\u300d\u300e\u300f]')
+_SENTENCE_END = re.compile(r"[.!?]\s|[\u3002\uff01\uff1f]")
 _PARTS = 3  # colons that a name may hold, and the one behind it
 _LONGEST = 80  # characters of a name
 
@@ -29,15 +30,15 @@ class Senders:
         self._longer: dict[str, set[str]] = {}  # the beginnings that go on behind it
         self._alone: set[str] = set()  # beginnings that some line has without a longer one
         self._tight: Counter[str] = Counter()  # beginnings before a colon without a blank
-        self._with_colon: frozenset[str] | None = None
+        self._decided: dict[str, bool] = {}  # a beginning -> whether it goes on
 
     def add(self, rest: str) -> None:
         """Learns from the first line of what follows a head."""
-        self._with_colon = None
+        self._decided.clear()
         text = _named_part(rest)
         found = list(_beginnings(text))
         names = [name for name, _ in found]
-        for name, longer in zip_longest(names, names[1:]):
+        for name, longer in itertools.zip_longest(names, names[1:]):
             self._spoken[name] += 1
             if longer is None:
                 self._alone.add(name)
@@ -89,17 +90,12 @@ class Senders:
         Where there are few lines to tell, what looks like a name is one, because a name that stays
         in the words stays readable when names are masked.
         """
-        longer = self._longer.get(name)
-        if not longer:
-            return False
-        few = 2 * len(longer) <= self._spoken[name]
-        return few or all(_looks_like_name(one[len(name) :]) for one in longer)
-
-    def _names_with_colon(self) -> frozenset[str]:
-        if self._with_colon is None:
-            found = (self._longer[name] for name in self._longer if self._goes_on(name))
-            self._with_colon = frozenset().union(*found)
-        return self._with_colon
+        if name not in self._decided:
+            longer = self._longer.get(name, frozenset())
+            few = 2 * len(longer) <= self._spoken[name]
+            names = few or all(_looks_like_name(one[len(name) :]) for one in longer)
+            self._decided[name] = bool(longer) and names
+        return self._decided[name]
 
     def _is_notice(self, rest: str, text: str, name: str) -> bool:
         """Whether what stands before the colon is no name."""
@@ -108,10 +104,19 @@ class Senders:
         often = self._spoken[name] + self._tight[name] > 1
         if rest.lstrip().startswith(MARK) and not often:
             return True
-        for other in self._names_with_colon():
-            if not name.startswith(other) and 0 < text.find(other) < len(name):
-                return True  # its colon belongs to a name that is mentioned
-        return self._tells_of_somebody(name, often)
+        return self._mentions_a_longer_name(text, name) or self._tells_of_somebody(name, often)
+
+    def _mentions_a_longer_name(self, text: str, name: str) -> bool:
+        """Whether the colon belongs to a name within: "Mira added Work: Tobin Oak"."""
+        begin = text.index(name)
+        for word in itertools.islice(re.finditer(r"\S+", name), 1, None):
+            part = text[begin + word.start() :]
+            first = next(_beginnings(part), None)
+            if first and self._goes_on(first[0]):
+                ends = range(first[1], min(len(part), 2 * _LONGEST) + 1)
+                if any(part[:end] in self._longer[first[0]] for end in ends):
+                    return True
+        return False
 
     def _tells_of_somebody(self, name: str, often: bool) -> bool:
         """Whether a name is a sentence: "Mira added Tobin", or many words without capitals."""
@@ -121,7 +126,15 @@ class Senders:
             known = self._spoken[" ".join(words[:count])] > 0
             if known and others[0][0].islower() and (len(others) >= 4 or not often):
                 return True
-        return not often and len(words) >= 5 and sum(word[0].islower() for word in words) >= 3
+        if often:
+            return False
+        if _SENTENCE_END.search(name) and (len(words) >= 5 or not name.isascii()):
+            return True
+        # Scripts without capitals and blanks: somebody's name, and a sentence that goes on with it.
+        joined = (end for end in range(1, len(name) - 4) if _caseless(name[end]))
+        if any(self._spoken[name[:end]] > 0 for end in joined):
+            return True
+        return len(words) >= 5 and sum(word[0].islower() for word in words) >= 3
 
 
 def _named_part(rest: str) -> str:
@@ -145,7 +158,8 @@ def _looks_like_name(text: str) -> bool:
 
 def _has_capital(word: str) -> bool:
     """Whether a word begins with a capital, or is short in a script that has none."""
-    first = word[0]
-    if first.lower() == first.upper():
-        return first.isalpha() and len(word) <= 4
-    return first != first.lower()
+    return len(word) <= 4 if _caseless(word[0]) else word[0] != word[0].lower()
+
+
+def _caseless(letter: str) -> bool:
+    return letter.isalpha() and letter.lower() == letter.upper()

@@ -18,7 +18,7 @@ from data_prep.ledger import LeftOut
 _NAME = r"[^<>\n/\\:\"*?|]{1,200}\.(?=\w*[^\W\d_])\w{1,10}"
 _IS_NAME = re.compile(rf"^{_NAME}$")
 _IN_BRACKETS = re.compile(
-    rf"\s*\u200e?[<\uff1c\u2039]\s?[^<>:\uff1a\n]{{2,40}}?\s?[:\uff1a]\s?(?P<file>{_NAME})\s?[>\uff1e\u203a]"
+    rf"\u200e?[<\uff1c\u2039]\s?[^<>:\uff1a\n]{{2,40}}?\s?[:\uff1a]\s?(?P<file>{_NAME})\s?[>\uff1e\u203a]"
 )
 _WITH_PHRASE = re.compile(
     rf"^(?P<file>{_NAME}) [(\uff08](?P<phrase>[^()\uff08\uff09\n]{{3,60}})[)\uff09]$"
@@ -26,8 +26,8 @@ _WITH_PHRASE = re.compile(
 # Names that WhatsApp itself gives; whatever stands behind them means "attached" in this file.
 _OWN_NAME = re.compile(r"^(?:IMG|VID|AUD|PTT|STK|DOC|GIF)-\d{8}-WA\d{4,}\.\w+$")
 _PLACEHOLDER = re.compile(r"^[<\uff1c](?P<words>[^<>\n\uff1c\uff1e]{3,60})[>\uff1e]$")
-_PROGRAM_END = re.compile(r"\s*\u200e[<\uff1c][^<>\n]{3,80}[>\uff1e]\s*$")
-_LAST_WORDS = re.compile(r"\s*[<\uff1c](?P<words>[^<>\n]{3,80})[>\uff1e]\s*$")
+_PROGRAM_END = re.compile(r"\u200e[<\uff1c][^<>\n]{3,80}[>\uff1e]\s*$")
+_LAST_WORDS = re.compile(r"[<\uff1c](?P<words>[^<>\n]{3,80})[>\uff1e]\s*$")
 _MARKED = re.compile(r"[:\uff1a]\s?\u200e")
 _AFTER_NAME = re.compile(r"[:\uff1a]\s?")
 _STICKER_NAME = re.compile(r"(?:STK-|-STICKER-)", re.I)

@@ -137,6 +137,15 @@ def test_a_zip_gives_what_its_folder_gives(format, tmp_path, exports):
     assert names == ["messages.jsonl", "people.jsonl", "report.json", "step.json", "stickers"]
 
 
+def test_of_a_zips_other_files_the_names_are_known_and_not_the_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_BYTES", 200)
+    head = "14/03/2024, 12:30 - Mira: "
+    chat = f"{head}hi\n{head}plan.pdf (qqq)\n{head}node.js (qqq)\n"
+    path = zipped(tmp_path / "a.zip", {"_chat.txt": chat, "plan.pdf": bytes(2**22)})
+    report = collected("whatsapp", path, tmp_path / "out")
+    assert report["kept"] == 2 and set(report["left_out"]) == {"document without words"}
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [

@@ -171,6 +171,7 @@ def test_an_animated_sticker_gives_its_thumbnail_or_is_counted(tmp_path, exports
         (telegram_message(date="0001-01-01T00:00:00+23:59"), None),
         (telegram_message(**{"from": None, "from_id": None}), "message without a sender"),
         (telegram_message(from_id={"user": 1}), None),
+        (telegram_message(text=None, text_entities=[{"type": "bold", "text": "hi"}]), None),
         (telegram_message(text="a\0b"), "NUL character in the text"),
         (telegram_message(text=""), "message without words"),
         (telegram_message(text="", photo="p.jpg"), "photo without words"),
