@@ -91,7 +91,7 @@ class Senders:
         in the words stays readable when names are masked.
         """
         if name not in self._decided:
-            longer = self._longer.get(name, frozenset())
+            longer = self._longer.get(name, set())
             few = 2 * len(longer) <= self._spoken[name]
             names = few or all(_looks_like_name(one[len(name) :]) for one in longer)
             self._decided[name] = bool(longer) and names
