@@ -14,6 +14,7 @@ from data_prep.chats import day_periods, word_lists
 from data_prep.chats.whatsapp_dates import Head
 
 MARK = "\u200e"  # stands before what the program wrote, in a line that else a person wrote
+RIGHT_MARK = "\u200f"  # the same from right to left, but for people's words that begin with it
 # Marks of direction have no width and stand nearly anywhere.
 _MARKS = dict.fromkeys(
     map(ord, "\u200e\u200f\u061c\u202a\u202b\u202c\u2066\u2067\u2068\u2069\ufeff")
@@ -62,7 +63,7 @@ class Line:
       head: date and time, or None where they are not understood.
       shown: what stands there as a head.
       rest: what follows the head, marks included.
-      marked: whether the program's mark stands before the head.
+      marked: whether a mark stands before the head.
     """
 
     style: str
@@ -111,7 +112,7 @@ class Reader:
         """
         plain = clean(line)
         match = _DATE_FIRST.match(plain) or _TIME_FIRST.match(plain)
-        marked = line.startswith(MARK)
+        marked = line.startswith((MARK, RIGHT_MARK))
         if match is None:
             if looks := _looks(plain):
                 return Line("", None, looks, "", marked)

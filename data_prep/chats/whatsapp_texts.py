@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data_prep.chats import word_lists
 from data_prep.chats.message import StickerLeftOut
-from data_prep.chats.whatsapp_heads import MARK, Line, clean
+from data_prep.chats.whatsapp_heads import MARK, RIGHT_MARK, Line, clean
 from data_prep.ledger import LeftOut
 
 _NAME = r"[^<>\n/\\:\"*?|]{1,200}\.(?=\w*[^\W\d_])\w{1,10}"
@@ -138,7 +138,8 @@ class Texts:
     def _without_placeholder(self, said: str, line: Line) -> str:
         """Returns what the person wrote of a record without a file."""
         said = _PROGRAM_END.sub("", said)
-        if said.startswith(MARK):
+        marked = line.marked and line.style.startswith("bracket") and said.startswith(RIGHT_MARK)
+        if marked or said.startswith(MARK):
             raise _left_out(said)
         if line.marked and MARK in said:
             said, _, label = said.rpartition(MARK)

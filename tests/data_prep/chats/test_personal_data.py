@@ -99,6 +99,7 @@ def test_labels_are_read_to_the_character():
         (["Work: Zorp Oak"], "zorp oak is at work, Oak", "[name] [name] is at work, [name]"),
         (["The Zorps"], "The bus is the one of the zorps", "The bus is the one of [name]"),
         (["The Zorps"], "ask the zorps", "ask [name]"),
+        (["Ravi Das"], "das Haus; Das knows", "das Haus; [name] knows"),
         (["Der Chef"], "der Bus, sagt der Chef", "der Bus, sagt [name]"),
     ],
 )

@@ -234,6 +234,12 @@ def test_what_is_left_out_of_a_marked_line_leaves_its_caption(tmp_path):
     assert read(tmp_path, text) == [PLACEHOLDER]
 
 
+def test_a_phone_that_writes_from_right_to_left_marks_its_words_likewise(tmp_path):
+    head = "[١٤/٣/٢٠٢٤، ٨:٠٠:١١ م] Mira: "
+    text = f"{head}\u200fمرحبا\n\u200f{head}\u200fتم استبعاد الملصق\n"
+    assert read(tmp_path, text) == [("Mira", "مرحبا", None), OMITTED]
+
+
 def test_a_text_file_that_somebody_sent_is_no_chat(tmp_path):
     (tmp_path / "list.txt").write_text("two lemons\n")
     (tmp_path / "log.txt").write_text(f"{HEAD}INFO: started\n")
