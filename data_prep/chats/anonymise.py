@@ -55,6 +55,7 @@ def anonymise(
         masked: Counter[str] = Counter()
         messages = _anonymised(source, salt, senders, regions, masked)
         count = step.write_lines(building, step.MESSAGES_FILE, messages)
+        step.write_report(building, _unnamed(step.read_report(source), salt))
         step.pass_on_stickers(source, building)
         return {"messages": count, "masked": {kind: masked[kind] for kind in pii.KINDS}}
 
@@ -83,6 +84,14 @@ def pseudonym(salt: bytes, kind: str, identity: str) -> str:
     """Returns the keyed hash that stands for an id of a kind, such as "user"."""
     digest = hmac.new(salt, f"{kind}\0{identity}".encode(), hashlib.sha256).hexdigest()
     return f"{kind}_{digest[:16]}"
+
+
+def _unnamed(report: dict[str, Any], salt: bytes) -> dict[str, Any]:
+    """Returns the report with a pseudonym for each file, whose name may be a person's."""
+    for reason in report["left_out"].values():
+        file, _, line = reason["first"].rpartition(":")
+        reason["first"] = f"{pseudonym(salt, 'file', file)}:{line}"
+    return report
 
 
 def _anonymised(

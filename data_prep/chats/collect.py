@@ -8,29 +8,37 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from tqdm import tqdm
 
-from data_prep.chats import neutral, pictures, step, telegram, whatsapp
-from data_prep.chats.message import Exported, Message, files_of
+from data_prep.chats import archives, neutral, pictures, step, telegram, whatsapp
+from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of
 from data_prep.formats.pictures import suffix_of
+from data_prep.ledger import Ledger, LeftOut
 from data_prep.problems import Problems
 from int_ra_jax.data import images, schema
 
-_READERS = {"jsonl": neutral, "telegram": telegram, "whatsapp": whatsapp}
+# A reader is a module with FILES, the pattern of its files; STRICT, whether what is wrong with one
+# record refuses the export; read(source, problems), which yields the records; and hint(folder),
+# what to do where there is nothing to read.
+_READERS: dict[str, Any] = {"jsonl": neutral, "telegram": telegram, "whatsapp": whatsapp}
 FORMATS = tuple(_READERS)
+_OTHER = (".html", ".htm", ".rar", ".7z", ".tar", ".gz", ".tgz")  # never the file of an export
+ANIMATED = (".tgs", ".webm", ".was")  # what no image library decodes
 
 
 def collect(format: str, source: Path, out: Path, date_order: str = "auto") -> step.Counts:
-    """Reads an export.
+    """Reads an export, and writes into ``report.json`` what became of each of its records.
 
     Args:
       format: "jsonl", "telegram" or "whatsapp".
-      source: the export's folder, or its file with the stickers beside it.
+      source: the export's folder, or its file with the stickers beside it, or a zip of it.
       out: the step's directory.
       date_order: of WhatsApp's dates: "auto", "dmy", "mdy" or "ymd".
 
@@ -39,41 +47,58 @@ def collect(format: str, source: Path, out: Path, date_order: str = "auto") -> s
 
     Raises:
       BadInputError: once, with everything that is wrong with the export.
-      ValueError: if the format is unknown.
+      ValueError: if the format is unknown, or a zip is not unpacked.
       FileNotFoundError: if there is nothing to read.
     """
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}. Choose one of {', '.join(FORMATS)}.")
     reader = _READERS[format]
-    files = files_of(source, reader.FILES) if source.exists() else []
-    if not files:
-        what = f"{source} holds no {reader.FILES.removeprefix('**/')}"
-        raise FileNotFoundError(f"{what}. Unpack the export and name its folder.")
+    zips = archives.zips_of(source, reader.FILES)
+    files = zips or _files(source, reader)
     settings = {"format": format, "date_order": date_order}
+    options = {"date_order": date_order} if format == "whatsapp" else {}
 
     def work(building: Path) -> step.Counts:
         problems = Problems(source)
-        if format == "whatsapp":
-            exported = whatsapp.read(source, problems, date_order)
-        else:
-            exported = reader.read(source, problems)
-        root = source.parent if source.is_file() else source
-        return _Collector(building, root, problems, format == "jsonl").run(exported)
+        with archives.unpacked(zips, building) as unpacked:
+            root = unpacked or source
+            if unpacked:
+                _files(unpacked, reader, shown=source)
+            records = reader.read(root, problems, **options)
+            folder = root.parent if root.is_file() else root
+            return _Collector(building, folder, problems, reader.STRICT).run(records)
 
-    return step.run_step("collect", _identity(files, source), out, settings, work)
+    return step.run_step("collect", _identity(files, source, bool(zips)), out, settings, work)
+
+
+def _files(source: Path, reader: Any, shown: Path | None = None) -> list[Path]:
+    """Returns the files that a reader will read.
+
+    Raises:
+      FileNotFoundError: if there is none, with what to do.
+    """
+    known = reader.FILES.removeprefix("**/")
+    other = source.is_file() and source.suffix.lower() in _OTHER
+    if source.exists() and not other and (files := files_of(source, reader.FILES)):
+        return files
+    where = shown or source
+    what = f"{where} {'holds no' if where.is_dir() or shown else 'is no'} {known}"
+    if not source.exists():
+        what = f"there is no {where}"
+    raise FileNotFoundError(f"{what}. {reader.hint(source if source.is_dir() else source.parent)}")
 
 
 class _Collector:
     """One reading of an export; messages are sorted on disk, so that memory stays bounded."""
 
-    def __init__(self, building: Path, root: Path, problems: Problems, complete: bool) -> None:
+    def __init__(self, building: Path, root: Path, problems: Problems, strict: bool) -> None:
         self.building, self.root, self.problems = building, root, problems
-        self.complete = complete  # whether a sticker that is not there is a mistake
-        self.left_out: Counter[str] = Counter()
+        self.strict = strict  # whether what is wrong with one record refuses the export
+        self.ledger = Ledger()
+        self.stickers_left_out: Counter[str] = Counter()
         self.known: dict[Path, str | None] = {}  # file of the export -> name in the step
-        self.total = 0
 
-    def run(self, exported: Iterator[Exported]) -> step.Counts:
+    def run(self, records: Iterable[Record]) -> step.Counts:
         spool = self.building / "spool.sqlite"
         database = sqlite3.connect(spool, isolation_level=None)
         database.executescript(
@@ -82,58 +107,82 @@ class _Collector:
             "CREATE UNIQUE INDEX one ON message(chat, id) WHERE id IS NOT NULL;"
             "CREATE TABLE person(chat, sender, name, PRIMARY KEY(chat, sender, name));"
         )
-        for found in tqdm(exported, desc="reading", unit="message", mininterval=1):
-            self._take(database, found)
-        if not (self.total or self.problems.total):
-            self.problems.add(".", 0, "no message of a person in the export")
+        for record in tqdm(records, desc="reading", unit="record", mininterval=1):
+            try:
+                self.ledger.judge(record.place, partial(self._keep, database, record))
+            except ValueError as error:
+                self.problems.add(record.file, record.line, str(error))
+        if not (self.ledger.kept or self.problems.total):
+            told = str(self.ledger).replace("\n", ";")
+            self.problems.add(".", 0, f"no message of a person in the export: {told}")
         self.problems.stop_if_any()
         database.execute("CREATE INDEX ordered ON message(chat, time)")
         counts = self._write(database)
         database.close()
         spool.unlink()
+        logging.info("%s", self.ledger)
         return counts
 
-    def _take(self, database: sqlite3.Connection, found: Exported) -> None:
-        message = found.message
-        if message.sticker is not None:
-            message = replace(message, sticker=self._sticker(found, message.sticker))
-            if not (message.sticker or message.text):
-                return
-        record = json.dumps(message.to_json(), ensure_ascii=False)
+    def _keep(self, database: sqlite3.Connection, record: Record) -> None:
+        """Stores the message that a record becomes, or raises LeftOut: one of the two, always."""
         try:
-            row = (message.chat, message.id, message.time, record)
+            exported = record.make()
+            message = self._with_sticker(exported)
+        except StickerLeftOut as lost:
+            self.stickers_left_out[lost.why] += 1
+            raise
+        written = json.dumps(message.to_json(), ensure_ascii=False)
+        try:
+            f"{written}{exported.name}".encode()
+        except UnicodeEncodeError as error:
+            raise LeftOut("characters that are not Unicode") from error
+        if "\0" in message.text:
+            raise LeftOut("NUL character in the text")
+        try:
+            row = (message.chat, message.id, message.time, written)
             database.execute("INSERT INTO message VALUES(?, ?, ?, ?)", row)
-        except sqlite3.IntegrityError:
-            where = f"duplicate id {message.id!r} in chat {message.chat[:40]!r}"
-            self.problems.add(found.file, found.line, f"{where}; leave one out")
-            return
-        except (UnicodeEncodeError, OverflowError, ValueError) as error:
-            self.problems.add(found.file, found.line, f"message cannot be stored: {error}")
-            return
-        self.total += 1
-        person = (message.chat, message.sender, found.name)
+        except sqlite3.IntegrityError as error:
+            if self.strict:
+                where = f"duplicate id {message.id!r} in chat {message.chat[:40]!r}"
+                raise ValueError(f"{where}; leave one out") from error
+            raise LeftOut("id of an earlier message of the chat") from error
+        person = (message.chat, message.sender, exported.name)
         database.execute("INSERT OR IGNORE INTO person VALUES(?, ?, ?)", person)
 
-    def _sticker(self, found: Exported, name: str) -> str | None:
-        """Takes a sticker over; returns its name in the step, or None where it is left out."""
-        path = self.root / found.folder / name
+    def _with_sticker(self, exported: Exported) -> Message:
+        """Returns the message with its sticker taken over; words stay where the sticker cannot."""
+        message = exported.message
+        if message.sticker is None:
+            return message
+        try:
+            return replace(message, sticker=self._sticker(exported.folder, message.sticker))
+        except StickerLeftOut as lost:
+            if not message.text:
+                raise
+            self.stickers_left_out[lost.why] += 1
+            return replace(message, sticker=None)
+
+    def _sticker(self, folder: str, name: str) -> str:
+        """Takes a sticker over; returns its name in the step."""
+        path = self.root / folder / name
         try:
             inside = path.resolve().is_relative_to(self.root.resolve())
             if not inside or "\\" in name or "\0" in name:
                 raise ValueError("the path leaves the export")
-            if name.lower().endswith(telegram.ANIMATED):
-                self.left_out["animated, without a thumbnail"] += 1
-                return None
+            if name.lower().endswith(ANIMATED):
+                raise StickerLeftOut("animated, without a thumbnail")
             if path not in self.known:
                 self.known[path] = self._store(path) if path.is_file() else None
         except (ValueError, OSError) as error:
-            self.problems.add(found.file, found.line, f"sticker {name[:80]!r}: {error}")
-            return None
-        if self.known[path] is None and self.complete:
-            self.problems.add(found.file, found.line, f"sticker {name[:80]!r} does not exist")
-        elif self.known[path] is None:
-            self.left_out["file not in the export"] += 1
-        return self.known[path]
+            if self.strict:
+                raise ValueError(f"sticker {name[:80]!r}: {error}") from error
+            raise StickerLeftOut("no picture that can be read") from error
+        stored = self.known[path]
+        if stored is None and self.strict:
+            raise ValueError(f"sticker {name[:80]!r} does not exist")
+        if stored is None:
+            raise StickerLeftOut("file not in the export")
+        return stored
 
     def _store(self, path: Path) -> str:
         content = pictures.load(path)
@@ -160,20 +209,24 @@ class _Collector:
         step.write_lines(self.building, step.PEOPLE_FILE, rows)
         chats = database.execute("SELECT COUNT(DISTINCT chat), COUNT(DISTINCT sender) FROM person")
         counts["chats"], counts["senders"] = chats.fetchone()
-        left_out = dict(sorted(self.left_out.items()))
+        left_out = dict(sorted(self.stickers_left_out.items()))
+        step.write_report(self.building, self.ledger)
         stickers = len({name for name in self.known.values() if name})
         return dict(counts) | {"stickers": stickers, "stickers_left_out": left_out}
 
 
-def _identity(files: list[Path], source: Path) -> str:
-    """Hashes the export: what the texts say, and which other files there are, with their sizes."""
+def _identity(files: list[Path], source: Path, zipped: bool) -> str:
+    """Hashes the export: what the texts say, and which other files there are, with their sizes.
+
+    Of a zip the bytes alone: what lies beside it is not read.
+    """
     digest = hashlib.sha256()
     for path in files:
         digest.update(f"{path.name}\0".encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     folder = source.parent if source.is_file() else source
-    for path in sorted(folder.rglob("*")):
+    for path in () if zipped else sorted(folder.rglob("*")):
         if path.suffix.lower() in schema.IMAGE_SUFFIXES:
             digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
     return digest.hexdigest()

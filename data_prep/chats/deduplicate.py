@@ -83,7 +83,7 @@ def deduplicate(
         count = step.write_lines(
             building, step.CONTEXTS_FILE, (_replaced(one, stands_for) for one in contexts)
         )
-        step.pass_on_stickers(source, building, sorted(set(stands_for.values())))
+        step.pass_on(source, building, sorted(set(stands_for.values())))
         return {"stickers": len(names), "merged_away": len(merged), "contexts": count}
 
     identity = step.identity(source, "deduplicate")

@@ -48,7 +48,7 @@ def filter_offensive(source: Path, out: Path, lists: Path | None = None) -> step
                     yield message.to_json()
 
         count = step.write_lines(building, step.MESSAGES_FILE, kept())
-        step.pass_on_stickers(source, building)
+        step.pass_on(source, building)
         return {"messages": count, "left_out": {name: removed[name] for name in patterns}}
 
     identity = step.identity(source, "filter_offensive")

@@ -1,9 +1,11 @@
 """One message of a chat, as the steps of the construction hand it on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from data_prep.ledger import LeftOut
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,50 @@ class Exported:
 
     Attributes:
       message: with ``sticker`` naming a file of the export, relative to ``folder``.
-      file: where it stands, relative to the source, for messages about it.
-      line: counted from 1.
       folder: the folder below which the export's own files lie, relative to the source.
       name: the sender's name as people read it.
     """
 
     message: Message
-    file: str
-    line: int
     folder: str = "."
     name: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of an export: where it stands, and how it becomes a message.
+
+    A reader yields one for everything that the export's program wrote as a record, a notice as well
+    as a message. What becomes of it is decided when ``make`` is called, once, by the ledger: so no
+    reader can lose a record without a reason.
+
+    Attributes:
+      file: where it stands, relative to the source.
+      line: counted from 1.
+      make: returns the message, or raises LeftOut with the reason's name (a fixed text: nothing of
+        what the record says). Any other ValueError refuses the export.
+    """
+
+    file: str
+    line: int
+    make: Callable[[], Exported]
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as one text."""
+        return f"{self.file}:{self.line}"
+
+
+class StickerLeftOut(LeftOut):
+    """Raised for a record whose sticker is not kept.
+
+    Attributes:
+      why: what is wrong with the sticker.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"sticker: {why}")
+        self.why = why
 
 
 def files_of(source: Path, pattern: str) -> list[Path]:

@@ -7,19 +7,28 @@ beside the file, ``intention`` its annotation, ``time`` is ISO 8601 or seconds s
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_prep.chats.message import Exported, Message, files_of
+from data_prep.chats.message import Exported, Message, Record, files_of
+from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
 
 FILES = "*.jsonl"
+# The form is written for this import, so whoever wrote a wrong line can mend it.
+STRICT = True
 MAX_LINE = 2**20
 _OPTIONAL = ("text", "sticker", "intention")
 
 
-def read(source: Path, problems: Problems) -> Iterator[Exported]:
-    """Yields the messages in the order of the files; what is wrong becomes problems."""
+def read(source: Path, problems: Problems) -> Iterator[Record]:
+    """Yields a record for each line, in the order of the files; what is no line becomes a problem.
+
+    Args:
+      source: a file, or the folder of all.
+      problems: collects what is wrong with a file.
+    """
     for path in files_of(source, FILES):
         with path.open("rb") as lines:
             number = 0
@@ -29,15 +38,25 @@ def read(source: Path, problems: Problems) -> Iterator[Exported]:
                     problems.add(path.name, number, f"line of more than {MAX_LINE:,} bytes")
                     while line and not line.endswith(b"\n"):
                         line = lines.readline(MAX_LINE)
-                    continue
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line.decode("utf-8-sig"))
-                    json.dumps(record, ensure_ascii=False).encode()
-                    yield Exported(_message(record), path.name, number, name=record["sender"])
-                except (ValueError, RecursionError) as error:
-                    problems.add(path.name, number, f"{error}; write one message per line")
+                elif line.strip():
+                    yield Record(path.name, number, partial(_exported, line))
+
+
+def hint(folder: Path) -> str:
+    """Returns what to do where there is nothing to read."""
+    return "Write one JSON object per message (docs/construction.md)."
+
+
+def _exported(line: bytes) -> Exported:
+    try:
+        record = json.loads(line.decode("utf-8-sig"))
+        json.dumps(record, ensure_ascii=False).encode()
+        message = _message(record)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{error}; write one message per line") from error
+    if not (message.text or message.sticker):
+        raise LeftOut("text of blanks alone")
+    return Exported(message, name=message.sender)
 
 
 def _message(record: Any) -> Message:
@@ -75,11 +94,11 @@ def seconds(time: Any) -> int:
         return int(time)
     try:
         moment = datetime.fromisoformat(time)
-    except (TypeError, ValueError) as error:
+        return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp())
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"time is {str(time)[:40]!r}, expected ISO 8601 or seconds since 1970"
         ) from error
-    return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp())
 
 
 def _text(value: str | int | None) -> str | None:

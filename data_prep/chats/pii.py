@@ -1,5 +1,6 @@
 """Personal data in a message: where it stands, of which kind, and the message without it."""
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -7,12 +8,14 @@ from dataclasses import dataclass
 
 import phonenumbers
 
-from data_prep.chats import pii_names, pii_patterns
+from data_prep.chats import pii_names, pii_patterns, word_lists
 
 # Where two overlap, the earlier kind is taken: digits in a link are no telephone number.
 KINDS = ("link", "email", "id", "card", "phone", "address", "handle", "name")
 REGIONS = ("CN", "US", "GB")
 KNOWN_REGIONS = frozenset(phonenumbers.SUPPORTED_REGIONS)
+_GRAMMAR = "function_words.txt"
+_EVERYDAY = (_GRAMMAR, "contact_labels.txt")
 _CJK = re.compile(r"[\u4e00-\u9fff]")
 _PARTS = re.compile(r"[^\W\d_]+")
 _WORD = re.compile(r"\w")
@@ -31,7 +34,8 @@ class SenderNames:
     """Finds the names of the people who write in the chats, wherever they are mentioned.
 
     Of a name in several words each word counts, of a Chinese name the given name as well. A word
-    that everybody uses ("Will") is looked for with its capital only.
+    that everybody uses ("Will", "Work") is looked for with its capital only, and one of grammar
+    ("The Boss") within the whole name alone.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -40,7 +44,7 @@ class SenderNames:
         Args:
           names: as the export writes them.
         """
-        common = frozenset().union(*pii_names.doubtful())
+        common = frozenset().union(*pii_names.doubtful(), *map(_listed, _EVERYDAY))
         loose: set[str] = set()
         exact: set[str] = set()
         for name in names:
@@ -98,12 +102,18 @@ def _caseless(text: str) -> str:
     return "".join(one if len(one.casefold()) > 1 else one.casefold() for one in text)
 
 
+@functools.cache
+def _listed(name: str) -> frozenset[str]:
+    return word_lists.words(word_lists.shipped(name))
+
+
 def _forms(name: str) -> Iterator[str]:
-    if not _PARTS.search(name):
+    parts = _PARTS.findall(name)
+    if not parts:
         return  # a number: found as such
     yield name
-    for part in _PARTS.findall(name):
-        if len(part) > 1:
+    for part in parts:
+        if len(part) > 1 and part.lower() not in _listed(_GRAMMAR):
             yield part
         if len(part) == 3 and all(map(_CJK.match, part)):
             yield part[1:]

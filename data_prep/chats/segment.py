@@ -73,7 +73,7 @@ def segment(source: Path, out: Path, limits: Limits | None = None) -> step.Count
 
     def work(building: Path) -> step.Counts:
         step.write_lines(building, step.CONTEXTS_FILE, rows())
-        step.pass_on_stickers(source, building)
+        step.pass_on(source, building)
         return dict(counts)
 
     identity = step.identity(source, "segment")

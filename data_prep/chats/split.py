@@ -62,7 +62,7 @@ def split(source: Path, out: Path, valid: float = FRACTION, test: float = FRACTI
         _conversations(source, groups, splits),
         entries,
         names,
-        _info(construction, sizes, intentions),
+        _info(construction, sizes, intentions) | {"ledger": step.read_report(source)},
         {entry.image: source / step.STICKERS / Path(entry.image).name for entry in entries},
     )
 

@@ -18,6 +18,7 @@ from absl import logging
 from tqdm import tqdm
 
 from data_prep.chats.message import Message
+from data_prep.ledger import Ledger
 from int_ra_jax.data import schema
 
 ORDER = ("collect", "anonymise", "filter_offensive", "segment", "deduplicate", "split")
@@ -27,7 +28,8 @@ PEOPLE_FILE = "people.jsonl"
 CONTEXTS_FILE = "contexts.jsonl"
 STICKERS = "stickers"
 STEP_FILE = "step.json"
-VERSION = 1  # of what the steps write; another one makes every step run again
+REPORT_FILE = "report.json"
+VERSION = 2  # of what the steps write; another one makes every step run again
 
 Counts = dict[str, Any]
 
@@ -136,6 +138,31 @@ def write_lines(directory: Path, file: str, records: Iterable[Mapping[str, Any]]
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
             count += 1
     return count
+
+
+def write_report(building: Path, ledger: Ledger | Mapping[str, Any]) -> None:
+    """Writes what became of each record of the export, as ``Ledger.to_json`` gives it."""
+    report = ledger.to_json() if isinstance(ledger, Ledger) else ledger
+    text = json.dumps(report, ensure_ascii=False, indent=2)
+    (building / REPORT_FILE).write_text(text + "\n", "utf-8")
+
+
+def read_report(directory: Path) -> dict[str, Any]:
+    """Reads what ``write_report`` wrote."""
+    report: dict[str, Any] = json.loads((directory / REPORT_FILE).read_bytes())
+    return report
+
+
+def pass_on(source: Path, building: Path, names: Iterable[str] | None = None) -> None:
+    """Hands on what a step leaves as it is: the report, and stickers.
+
+    Args:
+      source: the finished step.
+      building: the step that is being built.
+      names: which stickers; None passes all on.
+    """
+    write_report(building, read_report(source))
+    pass_on_stickers(source, building, names)
 
 
 def pass_on_stickers(source: Path, building: Path, names: Iterable[str] | None = None) -> None:

@@ -1,24 +1,51 @@
 """Reads Telegram Desktop's JSON export: ``result.json`` of one chat or of the whole account.
 
-The file is streamed, so that an export of any size needs the memory of one message.
+The file is streamed, so that an export of any size needs the memory of one message, and in a forum
+that of the messages' ids. The topics of a forum are chats of their own.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import ijson
 
-from data_prep.chats.message import Exported, Message, files_of
+from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of
 from data_prep.chats.neutral import seconds
+from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
 
-FILES = "result.json"
+FILES = "**/result.json"
+STRICT = False
 MAX_MESSAGE = 2**20  # bytes; Telegram's own limit is far below
 ANIMATED = (".tgs", ".webm")
 # One chat stands at the top of the file, the chats of an account below these.
 _CHATS = ("", "chats.list.item", "left_chats.list.item")
+_MESSAGES = tuple(f"{owner}.messages.item".lstrip(".") for owner in _CHATS)
+# What a message without words may hold instead, by the key that says so.
+_MEDIA = {
+    "photo": "photo",
+    "poll": "poll",
+    "todo_list": "list of tasks",
+    "location_information": "location",
+    "live_location_period_seconds": "location",
+    "contact_information": "contact",
+    "game_title": "game",
+    "invoice_information": "invoice",
+    "giveaway_information": "giveaway",
+    "giveaway_results": "giveaway",
+    "paid_stars_amount": "paid media",
+    "story": "story",
+}
+_MEDIA_TYPES = {
+    "animation": "animation",
+    "audio_file": "audio file",
+    "video_file": "video",
+    "video_message": "video message",
+    "voice_message": "voice message",
+}
 
 
 class _CountedLines:
@@ -42,86 +69,163 @@ class _CountedLines:
 
 @dataclass
 class _Chat:
-    """What is known of the chat whose messages are being read."""
+    """What is known of the chat whose messages are being read.
 
-    prefix: str
-    id: str | None = None
-
-
-def read(source: Path, problems: Problems) -> Iterator[Exported]:
-    """Yields the messages that people wrote; what is wrong becomes problems.
-
-    Service messages (joined, pinned, called) and other media than stickers are passed over. Of an
-    animated sticker the thumbnail is taken, because no image library decodes the animation.
+    Attributes:
+      id: as the export writes it.
+      topics: id of a message -> the topic of the forum in which it stands; none of other chats.
+      roots: ids of the topics themselves.
     """
+
+    id: str
+    topics: dict[str, str] = field(default_factory=dict)
+    roots: set[str] = field(default_factory=set)
+
+    def place(self, record: dict[str, Any]) -> tuple[str, str | None]:
+        """Returns the name of the chat, or of its topic, and the id of the answered message.
+
+        Telegram writes a message of a topic as an answer to the notice that the topic was made, or
+        to a message of the topic.
+        """
+        identity, answered = _id(record.get("id")), _id(record.get("reply_to_message_id"))
+        if record.get("action") == "topic_created" and identity:
+            self.roots.add(identity)
+            self.topics[identity] = identity
+        if "reply_to_peer_id" in record:
+            answered = None  # of another chat
+        topic = self.topics.get(answered or "")
+        if topic and identity:
+            self.topics[identity] = topic
+        if answered in self.roots:
+            answered = None  # the notice is no message, and all would be answers to it
+        return (f"{self.id}/{topic}" if topic else self.id), answered
+
+
+def read(source: Path, problems: Problems) -> Iterator[Record]:
+    """Yields a record for each message, a notice as well; what is no JSON becomes a problem.
+
+    Of an animated sticker the thumbnail is taken, because no image library decodes the animation.
+
+    Args:
+      source: a file, or a folder with one export or several.
+      problems: collects what is wrong with a file.
+    """
+    root = source.parent if source.is_file() else source
     for path in files_of(source, FILES):
+        name = path.relative_to(root).as_posix()
+        folder = path.parent.relative_to(root).as_posix()
         with path.open("rb") as file:
             lines = _CountedLines(file)
             try:
                 for chat, record in _records(lines):
-                    try:
-                        exported = _message(chat, record, path.name, lines.line)
-                    except ValueError as error:
-                        message = f"message {str(record.get('id'))[:20]} of chat {chat}: {error}"
-                        problems.add(path.name, lines.line, message)
-                        continue
-                    if exported is not None:
-                        yield exported
-            except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
+                    yield Record(name, max(lines.line, 1), partial(_exported, chat, record, folder))
+            except (ijson.JSONError, ValueError, RecursionError) as error:
                 text = " ".join(str(error).split())[:200]
-                problems.add(path.name, lines.line + 1, f"not JSON: {text}. Export the chat again.")
+                message = f"not JSON: {text}. Export the chat again, as JSON."
+                problems.add(name, lines.line + 1, message)
 
 
-def _records(lines: _CountedLines) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (id of the chat, message); an id stands before the messages in every export."""
-    chat, item = _Chat(""), ""
+def hint(folder: Path) -> str:
+    """Returns what to do where there is nothing to read."""
+    again = (
+        "In Telegram Desktop choose Export chat history, and as format "
+        "'Machine-readable JSON' in place of HTML"
+    )
+    pages = sorted(folder.rglob("*.html"))
+    if pages:
+        return f"It holds {pages[0].name}: an export as HTML, which is not read. {again}."
+    return f"{again}; then name the export's folder."
+
+
+def _records(lines: _CountedLines) -> Iterator[tuple[_Chat, Any]]:
+    """Yields (chat, message); an id stands before the messages in every export."""
+    chat, count, item = _Chat("chat"), 0, ""
     builder: ijson.ObjectBuilder | None = None
     for prefix, event, value in ijson.parse(lines, use_float=True):
         if builder is not None:
             builder.event(event, value)
-            if event == "end_map" and prefix == item:
-                yield chat.id or "chat", builder.value
+            if event.startswith("end_") and prefix == item:
+                yield chat, builder.value
                 builder = None
             continue
         lines.message = 0
         owner, _, key = prefix.rpartition(".")
-        if key == "id" and owner in _CHATS and event in ("number", "string"):
-            chat = _Chat(owner, str(value))
-        elif event == "start_map" and prefix.endswith("messages.item"):
+        if event == "start_map" and prefix in _CHATS:
+            count += 1
+            chat = _Chat(f"chat {count}" if prefix else "chat")
+        elif key == "id" and owner in _CHATS and (identity := _id(value)):
+            chat = _Chat(identity)
+        elif prefix in _MESSAGES and event in ("start_map", "start_array"):
             item = prefix
-            if prefix.removesuffix("messages.item").rstrip(".") in _CHATS:
-                builder = ijson.ObjectBuilder()
-                builder.event(event, value)
+            builder = ijson.ObjectBuilder()
+            builder.event(event, value)
+        elif prefix in _MESSAGES and not event.startswith("end_"):
+            yield chat, value
 
 
-def _message(chat: str, record: dict[str, Any], file: str, line: int) -> Exported | None:
+def _exported(chat: _Chat, record: Any, folder: str) -> Exported:
+    if not isinstance(record, dict):
+        raise LeftOut("message that is no object")
+    place, reply_to = chat.place(record)
     if record.get("type") != "message":
-        return None
-    text = _plain(record.get("text", ""))
+        service = record.get("type") == "service"
+        raise LeftOut("notice of the program" if service else "message of a type that is not known")
+    text = _plain(record.get("text") or record.get("text_entities") or "") or _rich(
+        record.get("rich_message", "")
+    )
     sticker = _sticker(record) if record.get("media_type") == "sticker" else None
     if not (text or sticker):
-        return None
-    name = record.get("from")
-    sender = record.get("from_id") or name
-    if not isinstance(sender, str | int):
-        raise ValueError(f"from_id is {str(sender)[:40]!r}, expected a string")
-    emoji, reply = record.get("sticker_emoji"), record.get("reply_to_message_id")
+        raise LeftOut(_without_words(record))
+    sender, name = _sender(record)
+    emoji = record.get("sticker_emoji")
     message = Message(
-        chat=chat,
-        id=str(record.get("id")),
-        time=seconds(_time(record)),
-        sender=str(sender),
+        chat=place,
+        id=_id(record.get("id")),
+        time=_time(record),
+        sender=sender,
         text=text,
         sticker=sticker,
-        reply_to=None if reply is None else str(reply),
+        reply_to=reply_to,
         emoji=emoji if isinstance(emoji, str) else None,
     )
-    return Exported(message, file, line, name=name if isinstance(name, str) else "")
+    return Exported(message, folder, name)
 
 
-def _time(record: dict[str, Any]) -> Any:
+def _sender(record: dict[str, Any]) -> tuple[str, str]:
+    """Returns the sender's id, by the name where there is no id, and the name or nothing."""
+    given = record.get("from")
+    name = given if isinstance(given, str) else ""
+    sender = _id(record.get("from_id")) or name
+    if not sender:
+        raise LeftOut("message without a sender")
+    return sender, name
+
+
+def _id(value: Any) -> str | None:
+    known = isinstance(value, str | int) and not isinstance(value, bool)
+    return str(value) if known and value != "" else None
+
+
+def _without_words(record: dict[str, Any]) -> str:
+    """Returns the reason that names what a message without words and sticker is."""
+    kind = record.get("media_type")
+    if isinstance(kind, str) and kind in _MEDIA_TYPES:
+        return f"{_MEDIA_TYPES[kind]} without words"
+    found = next((name for key, name in _MEDIA.items() if key in record), None)
+    if found is None and "file" in record:
+        found = "file"
+    if found:
+        return f"{found} without words"
+    return "rich message without words" if "rich_message" in record else "message without words"
+
+
+def _time(record: dict[str, Any]) -> int:
     stamp = record.get("date_unixtime")
-    return int(stamp) if isinstance(stamp, str) and stamp.isdecimal() else record.get("date")
+    written = stamp if isinstance(stamp, str) and stamp.isdecimal() and len(stamp) < 13 else None
+    try:
+        return seconds(record.get("date") if written is None else int(written))
+    except ValueError as error:
+        raise LeftOut("time of an unknown form") from error
 
 
 def _plain(text: Any) -> str:
@@ -130,8 +234,40 @@ def _plain(text: Any) -> str:
     found = [part.get("text") if isinstance(part, dict) else part for part in parts]
     plain = [part for part in found if isinstance(part, str)]
     if len(plain) < len(found):
-        raise ValueError(f"text is {str(text)[:40]!r}, expected a string or a list of parts")
+        raise LeftOut("text of an unknown form")
     return "".join(plain).strip()
+
+
+def _rich(rich: Any) -> str:
+    """Joins the words of a rich message: those of its blocks, one a line."""
+    try:
+        return "\n".join(words for words in _block_words(rich) if words)
+    except RecursionError as error:
+        raise LeftOut("rich message nested too deeply") from error
+
+
+def _block_words(block: Any) -> Iterator[str]:
+    """Yields the words of a block, or of the blocks within it."""
+    if isinstance(block, str):
+        yield block.strip()
+    elif isinstance(block, list):
+        for one in block:
+            yield from _block_words(one)
+    elif isinstance(block, dict):
+        if "text" in block:
+            yield _inline(block["text"]).strip()
+        for key, inner in block.items():
+            if key != "text" and isinstance(inner, dict | list):
+                yield from _block_words(inner)
+
+
+def _inline(text: Any) -> str:
+    """Joins marked parts, which may hold marked parts themselves."""
+    if isinstance(text, list):
+        return "".join(_inline(part) for part in text)
+    if isinstance(text, dict):
+        return _inline(text.get("text", ""))
+    return text if isinstance(text, str) else ""
 
 
 def _sticker(record: dict[str, Any]) -> str:
@@ -142,7 +278,7 @@ def _sticker(record: dict[str, Any]) -> str:
     """
     file, thumbnail = record.get("file"), record.get("thumbnail")
     if not isinstance(file, str):
-        raise ValueError(f"file is {str(file)[:40]!r}, expected the sticker's path")
+        raise StickerLeftOut("file not in the export")
     if file.lower().endswith(ANIMATED) and isinstance(thumbnail, str):
         return thumbnail
     return file

@@ -9,17 +9,30 @@ from hypothesis import strategies as st
 
 from data_prep.chats import neutral, step, telegram, whatsapp, whatsapp_dates
 from data_prep.chats.collect import collect
-from data_prep.chats.whatsapp_dates import HEAD, Head, decide
+from data_prep.chats.whatsapp_dates import decide
+from data_prep.chats.whatsapp_heads import Reader
+from data_prep.ledger import Ledger
 from data_prep.problems import BadInputError, Problems
+
+
+def messages_of(records, problems):
+    ledger, found = Ledger(), []
+    for record in records:
+        try:
+            exported = ledger.judge(record.place, record.make)
+        except ValueError as error:
+            problems.add(record.file, record.line, str(error))
+        else:
+            found += [] if exported is None else [exported.message]
+    problems.stop_if_any()
+    return found
 
 
 def read_whatsapp(folder, text, order="auto"):
     folder.mkdir(exist_ok=True)
     (folder / "_chat.txt").write_text(text, "utf-8")
     problems = Problems("x")
-    found = [one.message for one in whatsapp.read(folder, problems, order)]
-    problems.stop_if_any()
-    return found
+    return messages_of(whatsapp.read(folder, problems, order), problems)
 
 
 def at(*moment):
@@ -83,7 +96,7 @@ def test_stickers_of_both_phones_are_attached_and_omitted_ones_counted(tmp_path,
 def test_the_decided_order_is_right_or_the_doubt_is_told(moments, data):
     form = data.draw(st.sampled_from(["%d/%m/%y", "%m/%d/%y", "%Y/%m/%d"]))
     lines = [f"{moment:{form}, %H:%M} - A: x" for moment in sorted(moments)]
-    heads = [Head.of(HEAD.match(line)) for line in lines]
+    heads = [Reader().find(line).head for line in lines]
     decision = decide(heads)
     order = {"%d/%m/%y": "dmy", "%m/%d/%y": "mdy", "%Y/%m/%d": "ymd"}[form]
     true = [
@@ -109,9 +122,7 @@ def telegram_messages(tmp_path, *messages):
         json.dumps({"name": "x", "type": "personal_chat", "id": 5, "messages": messages}, indent=1)
     )
     problems = Problems("x")
-    found = [one.message for one in telegram.read(tmp_path, problems)]
-    problems.stop_if_any()
-    return found
+    return messages_of(telegram.read(tmp_path, problems), problems)
 
 
 def telegram_message(**keys):
@@ -152,16 +163,106 @@ def test_an_animated_sticker_gives_its_thumbnail_or_is_counted(tmp_path, exports
 
 
 @pytest.mark.parametrize(
-    ("keys", "message"),
+    ("record", "reason"),
     [
-        ({"text": 3}, "text is '3'"),
-        ({"date": "now", "date_unixtime": None}, "time is 'now'"),
-        ({"from": None, "from_id": None}, "from_id is 'None'"),
+        (telegram_message(text=3), "text of an unknown form"),
+        (telegram_message(date="now"), "time of an unknown form"),
+        (telegram_message(date_unixtime="9" * 30, date=None), "time of an unknown form"),
+        (telegram_message(date="0001-01-01T00:00:00+23:59"), None),
+        (telegram_message(**{"from": None, "from_id": None}), "message without a sender"),
+        (telegram_message(from_id={"user": 1}), None),
+        (telegram_message(text=None, text_entities=[{"type": "bold", "text": "hi"}]), None),
+        (telegram_message(text="a\0b"), "NUL character in the text"),
+        (telegram_message(text=""), "message without words"),
+        (telegram_message(text="", photo="p.jpg"), "photo without words"),
+        (telegram_message(text="", poll={"question": "when?"}), "poll without words"),
+        (telegram_message(text="", media_type="voice_message"), "voice message without words"),
+        (telegram_message(text="", file="a.pdf"), "file without words"),
+        (telegram_message(type="service", action="pin_message"), "notice of the program"),
+        (telegram_message(type="unsupported"), "message of a type that is not known"),
+        (telegram_message(text="", rich_message={"blocks": [{}]}), "rich message without words"),
+        (telegram_message(id=1), "id of an earlier message of the chat"),
+        ("words", "message that is no object"),
+        ([[]], "message that is no object"),
+        (
+            telegram_message(text="", media_type="sticker", file="../../x.webp"),
+            "sticker: no picture that can be read",
+        ),
+        (
+            telegram_message(text="", media_type="sticker", file="a" * 999),
+            "sticker: no picture that can be read",
+        ),
+        (
+            telegram_message(text="", media_type="sticker", file=7),
+            "sticker: file not in the export",
+        ),
     ],
 )
-def test_a_telegram_message_of_another_form_is_reported(keys, message, tmp_path):
-    with pytest.raises(BadInputError, match=message):
-        telegram_messages(tmp_path, telegram_message(), telegram_message(**keys))
+def test_one_odd_telegram_message_is_left_out_by_name_and_the_others_are_read(
+    record, reason, tmp_path
+):
+    messages = [telegram_message(id=1), record, telegram_message(id=3)]
+    (tmp_path / "result.json").write_text(json.dumps({"id": 5, "messages": messages}, indent=1))
+    counts = collect("telegram", tmp_path, tmp_path / "out")
+    report = step.read_report(tmp_path / "out")
+    assert report["records_in"] == 3 and report["kept"] == counts["messages"]
+    assert {name: one["count"] for name, one in report["left_out"].items()} == (
+        {reason: 1} if reason else {}
+    )
+
+
+def test_a_rich_message_gives_the_words_of_its_blocks(tmp_path):
+    part = {"type": "bold", "text": ["it ", {"type": "italic", "text": "twice"}]}
+    blocks = [
+        {"type": "heading", "text": "Plan"},
+        {"type": "list", "items": [{"text": "soup"}, "rice"]},
+        {"type": "paragraph", "text": ["read ", part]},
+    ]
+    message = telegram_message(rich_message={"blocks": blocks})
+    del message["text"]
+    (found,) = telegram_messages(tmp_path, message)
+    assert found.text == "Plan\nsoup\nrice\nread it twice"
+
+
+def test_topics_of_a_forum_are_chats_of_their_own(tmp_path):
+    made = {"type": "service", "action": "topic_created", "text": ""}
+    found = telegram_messages(
+        tmp_path,
+        made | {"id": 1},
+        made | {"id": 2},
+        telegram_message(id=10, reply_to_message_id=1),
+        telegram_message(id=11, reply_to_message_id=2),
+        telegram_message(id=12, reply_to_message_id=10),
+        telegram_message(id=13, text="", photo="p.jpg", reply_to_message_id=2),
+        telegram_message(id=14, reply_to_message_id=13),
+        telegram_message(id=15),
+    )
+    assert [(m.id, m.chat, m.reply_to) for m in found] == [
+        ("10", "5/1", None),
+        ("11", "5/2", None),
+        ("12", "5/1", "10"),
+        ("14", "5/2", "13"),
+        ("15", "5", None),
+    ]
+
+
+def test_a_chat_without_an_id_does_not_take_that_of_the_chat_before(tmp_path):
+    chats = [
+        {"id": 9, "messages": [telegram_message()]},
+        {"name": "no id", "messages": [telegram_message()]},
+        {"id": "", "messages": [telegram_message()]},
+    ]
+    (tmp_path / "result.json").write_text(json.dumps({"chats": {"list": chats}}))
+    problems = Problems("x")
+    found = messages_of(telegram.read(tmp_path, problems), problems)
+    assert len({message.chat for message in found}) == 3
+
+
+def test_an_export_as_html_is_told_how_to_export_json(tmp_path):
+    (tmp_path / "messages.html").write_text("<html></html>")
+    for source in (tmp_path, tmp_path / "messages.html"):
+        with pytest.raises(FileNotFoundError, match=r"messages\.html: .*Machine-readable JSON"):
+            collect("telegram", source, tmp_path / "out")
 
 
 def test_broken_telegram_json_is_reported_with_its_line(tmp_path, exports):
@@ -193,11 +294,10 @@ def test_a_line_that_is_too_long_is_reported_and_the_next_ones_are_read(tmp_path
     lines = [good, good | {"text": "x" * 999}, good, good | {"time": "now"}]
     (tmp_path / "chat.jsonl").write_text("\n".join(map(json.dumps, lines)))
     problems = Problems("x")
-    assert len(list(neutral.read(tmp_path, problems))) == 2
     with pytest.raises(
         BadInputError, match=r"chat\.jsonl:2: line of more than 200 bytes"
     ) as raised:
-        problems.stop_if_any()
+        messages_of(neutral.read(tmp_path, problems), problems)
     assert [problem.line for problem in raised.value.problems] == [2, 4]
 
 

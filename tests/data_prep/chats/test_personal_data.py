@@ -96,6 +96,11 @@ def test_labels_are_read_to_the_character():
         (["林月如"], "月如来了", "[name]来了"),
         (["+1 212 555 0187"], "hello there", "hello there"),
         (["Zorp (work)"], "zorpian is not Zorp", "zorpian is not [name]"),
+        (["Work: Zorp Oak"], "zorp oak is at work, Oak", "[name] [name] is at work, [name]"),
+        (["The Zorps"], "The bus is the one of the zorps", "The bus is the one of [name]"),
+        (["The Zorps"], "ask the zorps", "ask [name]"),
+        (["Ravi Das"], "das Haus; Das knows", "das Haus; [name] knows"),
+        (["Der Chef"], "der Bus, sagt der Chef", "der Bus, sagt [name]"),
     ],
 )
 def test_names_of_senders_are_masked_wherever_they_are_mentioned(names, text, masked):

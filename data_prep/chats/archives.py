@@ -1,0 +1,118 @@
+"""Exports that come as a zip: unpacked within bounds into a directory that is deleted again."""
+
+import contextlib
+import lzma
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from data_prep.problems import short
+from int_ra_jax.data import schema
+
+# What some reader opens. Of others the name alone counts: whether a chat attached such a file.
+_TEXTS = (".txt", ".json", ".jsonl", ".html")
+_READ = (*_TEXTS, *schema.IMAGE_SUFFIXES, ".tgs", ".webm", ".was")
+MAX_MEMBERS = 200_000
+MAX_BYTES = 16 * 2**30  # of all members that are unpacked
+MAX_RATIO = 200  # of a member's size to its packed size, above which it is made to do harm
+_SMALL = 2**20  # bytes; below, a high ratio is a text with many blanks
+_CHUNK = 2**20
+_UNPACK = "Unpack it yourself and name the folder"
+
+
+def zips_of(source: Path, pattern: str) -> list[Path]:
+    """Returns the zips to read: the source itself, or those of a folder that holds no export.
+
+    Args:
+      source: what the user named.
+      pattern: of the files that a reader reads.
+    """
+    if source.is_file():
+        return [source] if zipfile.is_zipfile(source) or source.suffix.lower() == ".zip" else []
+    if not source.is_dir() or any(path.is_file() for path in source.glob(pattern)):
+        return []
+    return sorted(p for p in source.iterdir() if p.suffix.lower() == ".zip" and p.is_file())
+
+
+@contextlib.contextmanager
+def unpacked(zips: Sequence[Path], beside: Path) -> Iterator[Path | None]:
+    """Gives a directory with the zip unpacked, or each of several in a folder of its name.
+
+    Args:
+      zips: the files.
+      beside: the directory in which the temporary one is made.
+
+    Yields:
+      The directory; None without a zip.
+
+    Raises:
+      ValueError: if a zip is broken, out of bounds, or a member leaves its folder.
+    """
+    if not zips:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="unpacked-", dir=beside) as scratch:
+        for path in zips:
+            _unpack(path, Path(scratch) / path.stem if len(zips) > 1 else Path(scratch))
+        yield Path(scratch)
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [one for one in archive.infolist() if not one.is_dir()]
+            wrong = [f"{short(one.filename)} {why}" for one in members if (why := _wrong(one))]
+            total = sum(one.file_size for one in members if _is_read(one))
+            if len(members) > MAX_MEMBERS:
+                wrong.append(f"{len(members):,} members; at most {MAX_MEMBERS:,} are read")
+            if total > MAX_BYTES:
+                wrong.append(f"{total:,} bytes unpacked; at most {MAX_BYTES:,} are read")
+            if wrong:
+                more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+                raise ValueError(f"{'; '.join(wrong[:5])}{more}")
+            for one in members:
+                target = folder / one.filename
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if _is_read(one):
+                    _copy(archive, one, target)
+                else:
+                    target.touch(exist_ok=False)
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,  # encrypted
+        OSError,
+        ValueError,
+    ) as error:
+        raise ValueError(f"{path} is not unpacked: {error}. {_UNPACK}, or export again.") from error
+
+
+def _is_read(member: zipfile.ZipInfo) -> bool:
+    return member.filename.lower().endswith(_READ)
+
+
+def _wrong(member: zipfile.ZipInfo) -> str:
+    """Returns why a member is not unpacked, or nothing."""
+    name = member.filename
+    parts = PurePosixPath(name).parts
+    if ".." in parts or name.startswith("/") or "\\" in name or PureWindowsPath(name).drive:
+        return "leaves the folder"
+    if _is_read(member) and member.file_size > max(_SMALL, MAX_RATIO * member.compress_size):
+        return f"unpacks to {member.file_size:,} bytes of {member.compress_size:,}"
+    return ""
+
+
+def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    """Unpacks one member; no more than it says, since the bounds were checked on that."""
+    left = member.file_size
+    with archive.open(member) as packed, target.open("xb") as file:
+        while chunk := packed.read(_CHUNK):
+            left -= len(chunk)
+            if left < 0:
+                raise ValueError(f"{short(member.filename)} is larger than it says")
+            file.write(chunk)
