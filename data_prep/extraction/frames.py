@@ -24,6 +24,7 @@ class Picture:
       side: the longer edge is shrunk to so many pixels; never enlarged.
       digest: SHA-256 of the file.
       key: what decides the pixels.
+      shown: how many frames are shown.
     """
 
     path: Path
@@ -31,6 +32,7 @@ class Picture:
     side: int
     digest: str
     key: tuple[object, ...]
+    shown: int
 
     @classmethod
     def of(cls, path: Path, frames: int, side: int) -> "Picture":
@@ -50,7 +52,8 @@ class Picture:
             "padded": min(shrunk) < _least_edge(shrunk),
         }
         changed = (name for name, applies in changes.items() if applies)
-        return cls(path, frames, side, digest, (digest, frames, side, *changed))
+        key = (digest, frames, side, *changed)
+        return cls(path, frames, side, digest, key, len(sampled(traits.frames, frames)))
 
     def load(self, background: str | None = None) -> list[Image.Image]:
         """Decodes the sampled frames, RGB, oldest first; one for a still sticker.
@@ -70,10 +73,6 @@ class Picture:
                 return self._frames(background, 0)
             except (ValueError, OSError) as error:
                 raise ValueError(f"{self.path}: {error}") from error
-
-    def shown(self) -> int:
-        """Returns how many frames are shown."""
-        return len(sampled(images.count_frames(self.path.read_bytes()), self.frames))
 
     def is_transparent(self) -> bool:
         """Tells whether anything of the first frame is seen through."""

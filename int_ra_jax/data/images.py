@@ -101,16 +101,6 @@ def decode_frames(
     return [picture for picture, _ in _decoded(content, choose, ground)]
 
 
-def count_frames(content: bytes) -> int:
-    """Returns how many frames of a sticker can be decoded, at most ``MAX_FRAMES``.
-
-    Raises:
-      ValueError: as ``load_pixels``.
-    """
-    with _opened(content) as image:
-        return _frames_of(image)
-
-
 class Traits(NamedTuple):
     """How a sticker's first frame is shown.
 
@@ -118,11 +108,13 @@ class Traits(NamedTuple):
       size: width and height, upright.
       turned: whether its EXIF says that its pixels do not stand upright.
       ground: the colour below it.
+      frames: how many of them can be decoded, at most ``MAX_FRAMES``.
     """
 
     size: tuple[int, int]
     turned: bool
     ground: str
+    frames: int
 
 
 def traits(content: bytes) -> Traits:
@@ -133,7 +125,8 @@ def traits(content: bytes) -> Traits:
     """
     with _opened(content) as image:
         frame = _upright(image)
-        return Traits(frame.size, _orientation(image) != 1, ground_of(frame))
+        turned = _orientation(image) != 1
+        return Traits(frame.size, turned, ground_of(frame), _frames_of(image))
 
 
 def is_transparent(content: bytes) -> bool:

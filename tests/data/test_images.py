@@ -17,11 +17,11 @@ from int_ra_jax.data.images import (
     MAX_PIXELS,
     RESIZES,
     as_upright,
-    count_frames,
     decode,
     ground_of,
     load_pixels,
     oddities,
+    traits,
 )
 
 
@@ -202,7 +202,7 @@ def test_every_frame_of_an_animation_stands_upright(kind):
     more = {"save_all": True, "append_images": frames[1:], "exif": exif, "duration": [40, 80, 120]}
     content = encoded(frames[0], kind, lossless=True, **more)
     turned = as_upright(content)
-    assert count_frames(turned) == count_frames(content) == 3
+    assert traits(turned).frames == traits(content).frames == 3
     for one in (content, turned):
         middle = decode(one, "middle")
         assert middle.size == (40, 20) and abs(middle.getpixel((5, 5))[2] - 50) < 4

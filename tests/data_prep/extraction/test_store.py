@@ -94,7 +94,7 @@ def test_an_animation_is_shown_by_frames_and_its_holes_by_the_ground(tmp_path):
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
     picture = Picture.of(tmp_path / "a.webp", frames=2, side=45)
     shown = picture.load()
-    assert picture.shown() == len(shown) == 2 and shown[0].size == (45, 38)
+    assert picture.shown == len(shown) == 2 and shown[0].size == (45, 38)
     assert [image.getpixel((5, 5))[0] for image in shown] == [90, 250]
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "b.png")
     hole = Picture.of(tmp_path / "b.png", 4, 64)
