@@ -166,7 +166,7 @@ def _record(body: bytes) -> dict[str, Any]:
 
 def _events(text: str) -> Iterator[dict[str, Any] | None]:
     """Yields the objects that a stream sent; None for its mark of the end."""
-    for line in text.splitlines():
+    for line in text.split("\n"):  # other ends of lines may stand within a text
         name, _, data = line.partition(":")
         if name != "data":
             continue

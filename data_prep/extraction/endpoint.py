@@ -128,20 +128,27 @@ class EndpointChat:
                 self._patience.answered()
         except NoAnswer as failure:
             self._patience.failed(session, failure, self._endpoint.url)
-        except openai.APIStatusError as error:
+        except (openai.OpenAIError, ValueError) as error:
+            self._patience.failed(session, self._failure(error), self._endpoint.url)
+
+    def _failure(self, error: Exception) -> NoAnswer:
+        """Returns why a request was not answered.
+
+        Raises:
+          BackendError: if no other one will be.
+        """
+        openai = self._openai
+        if isinstance(error, openai.APIStatusError):
             if _is_final(error):
                 raise BackendError(f"{self._endpoint.url} refuses: {_line(error)}") from error
             # A request that is refused as it stands says nothing of the others.
             of_server = error.status_code not in (400, 413, 415, 422)
-            failure = NoAnswer(f"HTTP {error.status_code}", _line(error), of_server)
-            self._patience.failed(session, failure, self._endpoint.url)
-        except openai.APITimeoutError as error:
-            failure = NoAnswer("timed out", _line(error), of_server=True)
-            self._patience.failed(session, failure, self._endpoint.url)
-        except (openai.OpenAIError, ValueError) as error:
-            reached = isinstance(error, openai.APIConnectionError)
-            failure = NoAnswer("no connection" if reached else "not asked", _line(error), reached)
-            self._patience.failed(session, failure, self._endpoint.url)
+            return NoAnswer(f"HTTP {error.status_code}", _line(error), of_server)
+        if isinstance(error, openai.APITimeoutError):
+            return NoAnswer("timed out", _line(error), of_server=True)
+        if isinstance(error, openai.APIConnectionError):
+            return NoAnswer("no connection", _line(error), of_server=True)
+        return NoAnswer("not asked", _line(error))
 
     async def _completion(self, client: Any, messages: list[Message]) -> bytes:
         """Returns the body of the response, asking again without what the server does not take."""

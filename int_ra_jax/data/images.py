@@ -27,6 +27,7 @@ CONTRAST = 32  # of 255: a pixel that is nearer to white in every channel is not
 _SEEN = 0.01  # share of what is drawn that must be seen on white
 _OPAQUE = 16  # of 255: what covers less is not drawn
 _FLAT = 8  # of 255: a picture whose pixels differ by less shows nothing
+_TURNED = 4 * MAX_PIXELS  # of all frames together, which are in memory at once
 _ENCODING: dict[str, dict[str, object]] = {
     "WEBP": {"lossless": True},
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -136,12 +137,13 @@ def is_transparent(content: bytes) -> bool:
       ValueError: as ``load_pixels``.
     """
     with _opened(content) as image:
-        return _is_see_through(image) and _alpha(image).getextrema()[0] < 255
+        return bool(_is_see_through(image) and np.asarray(_alpha(image)).min() < 255)
 
 
 def shows_nothing(image: Image.Image) -> bool:
     """Tells whether a decoded picture is of one colour throughout."""
-    return all(high - low < _FLAT for low, high in image.getextrema())
+    pixels = np.asarray(image)
+    return bool((pixels.max((0, 1)) - pixels.min((0, 1))).max() < _FLAT)
 
 
 def oddities(content: bytes) -> list[str]:
@@ -175,12 +177,17 @@ def as_upright(content: bytes) -> bytes:
     with _opened(content) as image:
         if _orientation(image) == 1:
             return content
+        count = _frames_of(image)
+        if count * image.width * image.height > _TURNED:
+            raise _SizeError(
+                f"an animation of more than {_TURNED:,} pixels cannot be turned upright"
+            )
         form = "JPEG" if image.format == "MPO" else str(image.format)
         options = dict(_ENCODING.get(form, {}))
         if profile := image.info.get("icc_profile"):
             options["icc_profile"] = profile
         frames = []
-        for number in range(_frames_of(image)):
+        for number in range(count):
             image.seek(number)
             frames.append(_upright(image))
         if len(frames) > 1:
@@ -287,7 +294,7 @@ def _orientation(image: Image.Image) -> int:
         found = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # metadata of hostile bytes raises anything, and is no part of the picture
         return 1
-    return int(found) if found in range(1, 9) else 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _is_see_through(image: Image.Image) -> bool:

@@ -208,6 +208,17 @@ def test_every_frame_of_an_animation_stands_upright(kind):
         assert middle.size == (40, 20) and abs(middle.getpixel((5, 5))[2] - 50) < 4
 
 
+def test_an_animation_too_large_to_be_turned_is_refused(monkeypatch):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    frames = [Image.new("RGB", (20, 40), (0, 0, 50 * n)) for n in range(3)]
+    content = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], exif=exif)
+    monkeypatch.setattr("int_ra_jax.data.images._TURNED", 2399)
+    with pytest.raises(ValueError, match="cannot be turned upright"):
+        as_upright(content)
+    assert decode(content).size == (40, 20)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damaged_metadata_neither_hide_a_picture_nor_how_it_stands():
     exif = Image.Exif()

@@ -35,6 +35,8 @@ def stream(*pieces, finish="stop", end="data: [DONE]\n\n"):
         b'[{"error": null, "choices": [{"message": {"content": "waving"}}]}]',
         stream("wav", "ing"),
         stream("wav", "ing", finish=None),
+        stream("wav", "ing").replace(b"\n", b"\r\n"),
+        'data: {"choices": [{"message": {"content": "waving\u2028"}}]}\ndata: [DONE]'.encode(),
         b": keep-alive\n\n" + stream("waving", end=""),
         body(f"<think>\n{THOUGHT}\n</think>\n\nwaving"),
         body(f"{THOUGHT}</think>waving"),
