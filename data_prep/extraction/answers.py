@@ -134,6 +134,22 @@ def _reply_in(record: Mapping[str, Any]) -> str:
     return text.encode("utf-8", "replace").decode().strip()
 
 
+def words_of(body: bytes) -> str:
+    """Returns what a server says in the body of a refusal, in one line; "" if nothing.
+
+    Args:
+      body: JSON with an error in it, a web page, or any text.
+    """
+    text = body.decode("utf-8", "replace").strip()
+    if text.startswith("<"):
+        return _title(text)
+    try:
+        record = json.loads(text)
+        return (_error_of(record) if isinstance(record, dict) else "") or _words(record)
+    except (ValueError, RecursionError):
+        return _words(text)
+
+
 def _without_reasoning(text: str) -> str:
     if _CHANNEL in text:
         finals = list(_FINAL.finditer(text))
@@ -148,12 +164,11 @@ def _without_reasoning(text: str) -> str:
 def _record(body: bytes) -> dict[str, Any]:
     text = body.decode("utf-8-sig", "replace").strip()
     if text.startswith("<"):
-        title = _TITLE.search(text)
-        words = " ".join(title[1].split()) if title else short(text)
-        raise NoAnswer("a web page and no answer", words, of_server=True)
+        raise NoAnswer("a web page and no answer", _title(text), of_server=True)
     if _EVENT.match(text):
         return _joined(_events(text))
     try:
+        body.decode("utf-8")  # what is replaced above would be said as if the model had said it
         record = json.loads(text)
     except (ValueError, RecursionError):
         raise NoAnswer("a response that is not JSON", short(text, 120), of_server=True) from None
@@ -162,6 +177,11 @@ def _record(body: bytes) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise NoAnswer(FORM, short(record), of_server=True)
     return record
+
+
+def _title(page: str) -> str:
+    title = _TITLE.search(page)
+    return " ".join(title[1].split()) if title else short(page)
 
 
 def _events(text: str) -> Iterator[dict[str, Any] | None]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import logging
 
-from data_prep.extraction.answers import NoAnswer, reply_of
+from data_prep.extraction.answers import NoAnswer, reply_of, words_of
 from data_prep.extraction.device import MISSING
 from data_prep.extraction.dialogue import BackendError, Message, Patience, Session
 
@@ -140,10 +140,14 @@ class EndpointChat:
         openai = self._openai
         if isinstance(error, openai.APIStatusError):
             if _is_final(error):
-                raise BackendError(f"{self._endpoint.url} refuses: {_line(error)}") from error
+                said = words_of(error.response.content) or _line(error)
+                raise BackendError(
+                    f"{self._endpoint.url} refuses (HTTP {error.status_code}): {said}"
+                ) from error
             # A request that is refused as it stands says nothing of the others.
             of_server = error.status_code not in (400, 413, 415, 422)
-            return NoAnswer(f"HTTP {error.status_code}", _line(error), of_server)
+            said = words_of(error.response.content)
+            return NoAnswer(f"HTTP {error.status_code}", said, of_server)
         if isinstance(error, openai.APITimeoutError):
             return NoAnswer("timed out", _line(error), of_server=True)
         if isinstance(error, openai.APIConnectionError):
@@ -159,7 +163,7 @@ class EndpointChat:
             try:
                 return await self._body(client, encoded, options)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                self._adapt(options, str(error))
+                self._adapt(options, error.response.text)
                 if self._options == options:
                     raise
 
@@ -197,7 +201,7 @@ class EndpointChat:
 
 def _is_final(error: Any) -> bool:
     """Tells whether a server will refuse all other questions, too: the key, the model, the bill."""
-    unpaid = error.status_code == 429 and _UNPAID.search(str(error))
+    unpaid = error.status_code == 429 and _UNPAID.search(error.response.text)
     return bool(error.status_code in (401, 402, 403, 404) or unpaid)
 
 
@@ -214,5 +218,6 @@ def _encode(message: Message) -> dict[str, Any]:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"{type(error).__name__}: {text[:300]}"
+    cause = str(error.__cause__ or "")
+    text = " ".join(f"{error} {cause and f'({cause})'}".split()) or type(error).__name__
+    return text[:300]

@@ -102,6 +102,7 @@ def test_an_answer_is_its_words_without_reasoning_and_marks(response):
         (b"[" * 100_000, "a response that is not JSON", "[["),
         (b'{"choices": [{"mess', "a response that is not JSON", "mess"),
         (b"", "a response that is not JSON", ""),
+        (body("caf?").replace(b"?", b"\xe9"), "a response that is not JSON", "caf"),
         (b"\n<!doctype html><title>Sign\n in</title>", "a web page and no answer", "Sign in"),
     ],
 )  # fmt: skip

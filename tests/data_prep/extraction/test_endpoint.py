@@ -171,10 +171,19 @@ def test_what_fails_for_good_is_named_and_the_next_run_asks_only_that(bare, serv
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "refuses"), (404, "refuses"), (500, "in a row")]
+    ("status", "text", "said"),
+    [
+        (401, b'{"error": {"message": "no such key"}}', r"refuses \(HTTP 401\): no such key"),
+        (404, b'{"detail": "Not Found"}', r"refuses \(HTTP 404\): Not Found"),
+        (402, b"pay first", r"refuses \(HTTP 402\): pay first"),
+        (429, b'{"error": {"code": "insufficient_quota"}}', "insufficient_quota"),
+        (500, b"<html><title>502 Bad Gateway</title></html>", "in a row.* HTTP 500: 502 Bad Gat"),
+    ],
 )
-def test_a_server_that_will_never_answer_ends_the_run_early(bare, serve, tmp_path, status, said):
-    server = serve(lambda number, body: (status, ""))
+def test_a_server_that_will_never_answer_ends_the_run_early(
+    bare, serve, tmp_path, status, text, said
+):
+    server = serve(lambda number, body: (status, text))
     with pytest.raises(BackendError, match=said):
         infer(bare, tmp_path, server, retries=0)
     assert len(server.bodies) <= 8 and not (tmp_path / "out").exists()
@@ -253,13 +262,14 @@ def test_answers_that_were_none_are_asked_again_though_an_earlier_run_kept_them(
     [
         ("Unsupported parameter: 'max_tokens' is not supported with this model. Use "
          "'max_completion_tokens' instead.", 400),
-        ("body.max_tokens: Extra inputs are not permitted", 422),
+        ([{"loc": ["body", "max_tokens"], "msg": "Extra inputs are not permitted"}], 422),
     ],
 )  # fmt: skip
 def test_a_server_is_asked_without_what_it_does_not_take(bare, serve, tmp_path, refusal, status):
     def answer(number, body):
         if "max_tokens" in body:
-            return status, json.dumps({"error": {"message": refusal}}).encode()
+            words = {"message": refusal} if isinstance(refusal, str) else refusal
+            return status, json.dumps({"error": words, "detail": words}).encode()
         if "temperature" in body:
             words = "'temperature' does not support 0 with this model. Only the default (1)"
             return 400, json.dumps({"error": {"message": f"Unsupported value: {words}"}}).encode()
