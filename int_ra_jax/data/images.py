@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageChops, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageOps
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 40_000_000
@@ -24,7 +24,7 @@ RESIZES = ("squeeze", "crop")
 WHITE, DARK = "white", "dimgray"
 """What is laid below a sticker: white, or dark where white would hide all of it."""
 CONTRAST = 32  # of 255: a pixel that is nearer to white in every channel is not seen on white
-_SEEN = 0.01  # share of what is drawn that must be seen on white
+_SEEN = 0.05  # share of what is drawn that must be seen on white, where no outline is
 _OPAQUE = 16  # of 255: what covers less is not drawn
 _FLAT = 8  # of 255: a picture whose pixels differ by less shows nothing
 _TURNED = 4 * MAX_PIXELS  # of all frames together, which are in memory at once
@@ -159,7 +159,7 @@ def oddities(content: bytes) -> list[str]:
         if shows_nothing(picture):
             return ["shows nothing: a frame that a model may see is of one colour"]
         if ground != WHITE:
-            return [f"cannot be seen on white: it is shown on {ground}"]
+            return [f"is hidden by white: it is shown on {ground}"]
     return []
 
 
@@ -202,19 +202,24 @@ def as_upright(content: bytes) -> bytes:
 def ground_of(image: Image.Image) -> str:
     """Returns the colour on which a frame is shown.
 
-    White, as the paper's pictures are; ``DARK`` if the frame is transparent in parts and, of what
-    is drawn, less than a hundredth differs from white.
+    White, as the paper's pictures are; ``DARK`` if the frame is transparent in parts and white
+    hides it: of what is drawn, less than a twentieth differs from white, and no outline does.
 
     Args:
       image: a frame in any of PIL's modes.
     """
     if not _is_see_through(image):
         return WHITE
-    drawn = sum(_alpha(image).histogram()[_OPAQUE:])
     red, green, blue = opaque(image, WHITE).split()
     darkest = ImageChops.darker(ImageChops.darker(red, green), blue)
-    seen = sum(darkest.histogram()[: 256 - CONTRAST])
-    return DARK if seen < _SEEN * drawn else WHITE
+    drawn = _mask(_alpha(image), _OPAQUE)
+    seen = _mask(ImageChops.invert(darkest), CONTRAST)
+    if not _area(drawn) or _area(seen) >= _SEEN * _area(drawn):
+        return WHITE
+    outline = ImageChops.subtract(drawn, drawn.filter(ImageFilter.MinFilter(3)))
+    # Of an outline's soft edge the outermost pixels are nearly white.
+    outlined = ImageChops.multiply(outline, seen.filter(ImageFilter.MaxFilter(5)))
+    return DARK if _area(outlined) <= _area(outline) / 2 else WHITE
 
 
 def opaque(image: Image.Image, background: str = WHITE) -> Image.Image:
@@ -299,6 +304,15 @@ def _orientation(image: Image.Image) -> int:
 
 def _is_see_through(image: Image.Image) -> bool:
     return not image.mode.startswith("I") and image.has_transparency_data
+
+
+def _mask(channel: Image.Image, least: int) -> Image.Image:
+    """Returns 255 where a channel reaches a value, and 0 elsewhere."""
+    return channel.point([255 * (value >= least) for value in range(256)])
+
+
+def _area(mask: Image.Image) -> int:
+    return mask.histogram()[255]
 
 
 def _alpha(image: Image.Image) -> Image.Image:

@@ -248,7 +248,7 @@ def test_what_white_would_hide_is_seen_on_a_dark_ground(kind, mode, colour):
     content = encoded(drawing(colour, mode), kind, lossless=True)
     seen = np.asarray(decode(content), np.int16)
     assert (seen[0, 0] == 105).all() and np.abs(seen[24, 24] - seen[0, 0]).min() > 6
-    assert "cannot be seen on white" in oddities(content)[0]
+    assert "hidden by white" in oddities(content)[0]
     assert (load_pixels(content, 32)[0, 0] == 105).all()
 
 
@@ -261,11 +261,21 @@ def test_a_palette_with_a_hole_has_the_same_ground():
         assert seen.getpixel((0, 0)) == (105,) * 3 and seen.getpixel((8, 8)) == (255,) * 3
 
 
+def test_eyes_alone_do_not_make_a_white_drawing_seen():
+    ghost = drawing("white")
+    for left in (18, 27):
+        ImageDraw.Draw(ghost).ellipse((left, 18, left + 3, 21), fill="black")
+    assert decode(encoded(ghost, "PNG")).getpixel((0, 0)) == (105, 105, 105)
+
+
 @pytest.mark.parametrize("colour", ["black", "gold", "#dddddd"])
 def test_what_is_seen_on_white_stays_on_white(colour):
-    framed = drawing("white")
+    framed, cut = drawing("white"), drawing("white")
     ImageDraw.Draw(framed).ellipse((8, 8, 40, 40), outline=colour, width=2)
-    for image in (drawing(colour), framed, drawing("white", on="white")):
+    ImageDraw.Draw(cut).ellipse((12, 12, 36, 36), fill=colour)
+    large = Image.new("RGBA", (900, 700), (0, 0, 0, 0))
+    ImageDraw.Draw(large).ellipse((50, 50, 640, 640), fill="white", outline=colour, width=2)
+    for image in (drawing(colour), framed, cut, large, drawing("white", on="white")):
         content = encoded(image, "PNG")
         assert decode(content).getpixel((0, 0)) == (255, 255, 255)
     assert oddities(encoded(drawing(colour), "PNG")) == []

@@ -54,7 +54,7 @@ def test_pictures_of_which_nothing_is_seen_are_warned_of_and_kept(tmp_path, caps
     command.validate(tmp_path / "new")
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("'")[0::2] for line in lines[:-1]] == [
-        ["warning: stickers.jsonl:2: image ", " cannot be seen on white: it is shown on dimgray"],
+        ["warning: stickers.jsonl:2: image ", " is hidden by white: it is shown on dimgray"],
         [
             "warning: stickers.jsonl:3: image ",
             " shows nothing: a frame that a model may see is of one colour",
