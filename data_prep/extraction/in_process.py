@@ -8,6 +8,7 @@ from typing import Any
 from data_prep.extraction import device as devices
 from data_prep.extraction.answers import NoAnswer
 from data_prep.extraction.dialogue import Message, Patience, Session
+from int_ra_jax.common.model_directory import read_json
 
 REFUSED = "the model's processor refused it"
 
@@ -45,6 +46,7 @@ class InProcessChat:
         device = devices.torch_device(wanted_device)
         import transformers
 
+        _refuse_own_code(directory)
         kind = "AutoModelForImageTextToText" if sees else "AutoModelForCausalLM"
         try:
             self._model: Any = getattr(transformers, kind).from_pretrained(
@@ -136,6 +138,24 @@ class InProcessChat:
         frames = message.picture.load() if message.picture else []
         images = [{"type": "image", "image": frame} for frame in frames]
         return {"role": message.role, "content": [*images, {"type": "text", "text": message.text}]}
+
+
+def _refuse_own_code(directory: Path) -> None:
+    """Refuses a model whose classes are code of its repository, as those of Qwen-VL (2023) are.
+
+    Raises:
+      ValueError: if transformers does not have them; it would ask on the terminal to run that code.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    config = read_json(directory / "config.json", [])
+    kind = config.get("model_type")
+    if "auto_map" in config and kind not in CONFIG_MAPPING_NAMES:
+        raise ValueError(
+            f"{directory}: the classes of model_type {kind!r} are code of its repository, which is "
+            "not run here. Take a model whose classes are in transformers, such as Qwen2-VL in "
+            "place of Qwen-VL, or reach this one by --endpoint (docs/extraction.md)"
+        )
 
 
 def _load_processor(directory: Path) -> Any:
