@@ -49,7 +49,7 @@ def test_a_model_of_the_family_is_asked_four_questions_about_each_sticker(
 def test_a_model_that_brings_its_own_code_is_refused_with_what_takes_its_place(tmp_path):
     own = {"model_type": "qwen", "auto_map": {"AutoConfig": "configuration_qwen.QWenConfig"}}
     (tmp_path / "config.json").write_text(json.dumps(own))
-    with pytest.raises(ValueError, match="code of its repository.* Qwen2-VL in place of Qwen-VL"):
+    with pytest.raises(ValueError, match=r"code of its repository.* Qwen2-VL in place of Qwen-VL"):
         in_process.InProcessChat(tmp_path, sees=True, wanted_device="cpu", batch_size=1, length=3)
 
 
