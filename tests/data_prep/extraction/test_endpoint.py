@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -395,8 +396,12 @@ def test_transformers_serve_answers_both_extractors(bare, vision_dir, llm_dir, t
     pytest.importorskip("fastapi", reason="transformers serve needs fastapi and uvicorn")
     pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn")
     for number, (model, sees) in enumerate(((vision_dir("llava"), True), (llm_dir, False))):
+        # A random model would be cut off: it is made to end after a few tokens.
+        model = shutil.copytree(model, tmp_path / f"model{number}")
+        ends = {"eos_token_id": 2, "exponential_decay_length_penalty": [3, 1000.0]}
+        (model / "generation_config.json").write_text(json.dumps(ends))
         with _transformers_serve(model, tmp_path / f"{number}.log") as url:
-            asked = Chat(str(model), Endpoint(url, str(model), concurrency=2, length=4), length=4)
+            asked = Chat(str(model), Endpoint(url, str(model), concurrency=2, length=9), length=9)
             work = Work(
                 bare, tmp_path / f"out{number}", tmp_path / f"cache{number}", overwrite=True
             )
