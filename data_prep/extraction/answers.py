@@ -79,16 +79,14 @@ def said(reply: object, may_be_silent: bool) -> str:
     """
     if not isinstance(reply, str):
         raise NoAnswer(FORM, f"the text is {short(reply)}")
-    if not reply.strip():
-        if may_be_silent:
-            return ""
-        raise NoAnswer(EMPTY)
     text = _without_reasoning(reply)
+    if reply.strip() and not text.strip():
+        raise NoAnswer(REASONING, short(reply))
     if found := _ANSWER.search(text):
         text = found[1]
     text = _MARK.sub("", text).strip()
-    if not text:
-        raise NoAnswer(REASONING, short(reply))
+    if not text and not may_be_silent:
+        raise NoAnswer(EMPTY)
     if len(text) > MAX_REPLY:
         raise NoAnswer(TOO_LONG)
     return text

@@ -74,12 +74,14 @@ class InProcessChat:
         waiting = iter(sessions)
         while group := list(islice(waiting, self._batch_size)):
             active = group
-            while active:
-                for session, reply in zip(active, self._replies(active), strict=True):
-                    self._take(session, reply)
-                active = [one for one in active if one.pending is not None and not one.failure]
-            for session in group:
-                done(session)
+            try:
+                while active:
+                    for session, reply in zip(active, self._replies(active), strict=True):
+                        self._take(session, reply)
+                    active = [one for one in active if one.pending and not one.failure]
+            finally:  # also of what was answered before the run ended
+                for session in group:
+                    done(session)
 
     def _take(self, session: Session, reply: str | NoAnswer) -> None:
         try:

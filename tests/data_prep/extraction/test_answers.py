@@ -66,6 +66,7 @@ def test_an_answer_is_its_words_without_reasoning_and_marks(response):
         (body(None), answers.EMPTY, ""),
         (body(" \n"), answers.EMPTY, ""),
         (body([]), answers.EMPTY, ""),
+        (body("<|im_end|>"), answers.EMPTY, ""),
         (body(None, "length", reasoning_content=THOUGHT), answers.CUT, "raise it"),
         (body("waving, smi", "MAX_TOKENS"), answers.CUT, ""),
         (body("waving, smi", "model_context_window_exceeded"), answers.CUT, ""),

@@ -80,5 +80,8 @@ def test_a_picture_that_the_processor_refuses_harms_no_other_of_its_batch(
     # Where every picture is refused, the run ends early and names one of them.
     monkeypatch.setattr(Picture, "load", lambda *_: {}["no"])
     monkeypatch.setattr(dialogue, "IN_A_ROW", 3)
-    with pytest.raises(BackendError, match=r"3 dialogues in a row failed at .*sticker_\d+\.png"):
+    early = (
+        r"(?s)3 dialogues in a row failed at .*sticker_\d+\.png.*3 \(the model's processor refused"
+    )
+    with pytest.raises(BackendError, match=early):
         extract(Work(directory, tmp_path / "none", tmp_path / "empty", overwrite=True), describer)
