@@ -74,10 +74,11 @@ def _train(workdir: Path) -> None:
 
 
 def _eval(workdir: Path) -> None:
-    from int_ra_jax.common import config, hosts
+    from int_ra_jax.common import config, files, hosts
     from int_ra_jax.models.registry import SYSTEMS
 
     rules.validate(config.load(workdir), SYSTEMS)
+    files.check_writable(workdir / "eval")
     from int_ra_jax.evaluation.evaluate import evaluate
     from int_ra_jax.evaluation.report import table, verdict
     from int_ra_jax.run.workdir import open_run
@@ -122,7 +123,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     except (flags.Error, KeyError, AttributeError, ValueError, OSError) as error:
         from int_ra_jax.common.config import flag_problem
 
-        _fail(flag_problem(error, Path(__file__).parent / "configs"))
+        _fail(flag_problem(error, Path(__file__).parent / "configs", argv, rules.known_keys))
 
 
 def _fail(message: str) -> NoReturn:

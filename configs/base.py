@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from configs.rules import ABOVE_0, FROM_0, LAYERS, RATE, Rule, at_least, each, one_of
+from configs.rules import ABOVE_0, FROM_0, LAYERS, RATE, Rule, at_least, each, one_of, window
 
 PROTOCOLS, SPLITS = ("paper", "multi", "exact"), ("train", "valid", "test")
 
@@ -214,6 +214,7 @@ RULES: dict[str, Rule] = {
     "data.frame": one_of("first", "middle"),
     "optim.name": one_of("adam", "adamw"),
     "optim.schedule": one_of("constant", "cosine", "linear"),
+    "log.profile_steps": window,
     "eval.protocol": one_of(*PROTOCOLS),
     "eval.split": one_of(*SPLITS),
 }
@@ -251,9 +252,6 @@ def _steps_fit(config: ConfigDict) -> Iterator[str]:
             f"train.batch_size={size} is not divisible by {parts} (mesh.data * mesh.fsdp * "
             f"train.micro_batches); use {max(size // parts, 1) * parts}"
         )
-    first, last = config.log.profile_steps
-    if not 0 <= first <= last:
-        yield f"log.profile_steps={(first, last)}: the first step comes first"
 
 
 COMBINATIONS = (_towers_fit, _steps_fit)

@@ -5,9 +5,10 @@ A config file that brings keys declares ``RULES``, {key: rule}, and where values
 """
 
 import difflib
-import importlib
+import importlib.util
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -52,6 +53,30 @@ def at_least(low: float) -> Rule:
 def each(rule: Rule, *keys: str) -> dict[str, Rule]:
     """Returns one rule for several keys."""
     return dict.fromkeys(keys, rule)
+
+
+def window(value: Any) -> str:
+    """Tells what is wrong with two steps, of which the first comes first; a ``Rule``."""
+    if len(value) != 2 or not all(isinstance(step, int) for step in value):
+        return ': two steps are meant, the first and the last, as in "(100, 104)"'
+    return "" if 0 <= value[0] <= value[1] else ": the first step comes first"
+
+
+def known_keys(line: Sequence[str]) -> list[str]:
+    """Returns the dotted keys of the config file that a command line names, or the shared ones."""
+    named = [one.partition("=")[2] for one in line if one.startswith("--config=")]
+    file = Path(named[-1].partition(":")[0]).stem if named else "base"
+    exists = importlib.util.find_spec(f"configs.{file}") if file.isidentifier() else None
+    config = importlib.import_module(f"configs.{file if exists else 'base'}").get_config()
+    return list(_flat(config, ""))
+
+
+def _flat(config: ConfigDict, before: str) -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, ConfigDict) and value:
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}"
 
 
 ABOVE_0 = number(lambda x: x > 0, "must be above 0")

@@ -142,3 +142,9 @@ def test_every_key_is_read_somewhere_under_its_own_name():
     unread = sorted(key for key in keys if (key[-2] if key[1:] else "config", key[-1]) not in read)
     # One section describes either tower, and the fingerprint of every workdir has all of it.
     assert unread == [["model", "image", "vocabulary"], ["model", "text", "patch"]]
+
+
+@pytest.mark.parametrize("steps", [(5,), (), (1, 2, 3), ("a", 3)])
+def test_a_window_of_steps_has_two_of_them(steps):
+    with pytest.raises(ValueError, match=r"log\.profile_steps=.*: two steps are meant"):
+        rules.validate(tiny_config("", log__profile_steps=steps), SYSTEMS)

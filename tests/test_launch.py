@@ -182,3 +182,15 @@ def test_a_launched_run_that_is_terminated_saves_and_ends_well(trained, tmp_path
     assert last < 900
     assert (workdir / "checkpoints" / str(last)).is_dir()
     assert f"stopped by a signal after step {last}" in shown
+
+
+def test_eval_looks_first_whether_it_can_write(tmp_path, monkeypatch):
+    configuration.save(tiny_config("somewhere"), tmp_path / "config.json")
+    (tmp_path / "eval").write_text("no directory")
+
+    def opened(_):
+        raise AssertionError("the run was opened although nothing can be written")
+
+    monkeypatch.setattr("int_ra_jax.run.workdir.open_run", opened)
+    with pytest.raises(OSError, match="eval cannot be written"):
+        launch._eval(tmp_path)

@@ -4,6 +4,7 @@ Texts, names and intentions come from third parties and reach the browser as tex
 labels, never as HTML. Pictures are served by their row in the gallery, so no request names a file.
 """
 
+from mimetypes import guess_type
 from pathlib import Path
 
 from absl import logging
@@ -15,6 +16,7 @@ from data_prep.annotation import workspace
 from data_prep.annotation.board import Board
 from data_prep.annotation.journal import check_name
 from data_prep.annotation.sessions import Project, Session
+from int_ra_jax.data import images
 from int_ra_jax.data.validation import read_prepared
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -91,7 +93,13 @@ def build(project: Project) -> None:
         if not 0 <= number < len(stickers):
             return Response(status_code=404)
         path = project.prepared.path / stickers[number].image
-        return FileResponse(path, headers={"X-Content-Type-Options": "nosniff"})
+        headers = {"X-Content-Type-Options": "nosniff"}
+        content = path.read_bytes()
+        # Browsers do not agree on which formats they turn upright.
+        turned = images.as_upright(content)
+        if turned is content:
+            return FileResponse(path, headers=headers)
+        return Response(turned, media_type=guess_type(path)[0], headers=headers)
 
     @ui.page("/")
     def start() -> None:

@@ -2,7 +2,9 @@
 
 The same sticker is saved again in other sizes and formats. Two pictures are one sticker if their
 perceptual hashes are near and no part of them differs in colour: the hash alone sees neither the
-colour of a heart nor another caption below the same face. docs/construction.md has the measurement
+colour of a heart nor another caption below the same face. Pictures that are both transparent are
+compared on a dark ground, too, since white hides what is white in them. One that shows nothing is
+nobody's copy. docs/construction.md has the measurement
 that chose both thresholds.
 
 Privacy: nothing is added; fewer distinct pictures are kept.
@@ -35,18 +37,33 @@ class Fingerprint:
       bits: the perceptual hash, as 64 truths.
       colours: [16, 16, 3], the mean colour of each part, 0 to 255.
       aspect: width by height.
+      blank: whether it shows nothing, so that its hash is noise.
+      on_dark: of a transparent picture, the same on a dark ground.
     """
 
     bits: np.ndarray
     colours: np.ndarray
     aspect: float
+    blank: bool = False
+    on_dark: "Fingerprint | None" = None
 
     @classmethod
-    def of(cls, image: Image.Image) -> "Fingerprint":
-        """Computes it from a picture in RGB, transparency already on white."""
+    def of(cls, image: Image.Image, on_dark: Image.Image | None = None) -> "Fingerprint":
+        """Computes it.
+
+        Args:
+          image: the picture as it is shown, in RGB.
+          on_dark: of a transparent picture, the same on a dark ground.
+        """
         small = image.resize((_GRID, _GRID), Image.Resampling.BOX, reducing_gap=None)
         bits = imagehash.phash(image).hash.ravel()
-        return cls(bits, np.asarray(small, np.int16), image.width / image.height)
+        return cls(
+            bits,
+            np.asarray(small, np.int16),
+            image.width / image.height,
+            images.shows_nothing(image),
+            None if on_dark is None else cls.of(on_dark),
+        )
 
     def distance(self, other: "Fingerprint") -> tuple[int, int]:
         """Returns how many bits differ, and by how much the most different part does."""
@@ -102,7 +119,7 @@ def merge(prints: Sequence[Fingerprint], max_bits: int, max_colour: int) -> list
     for place, one in enumerate(prints):
         (packed,) = np.packbits(one.bits).view(np.uint64)
         near = np.flatnonzero(np.bitwise_count(bits[: len(kept)] ^ packed) <= max_bits)
-        twins = (kept[i] for i in near if _same(prints[kept[i]], one, max_colour))
+        twins = (kept[i] for i in near if _same(prints[kept[i]], one, max_bits, max_colour))
         first = next(twins, None)
         if first is None:
             bits[len(kept)] = packed
@@ -111,13 +128,20 @@ def merge(prints: Sequence[Fingerprint], max_bits: int, max_colour: int) -> list
     return chosen
 
 
-def _same(one: Fingerprint, other: Fingerprint, max_colour: int) -> bool:
-    similar_shape = abs(one.aspect / other.aspect - 1) < 0.1
-    return similar_shape and one.distance(other)[1] <= max_colour
+def _same(one: Fingerprint, other: Fingerprint, max_bits: int, max_colour: int) -> bool:
+    if one.blank or other.blank or abs(one.aspect / other.aspect - 1) >= 0.1:
+        return False
+    pairs = [(one, other)]
+    if one.on_dark and other.on_dark:
+        pairs.append((one.on_dark, other.on_dark))
+    distances = (first.distance(second) for first, second in pairs)
+    return all(bits <= max_bits and colour <= max_colour for bits, colour in distances)
 
 
 def _fingerprint(path: Path) -> Fingerprint:
-    return Fingerprint.of(images.decode(path.read_bytes()))
+    content = path.read_bytes()
+    dark = images.decode(content, ground=images.DARK) if images.is_transparent(content) else None
+    return Fingerprint.of(images.decode(content), dark)
 
 
 def _replaced(context: dict[str, Any], stands_for: dict[str, str]) -> dict[str, Any]:

@@ -25,11 +25,17 @@ def load(path: Path) -> bytes:
 
 
 def without_metadata(content: bytes) -> bytes:
-    """Returns the same picture without its metadata, and without decoding it.
+    """Returns the same picture without its metadata, and decodes it only to turn it upright.
+
+    How a picture is to be turned stands in its metadata, so its pixels are turned before.
 
     Args:
       content: PNG, JPEG, WebP or GIF that decodes. GIF is returned as it is.
+
+    Raises:
+      ValueError: if it does not decode.
     """
+    content = images.as_upright(content)
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return _png(content)
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":

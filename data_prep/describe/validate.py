@@ -7,7 +7,7 @@ from int_ra_jax.data.validation import Inspection, inspect
 
 
 def validate(directory: Path, cleaned: Path | None = None) -> None:
-    """Prints every problem of a directory, and what is good of it.
+    """Prints every problem of a directory, what is odd in it, and what is good of it.
 
     Args:
       directory: a prepared directory.
@@ -20,6 +20,8 @@ def validate(directory: Path, cleaned: Path | None = None) -> None:
     found = inspect(directory, keeps=cleaned is not None)
     for problem in found.problems:
         print(problem)
+    for warning in found.warnings:
+        print(f"warning: {warning}")
     print(_summary(directory, found))
     if cleaned:
         write_cleaned(found, cleaned)
@@ -55,7 +57,8 @@ def write_cleaned(found: Inspection, directory: Path) -> None:
 
 def _summary(directory: Path, found: Inspection) -> str:
     counts = ", ".join(f"{found.sizes[split]} {split}" for split in schema.SPLITS)
+    odd = f"; {len(found.warnings)} warnings" if found.warnings else ""
     return (
         f"{directory}: {len(found.problems)} problems; good: {counts} conversations, "
-        f"{len(found.prepared.stickers)} stickers, {len(found.prepared.intentions)} intentions"
+        f"{len(found.prepared.stickers)} stickers, {len(found.prepared.intentions)} intentions{odd}"
     )

@@ -77,6 +77,8 @@ def _add_common(kind: command.Parser, name: str, length: int) -> None:
     text = "Ask nothing; write --out from the answers of all parts."
     add("--merge", action="store_true", help=text)
     add("--overwrite", action="store_true", help=f"Replace the {name} that DIR has.")
+    text = "Write --out although something has no answer; it stays as it was, and is counted."
+    add("--leave_unanswered", action="store_true", help=text)
     add("--prompt", type=Path, help="Prompt file to use in place of the shipped one.")
     text = "Where the model runs: auto, cpu, cuda:1, mps."
     add("--device", default="auto", help=text)
@@ -149,6 +151,7 @@ def _work(line: Namespace, name: str) -> Work:
         shard=Shard.parse(line.shard),
         merge=line.merge,
         overwrite=line.overwrite,
+        leave_unanswered=line.leave_unanswered,
     )
 
 

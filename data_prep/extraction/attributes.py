@@ -4,17 +4,20 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from absl import logging
 from tqdm import tqdm
 
+from data_prep.extraction.answers import NoAnswer
 from data_prep.extraction.frames import Picture
 from data_prep.extraction.keywords import attributes_of, describe, settle_verbal
 from data_prep.extraction.ocr import StickerReader, reader_identity
 from data_prep.extraction.prompts import Prompt
 from data_prep.extraction.store import ResultStore, digest_of
-from data_prep.extraction.work import Chat, Work, check_complete, write
+from data_prep.extraction.work import Answers, Chat, Work, check_complete, unanswered, write
+from data_prep.ledger import Ledger, LeftOut
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data import schema
@@ -24,6 +27,7 @@ from int_ra_jax.data.validation import read_prepared
 KIND = "attributes"
 CHECK_FILE = "verbal_check.jsonl"
 VERBAL = ("model", "ocr", "both")
+Settled = tuple[dict[str, str], dict[str, str]]  # a sticker's attributes, and whence its words are
 
 
 @dataclass(frozen=True)
@@ -70,15 +74,13 @@ class Describer:
             "language": self.language,
         }
 
-    def replies(
-        self, pictures: Mapping[str, Picture], store: ResultStore, ask: bool
-    ) -> dict[str, dict[str, str]]:
-        """Returns digest -> attribute -> the model's raw reply, where it gave one."""
+    def replies(self, pictures: Mapping[str, Picture], store: ResultStore, ask: bool) -> Answers:
+        """Returns digest -> attribute -> the model's reply, where it gave one."""
         if self.chat is None:
-            return {digest: {} for digest in pictures}
+            return Answers({digest: {} for digest in pictures}, {})
         names = ATTRIBUTES if self.verbal != "ocr" else ATTRIBUTES[:-1]
         dialogues = (
-            (digest, describe(self.prompt, picture, picture.shown(), names, self.language))
+            (digest, describe(self.prompt, picture, picture.shown, names, self.language))
             for digest, picture in pictures.items()
         )
         titles = {digest: picture.path.name for digest, picture in pictures.items()}
@@ -136,54 +138,81 @@ def extract(work: Work, describer: Describer, frames: int = 4, side: int = 768) 
                 pictures[picture.digest] = picture
     with ResultStore(work.cache, KIND, work.shard) as store:
         replies = describer.replies(pictures, store, ask=not work.merge)
-        readings = describer.readings(pictures, store, ask=not work.merge)
-    missing = sum(not (one in replies and one in readings) for one in pictures)
-    check_complete(missing, len(pictures), "stickers", work)
+        ask = not work.merge and replies.ended is None
+        readings = describer.readings(pictures, store, ask=ask)
+    settled = {
+        digest: _attributes(describer, replies.found[digest], readings[digest])
+        for digest in pictures
+        if digest in replies.found and digest in readings
+    }
+    ledger = Ledger()
+    asked = {one: digest for one, digest in digests.items() if digest in pictures}
+    for one, digest in asked.items():
+        ledger.judge(one, partial(_described, settled, replies.failed, digest, describer))
+    missing = sum(digest not in settled for digest in asked.values())
+    check_complete(missing, "stickers", work, ledger, replies.ended)
     counts: Counter[str] = Counter(
         stickers=len(prepared.stickers), kept=len(prepared.stickers) - len(digests)
     )
     if not work.writes:
-        logging.info("shard %d/%d: %d done", work.shard.index, work.shard.count, len(pictures))
+        logging.info("shard %d/%d is done: %s", work.shard.index, work.shard.count, ledger)
         return dict(counts)
     described, checks = [], []
     for sticker in prepared.stickers:
-        if sticker.id in digests:
-            found, how = _attributes(describer, replies, readings, digests[sticker.id])
+        if asked.get(sticker.id) in settled:
+            found, how = settled[asked[sticker.id]]
             checks.append({"id": sticker.id, **how})
-            sticker = replace(
-                sticker,
-                attributes=dict(sticker.attributes) | {n: found[n] for n in describer.fills},
-            )
+            attributes = dict(sticker.attributes) | {n: found[n] for n in describer.fills}
+            sticker = replace(sticker, attributes=attributes)
         described.append(sticker)
     _count(counts, described, checks, describer.verbal)
     if describer.verbal == "both":
-        lines = [
-            json.dumps(one, ensure_ascii=False) + "\n"
-            for one in checks
-            if one["verdict"] not in ("agree", "neither")
-        ]
-        replace_text(work.cache / CHECK_FILE, "".join(lines))
+        _write_checks(checks, work)
+    settings = {"frames": frames, "side": side, "counts": dict(counts), "ledger": ledger.to_json()}
     conversations = [one for split in schema.SPLITS for one in prepared.conversations[split]]
-    record = describer.record() | {"frames": frames, "side": side, "counts": dict(counts)}
-    write(work, prepared, conversations, described, KIND, record)
-    logging.info("attributes: %s", dict(counts))
+    write(work, prepared, conversations, described, KIND, describer.record() | settings)
+    logging.info("attributes: %s; %s", dict(counts), ledger)
     return dict(counts)
 
 
-def _attributes(
-    describer: Describer,
-    replies: Mapping[str, dict[str, str]],
-    readings: Mapping[str, str],
-    digest: str,
-) -> tuple[dict[str, str], dict[str, str]]:
+def _write_checks(checks: Sequence[Mapping[str, str]], work: Work) -> None:
+    """Lists the stickers whose words a person should look at."""
+    lines = [
+        json.dumps(one, ensure_ascii=False) + "\n"
+        for one in checks
+        if one["verdict"] not in ("agree", "neither")
+    ]
+    replace_text(work.cache / CHECK_FILE, "".join(lines))
+
+
+def _attributes(describer: Describer, replies: dict[str, str], read: str) -> Settled:
     """Returns the attributes of one sticker, and how its words were settled."""
-    found, read = attributes_of(replies[digest]), readings[digest]
+    found = attributes_of(replies)
     how = {"model": found["verbal"], "ocr": read, "verdict": ""}
     if describer.verbal == "ocr":
         found["verbal"] = read
     elif describer.verbal == "both":
         found["verbal"], how["verdict"] = settle_verbal(found["verbal"], read)
     return found, how
+
+
+def _described(
+    settled: Mapping[str, Settled],
+    failed: Mapping[str, NoAnswer],
+    digest: str,
+    describer: Describer,
+) -> dict[str, str]:
+    """Returns the attributes of one sticker.
+
+    Raises:
+      LeftOut: if there is no answer, or none that names anything.
+    """
+    if digest not in settled:
+        raise unanswered(failed, digest)
+    found, _ = settled[digest]
+    if not any(found[name] for name in describer.fills):
+        raise LeftOut("answers that name nothing" if describer.chat else "no words on it")
+    return found
 
 
 def _count(

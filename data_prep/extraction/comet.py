@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from absl import logging
@@ -10,11 +11,14 @@ from tqdm import tqdm
 
 from data_prep.extraction import device as devices
 from data_prep.extraction import seq2seq
+from data_prep.extraction.answers import NoAnswer
+from data_prep.extraction.dialogue import BackendError
 from data_prep.extraction.knowledge import clean_knowledge, knowledge_dialogue, letter
 from data_prep.extraction.prompts import Prompt
 from data_prep.extraction.retrieved import FromHeads
 from data_prep.extraction.store import ResultStore, digest_of, model_identity
-from data_prep.extraction.work import Chat, Work, check_complete, write
+from data_prep.extraction.work import Chat, Work, check_complete, unanswered, write
+from data_prep.ledger import Ledger, LeftOut
 from int_ra_jax.common.types import RELATIONS
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation
@@ -172,15 +176,22 @@ class FromChat:
 
     def answers(
         self, todo: Mapping[str, Conversation], store: ResultStore, ask: bool
-    ) -> Iterator[tuple[str, Raw | None]]:
-        """Yields raw phrases, as ``FromComet.answers`` does."""
+    ) -> Iterator[tuple[str, Raw | NoAnswer | None]]:
+        """Yields raw phrases, as ``FromComet.answers`` does, or why there are none.
+
+        Raises:
+          BackendError: at the end, if not all could be asked.
+        """
         dialogues = (
             (content, knowledge_dialogue(self.prompt, todo[content], self.language))
             for content in _longest_first(todo, todo)
         )
         titles = {content: one.id for content, one in todo.items()}
-        found = self.chat.results(self.prompt, dialogues, titles, store, sees=False, ask=ask)
-        yield from found.items()
+        came = self.chat.results(self.prompt, dialogues, titles, store, sees=False, ask=ask)
+        yield from came.found.items()
+        yield from came.failed.items()
+        if came.ended is not None:
+            raise came.ended
 
 
 Source = FromComet | FromChat | FromHeads  # what knowledge is inferred by
@@ -225,24 +236,84 @@ def extract(work: Work, source: Source, keep: int = 3) -> dict[str, int]:
         for one in conversations
         if one.id in contents and work.shard.owns(contents[one.id])
     }
-    found: dict[str, dict[str, tuple[str, ...]]] = {}
     counts: Counter[str] = Counter(
         conversations=len(conversations), kept=len(conversations) - len(contents), unusable=0
     )
     with ResultStore(work.cache, KIND, work.shard) as store:
-        for content, raw in source.answers(todo, store, ask=not work.merge):
-            counts["unusable"] += raw is None
-            found[content] = clean_knowledge(raw or {}, keep)
-    check_complete(len(todo) - len(found), len(todo), "conversations", work)
-    counts["phrases"] = sum(len(one) for known in found.values() for one in known.values())
+        came = _Came.of(source, todo, store, keep, ask=not work.merge)
+    counts["unusable"] = len(came.unusable)
+    ledger = Ledger()
+    for one in conversations:
+        if one.id in contents and work.shard.owns(contents[one.id]):
+            ledger.judge(one.id, partial(came.phrases, contents[one.id]))
+    missing = sum(
+        work.shard.owns(content) and content not in came.found for content in contents.values()
+    )
+    check_complete(missing, "conversations", work, ledger, came.ended)
+    counts["phrases"] = sum(len(one) for known in came.found.values() for one in known.values())
+    logging.info("knowledge: %s; %s", dict(counts), ledger)
     if not work.writes:
-        logging.info("shard %d/%d: %s", work.shard.index, work.shard.count, dict(counts))
+        logging.info("shard %d/%d is done", work.shard.index, work.shard.count)
         return dict(counts)
     completed = [
-        replace(one, knowledge=found[contents[one.id]]) if one.id in contents else one
+        replace(one, knowledge=came.found.get(contents[one.id], one.knowledge))
+        if one.id in contents
+        else one
         for one in conversations
     ]
-    record = source.record() | {"keep": keep, "counts": dict(counts)}
+    record = source.record() | {"keep": keep, "counts": dict(counts), "ledger": ledger.to_json()}
     write(work, prepared, completed, list(prepared.stickers), KIND, record)
-    logging.info("knowledge: %s", dict(counts))
     return dict(counts)
+
+
+@dataclass(frozen=True)
+class _Came:
+    """What came of conversations, by content.
+
+    Attributes:
+      found: clean phrases by relation.
+      unusable: what was answered otherwise than asked, twice; no phrases are found.
+      failed: why there is no answer.
+      ended: why the run ended before all were asked, or None.
+    """
+
+    found: dict[str, dict[str, tuple[str, ...]]]
+    unusable: set[str]
+    failed: dict[str, NoAnswer]
+    ended: BackendError | None = None
+
+    @classmethod
+    def of(
+        cls,
+        source: Source,
+        todo: Mapping[str, Conversation],
+        store: ResultStore,
+        keep: int,
+        ask: bool,
+    ) -> "_Came":
+        came = cls({}, set(), {})
+        try:
+            for content, raw in source.answers(todo, store, ask=ask):
+                if isinstance(raw, NoAnswer):
+                    came.failed[content] = raw
+                    continue
+                if raw is None:
+                    came.unusable.add(content)
+                came.found[content] = clean_knowledge(raw or {}, keep)
+        except BackendError as error:
+            return replace(came, ended=error)
+        return came
+
+    def phrases(self, content: str) -> Mapping[str, tuple[str, ...]]:
+        """Returns what was inferred.
+
+        Raises:
+          LeftOut: if nothing was.
+        """
+        if content not in self.found:
+            raise unanswered(self.failed, content)
+        if content in self.unusable:
+            raise LeftOut("an answer that cannot be used")
+        if not any(self.found[content].values()):
+            raise LeftOut("no phrase that says something")
+        return self.found[content]

@@ -9,6 +9,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from data_prep.extraction import answers
+from data_prep.extraction.answers import NoAnswer
 from data_prep.extraction.frames import Picture
 from data_prep.extraction.store import ResultStore, digest_of
 
@@ -27,6 +29,8 @@ class Message:
     text: str
     picture: Picture | None = None
 
+
+IN_A_ROW = 5  # so many failures without an answer between them: no other question will fare better
 
 Dialogue = Generator[list[Message], str, Any]
 """Yields messages, receives replies, returns a result."""
@@ -51,35 +55,82 @@ class BackendError(ValueError):
     """A backend that cannot go on: wrong key, unknown model, a server that is gone."""
 
 
+class Patience:
+    """Ends a run whose questions are not answered: ``IN_A_ROW`` in a row, with no answer between.
+
+    What is wrong with one question alone does not count, once any other has been answered.
+    """
+
+    def __init__(self, proven: bool) -> None:
+        """Starts.
+
+        Args:
+          proven: whether earlier runs have had answers.
+        """
+        self._proven, self._failed = proven, 0
+
+    def answered(self) -> None:
+        """Notes an answer."""
+        self._proven, self._failed = True, 0
+
+    def failed(self, session: "Session", failure: NoAnswer, place: str) -> None:
+        """Gives a session up.
+
+        Args:
+          session: whose ``failure`` is set.
+          failure: why.
+          place: where the model runs, for the message.
+
+        Raises:
+          BackendError: if it is time to end.
+        """
+        session.failure = failure
+        if self._proven and not failure.of_server:
+            return
+        self._failed += 1
+        if self._failed >= IN_A_ROW:
+            raise BackendError(
+                f"{self._failed} dialogues in a row failed at {place}, the last of them, "
+                f"{session.title}, with: {failure}"
+            ) from failure
+
+
 class Session:
     """One dialogue under way.
 
     Attributes:
-      name: of what it is about, for messages.
+      name: of what it is about.
+      title: the same for messages.
       pending: the messages that wait for a reply; None once it is finished.
       result: what the dialogue returned.
-      failure: why it was given up, or "".
-      requests: replies that came from the model and not from the store.
+      failure: why it was given up, or None.
     """
 
-    def __init__(self, name: str, dialogue: Dialogue, store: ResultStore, asked: "Asked") -> None:
+    def __init__(
+        self, name: str, title: str, dialogue: Dialogue, store: ResultStore, asked: "Asked"
+    ) -> None:
         """Starts the dialogue and goes as far as the store knows the replies."""
-        self.name, self.failure, self.requests = name, "", 0
+        self.name, self.title = name, title
+        self.failure: NoAnswer | None = None
         self.result: Any = None
         self._dialogue, self._store, self._asked = dialogue, store, asked
         self.pending: list[Message] | None = next(dialogue)
         self._settle()
 
     def accept(self, reply: str) -> None:
-        """Stores the model's reply to ``pending`` and goes on."""
+        """Stores what the model says in its reply to ``pending``, and goes on.
+
+        Raises:
+          NoAnswer: if it says nothing; nothing is stored then.
+        """
         assert self.pending is not None
-        self.requests += 1
+        said = self._asked.said(reply)
         self._store.add(
-            [(self._asked.key(self.pending), reply)],
+            [(self._asked.key(self.pending), said)],
             model=self._asked.identity,
             prompt=self._asked.prompt,
         )
-        self._send(reply)
+        self._send(said)
         self._settle()
 
     def _settle(self) -> None:
@@ -87,7 +138,11 @@ class Session:
             key = self._asked.key(self.pending)
             if key not in self._store:
                 return
-            self._send(self._store[key])
+            try:
+                said = self._asked.said(self._store[key])
+            except NoAnswer:  # of a run that kept what is no answer: it is asked again
+                return
+            self._send(said)
 
     def _send(self, reply: str) -> None:
         try:
@@ -104,15 +159,22 @@ class Asked:
       identity: of the model.
       settings: of the backend.
       prompt: hash of the prompt file.
+      may_be_silent: whether an empty reply is an answer: a model in this process that ends at once
+        has nothing to say, and what a server leaves out cannot be known.
     """
 
     identity: str
     settings: Mapping[str, Any]
     prompt: str
+    may_be_silent: bool = True
 
     def record(self) -> dict[str, Any]:
         """Returns what dataset.json says of the model."""
         return {"identity": self.identity, **self.settings}
+
+    def said(self, reply: object) -> str:
+        """Returns what a reply says; see ``answers.said``."""
+        return answers.said(reply, self.may_be_silent)
 
     def key(self, messages: Sequence[Message]) -> str:
         """Returns the key of the reply to these messages."""

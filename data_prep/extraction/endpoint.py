@@ -8,15 +8,26 @@ import asyncio
 import base64
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from logging import getLogger
 from typing import Any
 
-from data_prep.extraction.device import MISSING
-from data_prep.extraction.dialogue import BackendError, Message, Session
+from absl import logging
 
-IN_A_ROW = 5  # so many failures without an answer between them: the server is gone
-MAX_REPLY = 20_000  # characters of a reply that are kept
+from data_prep.extraction.answers import NoAnswer, reply_of, words_of
+from data_prep.extraction.device import MISSING
+from data_prep.extraction.dialogue import BackendError, Message, Patience, Session
+
+MAX_BODY = 4 * 2**20  # bytes of a response; an answer has a few thousand
+_PAUSE_S = 60.0  # before a request is repeated, at most, as the client has it
+_NOT_TAKEN = re.compile(
+    r"unsupported|not support|does ?n.t support|not permitted|not allowed|unrecognized|unknown"
+    r"|unexpected|only the default|deprecated|extra inputs",
+    re.IGNORECASE,
+)
+_UNPAID = re.compile(r"quota|billing|credit|balance", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,12 @@ class Endpoint:
 class EndpointChat:
     """Answers sessions by requests to an endpoint."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, proven: bool = False) -> None:
         """Prepares the client; connects with the first request.
+
+        Args:
+          endpoint: the server.
+          proven: whether earlier runs have had answers; see ``Patience``.
 
         Raises:
           ImportError: if the openai package is not installed.
@@ -65,7 +80,10 @@ class EndpointChat:
         except ImportError as error:
             raise ImportError(MISSING.format(name="openai")) from error
         self._openai, self._endpoint = openai, endpoint
-        self._failed_in_a_row = 0
+        for name in ("httpx", "httpx2"):  # whichever the client uses, it tells of every request
+            getLogger(name).setLevel("WARNING")
+        self._patience = Patience(proven)
+        self._options: dict[str, Any] = {"max_tokens": endpoint.length, "temperature": 0}
 
     def run(self, sessions: Iterable[Session], done: Callable[[Session], None]) -> None:
         """Answers sessions; see ``ChatBackend``.
@@ -93,8 +111,10 @@ class EndpointChat:
         async def worker() -> None:
             # Sessions are made when a worker is free for them, so memory holds no more than those.
             for session in sessions:
-                await self._finish(client, session)
-                done(session)
+                try:
+                    await self._finish(client, session)
+                finally:
+                    done(session)
 
         async with client, asyncio.TaskGroup() as tasks:
             for _ in range(end.concurrency):
@@ -104,33 +124,85 @@ class EndpointChat:
         openai = self._openai
         try:
             while session.pending is not None:
-                session.accept(await self._request(client, session.pending))
-                self._failed_in_a_row = 0
-        except (
-            openai.AuthenticationError,
-            openai.PermissionDeniedError,
-            openai.NotFoundError,
-        ) as error:
-            raise BackendError(f"{self._endpoint.url} refuses: {_line(error)}") from error
+                session.accept(reply_of(await self._completion(client, session.pending)))
+                self._patience.answered()
+        except NoAnswer as failure:
+            self._patience.failed(session, failure, self._endpoint.url)
         except (openai.OpenAIError, ValueError) as error:
-            session.failure = _line(error)
-            self._failed_in_a_row += 1
-            if self._failed_in_a_row >= IN_A_ROW:
-                raise BackendError(
-                    f"{self._failed_in_a_row} dialogues in a row failed at {self._endpoint.url}, "
-                    f"the last with: {session.failure}"
-                ) from error
+            self._patience.failed(session, self._failure(error), self._endpoint.url)
 
-    async def _request(self, client: Any, messages: list[Message]) -> str:
-        completion = await client.chat.completions.create(
-            model=self._endpoint.model,
-            messages=[_encode(message) for message in messages],
-            max_tokens=self._endpoint.length,
-            temperature=0,
-        )
-        if not completion.choices:
-            raise ValueError("the server answered without a choice")
-        return (completion.choices[0].message.content or "").strip()[:MAX_REPLY]
+    def _failure(self, error: Exception) -> NoAnswer:
+        """Returns why a request was not answered.
+
+        Raises:
+          BackendError: if no other one will be.
+        """
+        openai = self._openai
+        if isinstance(error, openai.APIStatusError):
+            if _is_final(error):
+                said = words_of(error.response.content) or _line(error)
+                raise BackendError(
+                    f"{self._endpoint.url} refuses (HTTP {error.status_code}): {said}"
+                ) from error
+            # A request that is refused as it stands says nothing of the others.
+            of_server = error.status_code not in (400, 413, 415, 422)
+            said = words_of(error.response.content)
+            return NoAnswer(f"HTTP {error.status_code}", said, of_server)
+        if isinstance(error, openai.APITimeoutError):
+            return NoAnswer("timed out", _line(error), of_server=True)
+        if isinstance(error, openai.APIConnectionError):
+            return NoAnswer("no connection", _line(error), of_server=True)
+        return NoAnswer("not asked", _line(error))
+
+    async def _completion(self, client: Any, messages: list[Message]) -> bytes:
+        """Returns the body of the response, asking again without what the server does not take."""
+        encoded = [_encode(message) for message in messages]
+        openai = self._openai
+        while True:
+            options = dict(self._options)
+            try:
+                return await self._body(client, encoded, options)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                self._adapt(options, error.response.text)
+                if self._options == options:
+                    raise
+
+    def _adapt(self, sent: Mapping[str, Any], refusal: str) -> None:
+        """Takes back what a server says that it does not take, for all requests to come."""
+        if sent != self._options:
+            return  # another request has been told before
+        if "max_tokens" in sent and "max_tokens" in refusal and _NOT_TAKEN.search(refusal):
+            self._options["max_completion_tokens"] = self._options.pop("max_tokens")
+        elif "temperature" in sent and "temperature" in refusal and _NOT_TAKEN.search(refusal):
+            del self._options["temperature"]
+            logging.warning(
+                "%s takes no temperature: its answers are not the likeliest ones, and another run "
+                "may get others",
+                self._endpoint.url,
+            )
+
+    async def _body(
+        self, client: Any, messages: list[dict[str, Any]], options: Mapping[str, Any]
+    ) -> bytes:
+        end = self._endpoint
+        # The client would make something of any response, a web page too; so it is read here.
+        create = client.chat.completions.with_raw_response.create
+        try:
+            async with asyncio.timeout((end.retries + 1) * (end.timeout_s + _PAUSE_S)):
+                response = await create(model=end.model, messages=messages, **options)
+        except (
+            TimeoutError
+        ) as error:  # of a response that never ends, though its pieces are in time
+            raise NoAnswer("timed out", of_server=True) from error
+        if len(response.content) > MAX_BODY:
+            raise NoAnswer(f"a response of more than {MAX_BODY:,} bytes")
+        return bytes(response.content)
+
+
+def _is_final(error: Any) -> bool:
+    """Tells whether a server will refuse all other questions, too: the key, the model, the bill."""
+    unpaid = error.status_code == 429 and _UNPAID.search(error.response.text)
+    return bool(error.status_code in (401, 402, 403, 404) or unpaid)
 
 
 def _encode(message: Message) -> dict[str, Any]:
@@ -146,5 +218,6 @@ def _encode(message: Message) -> dict[str, Any]:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"{type(error).__name__}: {text[:300]}"
+    cause = str(error.__cause__ or "")
+    text = " ".join(f"{error} {cause and f'({cause})'}".split()) or type(error).__name__
+    return text[:300]

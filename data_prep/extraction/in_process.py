@@ -6,14 +6,29 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.extraction import device as devices
-from data_prep.extraction.dialogue import BackendError, Message, Session
+from data_prep.extraction.answers import NoAnswer
+from data_prep.extraction.dialogue import Message, Patience, Session
+from int_ra_jax.common.model_directory import read_json
+
+REFUSED = "the model's processor refused it"
+
+
+class _Refused(Exception):
+    """The processor or the model did not take a batch."""
 
 
 class InProcessChat:
     """Answers sessions in batches, greedily."""
 
     def __init__(
-        self, directory: Path, *, sees: bool, wanted_device: str, batch_size: int, length: int
+        self,
+        directory: Path,
+        *,
+        sees: bool,
+        wanted_device: str,
+        batch_size: int,
+        length: int,
+        proven: bool = False,
     ) -> None:
         """Loads a checkpoint.
 
@@ -23,6 +38,7 @@ class InProcessChat:
           wanted_device: "auto" or a device of torch.
           batch_size: dialogues at a time.
           length: tokens of a reply, at most.
+          proven: whether earlier runs have had answers; see ``Patience``.
 
         Raises:
           ValueError: if it does not load, or has no chat template.
@@ -30,6 +46,7 @@ class InProcessChat:
         device = devices.torch_device(wanted_device)
         import transformers
 
+        _refuse_own_code(directory)
         kind = "AutoModelForImageTextToText" if sees else "AutoModelForCausalLM"
         try:
             self._model: Any = getattr(transformers, kind).from_pretrained(
@@ -50,48 +67,68 @@ class InProcessChat:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model.to(device).eval()
         self._sees, self._batch_size, self._length = sees, batch_size, length
+        self._directory, self._patience = directory, Patience(proven)
 
     def run(self, sessions: Iterable[Session], done: Callable[[Session], None]) -> None:
         """Answers sessions; see ``ChatBackend``."""
         waiting = iter(sessions)
         while group := list(islice(waiting, self._batch_size)):
             active = group
-            while active:
-                for session, reply in zip(active, self._reply(active), strict=True):
-                    session.accept(reply)
-                active = [session for session in active if session.pending is not None]
-            for session in group:
-                done(session)
+            try:
+                while active:
+                    for session, reply in zip(active, self._replies(active), strict=True):
+                        self._take(session, reply)
+                    active = [one for one in active if one.pending and not one.failure]
+            finally:  # also of what was answered before the run ended
+                for session in group:
+                    done(session)
+
+    def _take(self, session: Session, reply: str | NoAnswer) -> None:
+        try:
+            if isinstance(reply, NoAnswer):
+                raise reply
+            session.accept(reply)
+            self._patience.answered()
+        except NoAnswer as failure:
+            self._patience.failed(session, failure, str(self._directory))
+
+    def _replies(self, sessions: Sequence[Session]) -> list[str | NoAnswer]:
+        """Returns a reply to each; if the batch fails, each is asked alone and harms no other."""
+        try:
+            return [*self._reply(sessions)]
+        except _Refused as error:
+            if len(sessions) == 1:
+                return [NoAnswer(REFUSED, str(error))]
+            return [reply for session in sessions for reply in self._replies([session])]
 
     def _reply(self, sessions: Sequence[Session]) -> list[str]:
         import torch
 
-        chats = [[self._message(m) for m in session.pending or ()] for session in sessions]
         padded: Any = {"processor_kwargs": {"padding": True}} if self._sees else {"padding": True}
         try:
             inputs = self._processor.apply_chat_template(
-                chats,
+                [[self._message(m) for m in session.pending or ()] for session in sessions],
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
                 return_tensors="pt",
                 **padded,
             )
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise BackendError(
-                f"the model's processor refused {sessions[0].name}: {error}"
-            ) from error
-        with torch.inference_mode():
-            tokens = self._model.generate(
-                **inputs.to(self._model.device),
-                max_new_tokens=self._length,
-                max_length=None,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=self._tokenizer.pad_token_id,
-            )
+            with torch.inference_mode():
+                tokens = self._model.generate(
+                    **inputs.to(self._model.device),
+                    max_new_tokens=self._length,
+                    max_length=None,
+                    do_sample=False,
+                    temperature=None,
+                    top_p=None,
+                    top_k=None,
+                    pad_token_id=self._tokenizer.pad_token_id,
+                )
+        except torch.OutOfMemoryError:
+            raise  # no fault of any question: the advice is another --batch_size
+        except (ValueError, TypeError, RuntimeError, LookupError, OSError) as error:
+            raise _Refused(" ".join(str(error).split())) from error
         new = tokens[:, inputs["input_ids"].shape[1] :]
         return [
             text.strip() for text in self._tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -103,6 +140,24 @@ class InProcessChat:
         frames = message.picture.load() if message.picture else []
         images = [{"type": "image", "image": frame} for frame in frames]
         return {"role": message.role, "content": [*images, {"type": "text", "text": message.text}]}
+
+
+def _refuse_own_code(directory: Path) -> None:
+    """Refuses a model whose classes are code of its repository, as those of Qwen-VL (2023) are.
+
+    Raises:
+      ValueError: if transformers does not have them; it would ask on the terminal to run that code.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    config = read_json(directory / "config.json", [])
+    kind = config.get("model_type")
+    if "auto_map" in config and kind not in CONFIG_MAPPING_NAMES:
+        raise ValueError(
+            f"{directory}: the classes of model_type {kind!r} are code of its repository, which is "
+            "not run here. Take a model whose classes are in transformers, such as Qwen2-VL in "
+            "place of Qwen-VL, or reach this one by --endpoint (docs/extraction.md)"
+        )
 
 
 def _load_processor(directory: Path) -> Any:

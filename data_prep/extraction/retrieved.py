@@ -57,7 +57,7 @@ class FromHeads:
             "identity": hashlib.sha256(self.heads.read_bytes()).hexdigest(),
             "shuffled": self.shuffled,
             "similarity": {"percent": list(_QUANTILES), **self.similarity},
-            "ledger": self.ledger.to_json(),
+            "heads_ledger": self.ledger.to_json(),
         }
 
     def answers(

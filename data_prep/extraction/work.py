@@ -1,7 +1,7 @@
 """What both extractions share: the directory in and out, and the chat model that is asked."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,19 @@ from absl import logging
 from tqdm import tqdm
 
 from data_prep.extraction import device as devices
-from data_prep.extraction.dialogue import Asked, ChatBackend, Dialogue, Session
+from data_prep.extraction.answers import NoAnswer
+from data_prep.extraction.dialogue import (
+    Asked,
+    BackendError,
+    ChatBackend,
+    Dialogue,
+    Session,
+)
 from data_prep.extraction.endpoint import Endpoint, EndpointChat
 from data_prep.extraction.in_process import InProcessChat
 from data_prep.extraction.prompts import Prompt
 from data_prep.extraction.store import ALL, ResultStore, Shard, model_identity
+from data_prep.ledger import Ledger, LeftOut
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation, PreparedDirectory, StickerEntry
 
@@ -30,6 +38,7 @@ class Work:
       shard: this machine's part.
       merge: ask nothing; write ``out`` from the results of all shards.
       overwrite: do also what already has knowledge or attributes.
+      leave_unanswered: write ``out`` although something has no answer; it stays as it was.
     """
 
     directory: Path
@@ -38,6 +47,7 @@ class Work:
     shard: Shard = ALL
     merge: bool = False
     overwrite: bool = False
+    leave_unanswered: bool = False
 
     def __post_init__(self) -> None:
         """Refuses at the start what could only fail at the end.
@@ -85,7 +95,8 @@ class Chat:
             if self.endpoint
             else model_identity(devices.model_directory(self.model))
         )
-        return Asked(identity, {"length": self.length}, prompt.sha256)
+        settings = {"length": self.length}
+        return Asked(identity, settings, prompt.sha256, may_be_silent=self.endpoint is None)
 
     def results(
         self,
@@ -96,7 +107,7 @@ class Chat:
         *,
         sees: bool,
         ask: bool,
-    ) -> dict[str, Any]:
+    ) -> "Answers":
         """Leads dialogues; the model is loaded if there is one that the store cannot finish.
 
         Args:
@@ -108,20 +119,21 @@ class Chat:
           ask: False leaves it at what the store knows.
 
         Returns:
-          name -> result, without the dialogues that failed or still wait for a reply.
+          What came of the dialogues; one that still waits for a reply is in neither half.
         """
-        asked, found = self.asked(prompt), {}
+        asked, answers = self.asked(prompt), Answers({}, {})
 
         def done(session: Session) -> None:
             if session.failure:
-                logging.warning("%s: %s", titles[session.name], session.failure)
+                logging.warning("%s: %s", session.title, session.failure)
+                answers.failed[session.name] = session.failure
             elif session.pending is None:
-                found[session.name] = session.result
+                answers.found[session.name] = session.result
             bar.update()
 
         def unfinished() -> Iterator[Session]:
             for name, dialogue in dialogues:
-                session = Session(name, dialogue, store, asked)
+                session = Session(name, titles[name], dialogue, store, asked)
                 if session.pending is None or not ask:
                     done(session)
                 else:
@@ -129,42 +141,79 @@ class Chat:
 
         waiting = unfinished()
         with tqdm(total=len(titles), desc="asking", unit="dialogue", mininterval=1) as bar:
-            for first in waiting:
-                self._open(sees).run(chain([first], waiting), done)
-        return found
+            try:
+                for first in waiting:
+                    self._open(sees, len(store) > 0).run(chain([first], waiting), done)
+            except BackendError as error:
+                return replace(answers, ended=error)
+        return answers
 
-    def _open(self, sees: bool) -> ChatBackend:
+    def _open(self, sees: bool, proven: bool) -> ChatBackend:
         if self.endpoint is not None:
-            return EndpointChat(self.endpoint)
+            return EndpointChat(self.endpoint, proven)
         return InProcessChat(
             devices.model_directory(self.model),
             sees=sees,
             wanted_device=self.device,
             batch_size=self.batch_size,
             length=self.length,
+            proven=proven,
         )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What came of dialogues.
+
+    Attributes:
+      found: name -> result.
+      failed: name -> why there is none.
+      ended: why the run ended before all were asked, or None.
+    """
+
+    found: dict[str, Any]
+    failed: dict[str, NoAnswer]
+    ended: BackendError | None = None
 
 
 class UnansweredError(ValueError):
     """Some of the work got no answer; what was answered is kept."""
 
 
-def check_complete(missing: int, total: int, unit: str, work: Work) -> None:
+def unanswered(failed: Mapping[str, NoAnswer], name: str) -> LeftOut:
+    """Returns why something has no answer, for the ledger."""
+    return LeftOut(failed[name].reason if name in failed else "not asked")
+
+
+def check_complete(
+    missing: int, unit: str, work: Work, ledger: Ledger, ended: BackendError | None = None
+) -> None:
     """Ends a run that may not write yet.
 
+    Args:
+      missing: how many have no answer.
+      unit: what they are.
+      work: what is done.
+      ledger: what became of each.
+      ended: why the run ended before its end, or None.
+
     Raises:
-      UnansweredError: if anything is missing.
+      BackendError: if it ended so.
+      UnansweredError: if anything is missing that is not to be left.
     """
-    if missing:
-        advice = (
-            "Run the shards that are not done, and copy their files there"
-            if work.merge
-            else "Run the same command again: what was answered is not asked again"
-        )
-        raise UnansweredError(
-            f"{missing} of {total} {unit} have no answer in {work.cache}; nothing was written. "
-            f"{advice}."
-        )
+    if ended is not None:
+        raise BackendError(f"{ended}\n{ledger}") from ended
+    if not missing or work.leave_unanswered:
+        return
+    advice = (
+        "Run the shards that are not done, and copy their files there"
+        if work.merge
+        else "Run the same command again: what was answered is not asked again"
+    )
+    raise UnansweredError(
+        f"{missing} of {ledger.records_in} {unit} have no answer in {work.cache}; nothing was "
+        f"written. {advice}. With --leave_unanswered they are left as they are.\n{ledger}"
+    )
 
 
 def write(

@@ -8,7 +8,7 @@ import functools
 import json
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +128,19 @@ def load(workdir: Path) -> ConfigDict:
     return ConfigDict(record, convert_dict=True).lock()
 
 
-def flag_problem(error: BaseException, configs: Path) -> str:
+def flag_problem(
+    error: BaseException,
+    configs: Path,
+    line: Sequence[str] = (),
+    known_keys: Callable[[Sequence[str]], Sequence[str]] = lambda _: (),
+) -> str:
     """Returns in one line what is wrong with the command line.
 
     Args:
       error: what parsing the flags raised; ml_collections wraps tracebacks into some.
       configs: directory of the config files, for the nearest name.
+      line: the command line.
+      known_keys: returns the dotted keys of the config that a command line names.
     """
     if isinstance(error, OSError):
         name = Path(str(error).rpartition(": ")[2].strip("'"))
@@ -145,5 +152,31 @@ def flag_problem(error: BaseException, configs: Path) -> str:
     if "Traceback" in text:
         text = text.strip().splitlines()[-1].removeprefix("ValueError: ")
     if isinstance(error, KeyError):
-        return "flags: no config key " + ". ".join(text.splitlines())
+        lines = text.splitlines()
+        hint = lines[1:] or [_nearest_key(lines[0].strip("'\""), line, known_keys(line))]
+        return "flags: no config key " + ". ".join([lines[0], *filter(None, hint)])
     return "flags: " + " ".join(text.split())
+
+
+def _nearest_key(name: str, line: Sequence[str], known: Sequence[str]) -> str:
+    """Returns where a key that is not known may lie: in another section, or under another name.
+
+    Args:
+      name: the part of the key that is not known.
+      line: the command line that has it.
+      known: the dotted keys that there are.
+    """
+    given = [one.removeprefix("--config.").partition("=")[0] for one in line]
+    asked = next((one for one in given if name in one.split(".")), name)
+    ends: dict[str, list[str]] = {}
+    for key in known:
+        ends.setdefault(key.rpartition(".")[2], []).append(key)
+    last = asked.rpartition(".")[2]
+    near = nearest(last, list(ends), cutoff=0.6) or last
+    found = ends.get(near) or [key for key in known if last in key.split(".")]
+    if found:
+        return "Did you mean " + " or ".join(f"--config.{key}" for key in found[:5]) + "?"
+    section = asked.rpartition(".")[0]
+    inside = [key for key in known if section and key.startswith(f"{section}.")]
+    parts = inside or sorted({key.partition(".")[0] for key in known})
+    return f"There are {', '.join(parts)}" if parts else ""

@@ -1,6 +1,7 @@
 """Writing small files so that a process that is killed leaves the old one or the new one."""
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -18,3 +19,22 @@ def replace_text(path: Path, text: str) -> None:
     beside = path.with_name(path.name + ".tmp")
     beside.write_text(text, encoding="utf-8", newline="\n")
     os.replace(beside, path)
+
+
+def check_writable(directory: Path) -> None:
+    """Makes sure, before long work, that its results can be written; leaves nothing behind.
+
+    Args:
+      directory: where files are to be written; it need not exist.
+
+    Raises:
+      OSError: if none can be.
+    """
+    existing = next(one for one in (directory, *directory.absolute().parents) if one.exists())
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise OSError(
+            f"{directory} cannot be written ({error.strerror}), and the results go there. Make it "
+            "writable, or copy the directory to where it is."
+        ) from None

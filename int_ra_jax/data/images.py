@@ -1,16 +1,19 @@
-"""Sticker files to pixels: one frame, on white, S x S, bounded in every direction.
+"""Sticker files to pixels: upright, on a ground that shows them, bounded in every direction.
 
 Sticker files come from third parties and are hostile until decoded: the numbers of bytes, pixels
-and frames are checked before anything is decompressed.
+and frames are checked before anything is decompressed. No other module opens a sticker's file.
 """
 
+import contextlib
 import io
 import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageOps
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 40_000_000
@@ -18,6 +21,18 @@ MAX_FRAMES = 1_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 FRAMES = ("first", "middle")
 RESIZES = ("squeeze", "crop")
+WHITE, DARK = "white", "dimgray"
+"""What is laid below a sticker: white, or dark where white would hide all of it."""
+CONTRAST = 32  # of 255: a pixel that is nearer to white in every channel is not seen on white
+_SEEN = 0.05  # share of what is drawn that must be seen on white, where no outline is
+_OPAQUE = 16  # of 255: what covers less is not drawn
+_FLAT = 8  # of 255: a picture whose pixels differ by less shows nothing
+_TURNED = 4 * MAX_PIXELS  # of all frames together, which are in memory at once
+_ENCODING: dict[str, dict[str, object]] = {
+    "WEBP": {"lossless": True},
+    "JPEG": {"quality": 95, "subsampling": 0},
+}
+_ABOUT_PIXELS = {"transparency", "icc_profile", "duration", "loop"}  # of what is told beside them
 
 
 def load_pixels(
@@ -30,7 +45,8 @@ def load_pixels(
 
     By default the image is squeezed to the square without keeping its aspect, as in the paper's
     code: a centre crop cuts off the writing. Transparency becomes white, whatever colour hides
-    below. For the rest both ways equal Hugging Face's image processors to the pixel.
+    below, or dark where white would hide the drawing. For the rest both ways equal Hugging Face's
+    image processors to the pixel.
 
     Args:
       content: an encoded image, or the path of one.
@@ -54,37 +70,159 @@ def load_pixels(
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-def decode(content: bytes, frame: str = "first") -> Image.Image:
-    """Decodes one frame of a sticker to RGB on white, in its own size.
+def decode(content: bytes, frame: str = "first", ground: str | None = None) -> Image.Image:
+    """Decodes one frame of a sticker to RGB, upright and in its own size.
 
     Args:
       content: an encoded image.
       frame: "first" or "middle".
+      ground: colour below what is seen through; None for the one of ``ground_of``.
 
     Raises:
       ValueError: as ``load_pixels``.
     """
     if frame not in FRAMES:
         raise ValueError(f"frame is {frame!r}. Choose one of {', '.join(FRAMES)}.")
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"image file has {len(content):,} bytes; at most {MAX_BYTES:,} are read")
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check_size(image)
-            # Where frames depend on each other a seek decodes all that lie before.
-            frames = getattr(image, "n_frames", 1)
-            if frame == "middle" and frames > 1:
-                image.seek(min(frames, MAX_FRAMES) // 2)
-            return opaque(image)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"decompression bomb: {error}") from error
-    except _SizeError:
-        raise
-    except Exception as error:  # decoders of hostile bytes raise anything, SyntaxError included
-        raise ValueError(f"unreadable or truncated image: {error}") from error
+    return decode_frames(content, lambda total: [total // 2 if frame == "middle" else 0], ground)[0]
 
 
-def opaque(image: Image.Image, background: str = "white") -> Image.Image:
+def decode_frames(
+    content: bytes, choose: Callable[[int], Sequence[int]], ground: str | None = None
+) -> list[Image.Image]:
+    """Decodes some frames of a sticker to RGB, upright and in their own size.
+
+    Args:
+      content: an encoded image.
+      choose: number of frames -> numbers of those wanted, ascending, from 0.
+      ground: colour below what is seen through; None for that of ``ground_of`` for each frame.
+
+    Raises:
+      ValueError: as ``load_pixels``.
+    """
+    return [picture for picture, _ in _decoded(content, choose, ground)]
+
+
+class Traits(NamedTuple):
+    """How a sticker's first frame is shown.
+
+    Attributes:
+      size: width and height, upright.
+      turned: whether its EXIF says that its pixels do not stand upright.
+      ground: the colour below it.
+      frames: how many of them can be decoded, at most ``MAX_FRAMES``.
+    """
+
+    size: tuple[int, int]
+    turned: bool
+    ground: str
+    frames: int
+
+
+def traits(content: bytes) -> Traits:
+    """Returns how a sticker's first frame is shown.
+
+    Raises:
+      ValueError: as ``load_pixels``.
+    """
+    with _opened(content) as image:
+        frame = _upright(image)
+        turned = _orientation(image) != 1
+        return Traits(frame.size, turned, ground_of(frame), _frames_of(image))
+
+
+def is_transparent(content: bytes) -> bool:
+    """Tells whether anything of the first frame is seen through.
+
+    Raises:
+      ValueError: as ``load_pixels``.
+    """
+    with _opened(content) as image:
+        return bool(_is_see_through(image) and np.asarray(_alpha(image)).min() < 255)
+
+
+def shows_nothing(image: Image.Image) -> bool:
+    """Tells whether a decoded picture is of one colour throughout."""
+    pixels = np.asarray(image)
+    return bool((pixels.max((0, 1)) - pixels.min((0, 1))).max() < _FLAT)
+
+
+def oddities(content: bytes) -> list[str]:
+    """Returns what a person should know of a sticker that decodes: where little or nothing is seen.
+
+    Args:
+      content: an encoded image.
+
+    Raises:
+      ValueError: if any frame that a run may read does not decode; else as ``load_pixels``.
+    """
+    for picture, ground in _decoded(content, lambda total: sorted({0, total // 2})):
+        if shows_nothing(picture):
+            return ["shows nothing: a frame that a model may see is of one colour"]
+        if ground != WHITE:
+            return [f"is hidden by white: it is shown on {ground}"]
+    return []
+
+
+def as_upright(content: bytes) -> bytes:
+    """Returns a sticker whose pixels themselves stand upright; it itself where they do already.
+
+    What must be turned is encoded anew: without loss, except JPEG, at quality 95.
+
+    Args:
+      content: an encoded image.
+
+    Raises:
+      ValueError: as ``load_pixels``.
+    """
+    with _opened(content) as image:
+        if _orientation(image) == 1:
+            return content
+        count = _frames_of(image)
+        if count * image.width * image.height > _TURNED:
+            raise _SizeError(
+                f"an animation of more than {_TURNED:,} pixels cannot be turned upright"
+            )
+        form = "JPEG" if image.format == "MPO" else str(image.format)
+        options = dict(_ENCODING.get(form, {}))
+        if profile := image.info.get("icc_profile"):
+            options["icc_profile"] = profile
+        frames = []
+        for number in range(count):
+            image.seek(number)
+            frames.append(_upright(image))
+        if len(frames) > 1:
+            options |= {"save_all": True, "append_images": frames[1:]}
+            options["duration"] = [frame.info.get("duration", 0) for frame in frames]
+            options["loop"] = image.info.get("loop", 0)
+        turned = io.BytesIO()
+        frames[0].save(turned, form, **options)
+        return turned.getvalue()
+
+
+def ground_of(image: Image.Image) -> str:
+    """Returns the colour on which a frame is shown.
+
+    White, as the paper's pictures are; ``DARK`` if the frame is transparent in parts and white
+    hides it: of what is drawn, less than a twentieth differs from white, and no outline does.
+
+    Args:
+      image: a frame in any of PIL's modes.
+    """
+    if not _is_see_through(image):
+        return WHITE
+    red, green, blue = opaque(image, WHITE).split()
+    darkest = ImageChops.darker(ImageChops.darker(red, green), blue)
+    drawn = _mask(_alpha(image), _OPAQUE)
+    seen = _mask(ImageChops.invert(darkest), CONTRAST)
+    if not _area(drawn) or _area(seen) >= _SEEN * _area(drawn):
+        return WHITE
+    outline = ImageChops.subtract(drawn, drawn.filter(ImageFilter.MinFilter(3)))
+    # Of an outline's soft edge the outermost pixels are nearly white.
+    outlined = ImageChops.multiply(outline, seen.filter(ImageFilter.MaxFilter(5)))
+    return DARK if _area(outlined) <= _area(outline) / 2 else WHITE
+
+
+def opaque(image: Image.Image, background: str = WHITE) -> Image.Image:
     """Returns the frame as RGB, with a colour laid below what is seen through.
 
     Args:
@@ -94,8 +232,8 @@ def opaque(image: Image.Image, background: str = "white") -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scaling
         scaled = (np.asarray(image, np.int64) // 257).clip(0, 255)
         image = Image.fromarray(scaled.astype(np.uint8))
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image.copy()
+    if not _is_see_through(image):
+        return image.convert("RGB") if image.mode != "RGB" else image.copy()
     layer = image.convert("RGBA")
     ground = Image.new("RGBA", layer.size, background)
     return Image.alpha_composite(ground, layer).convert("RGB")
@@ -103,6 +241,82 @@ def opaque(image: Image.Image, background: str = "white") -> Image.Image:
 
 class _SizeError(ValueError):
     """The header promises more pixels than are decoded."""
+
+
+@contextlib.contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """Opens an image within bounds; whatever goes wrong while it is read is a ValueError."""
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"image file has {len(content):,} bytes; at most {MAX_BYTES:,} are read")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _check_size(image)
+            yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"decompression bomb: {error}") from error
+    except _SizeError:
+        raise
+    except Exception as error:  # decoders of hostile bytes raise anything, SyntaxError included
+        raise ValueError(f"unreadable or truncated image: {error}") from error
+
+
+def _decoded(
+    content: bytes, choose: Callable[[int], Sequence[int]], ground: str | None = None
+) -> list[tuple[Image.Image, str]]:
+    """Returns the frames of ``decode_frames``, each with the colour below it."""
+    decoded = []
+    with _opened(content) as image:
+        for number in choose(_frames_of(image)):
+            if number:  # where frames depend on each other a seek decodes all that lie before
+                image.seek(number)
+            frame = _upright(image)
+            below = ground or ground_of(frame)
+            decoded.append((opaque(frame, below), below))
+    return decoded
+
+
+def _frames_of(image: Image.Image) -> int:
+    # The further pictures of a photo (MPO) are depths and previews, and no animation.
+    return 1 if image.format == "MPO" else min(getattr(image, "n_frames", 1), MAX_FRAMES)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Returns the present frame as its EXIF says that it is to be seen."""
+    image.load()
+    orientation = _orientation(image)
+    if orientation == 1:
+        return image
+    # Pillow would also write the metadata anew, which fails where they are damaged.
+    bare = image.copy()
+    bare.info = {name: image.info[name] for name in _ABOUT_PIXELS & image.info.keys()}
+    bare.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(bare)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns how the pixels lie by EXIF's table, 1 to 8; 1 is upright."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # metadata of hostile bytes raises anything, and is no part of the picture
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _is_see_through(image: Image.Image) -> bool:
+    return not image.mode.startswith("I") and image.has_transparency_data
+
+
+def _mask(channel: Image.Image, least: int) -> Image.Image:
+    """Returns 255 where a channel reaches a value, and 0 elsewhere."""
+    return channel.point([255 * (value >= least) for value in range(256)])
+
+
+def _area(mask: Image.Image) -> int:
+    return mask.histogram()[255]
+
+
+def _alpha(image: Image.Image) -> Image.Image:
+    return image.convert("RGBA").getchannel("A")
 
 
 def _around_square(image: Image.Image, size: int) -> tuple[int, int]:

@@ -70,6 +70,7 @@ class Inspection:
       left_out: one line for each record that is not in ``prepared``, with the reason.
       sizes: split -> number of good conversations.
       has_knowledge: whether any of them carries inferred knowledge.
+      warnings: what is odd and keeps no record out.
     """
 
     prepared: PreparedDirectory
@@ -77,6 +78,7 @@ class Inspection:
     has_knowledge: bool
     problems: list[Problem] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
 
 def validate(directory: str | Path) -> list[Problem]:
@@ -143,6 +145,7 @@ class _Inspector:
         self.directory = directory
         self.keeps = keeps  # the conversations
         self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
         self.left_out: list[str] = []
         self.intentions: dict[str, int] = {}  # name -> line
         self.sticker_lines: dict[str, int] = {}  # id -> line, bad rows included
@@ -166,8 +169,9 @@ class _Inspector:
             info=info,
         )
         return Inspection(
-            prepared, self.sizes, self.has_knowledge, sorted(self.problems), self.left_out
-        )
+            prepared, self.sizes, self.has_knowledge, sorted(self.problems), self.left_out,
+            self.warnings,
+        )  # fmt: skip
 
     def _report(self, file: str, line: int, message: str) -> None:
         self.problems.append(Problem(file, line, message))
@@ -226,9 +230,10 @@ class _Inspector:
         file = schema.STICKERS_FILE
         records = list(self._records(file))
         with ThreadPoolExecutor() as pool:
-            image_messages = pool.map(lambda item: self._image_message(item[1]), records)
-            for (number, record), image_message in zip(records, image_messages, strict=True):
-                messages = list(self._sticker_messages(record)) + list(image_message)
+            judged = pool.map(lambda item: self._judge_image(item[1]), records)
+            for (number, record), (image_messages, oddities) in zip(records, judged, strict=True):
+                self.warnings += (Problem(file, number, oddity) for oddity in oddities)
+                messages = list(self._sticker_messages(record)) + image_messages
                 identity = record.get("id")
                 if isinstance(identity, str):
                     if identity in self.sticker_lines:
@@ -258,23 +263,21 @@ class _Inspector:
             if name not in self.intentions:
                 yield f"unknown intention {name!r}{did_you_mean(name, self.intentions)}"
 
-    def _image_message(self, record: dict[str, Any]) -> list[str]:
-        """Decodes the frames that a run may read; returns what is wrong, if anything."""
+    def _judge_image(self, record: dict[str, Any]) -> tuple[list[str], list[str]]:
+        """Decodes the frames that a run may read; returns what is wrong, and what is odd."""
         image = record.get("image")
         if not isinstance(image, str) or not image:
-            return []  # reported with the keys
+            return [], []  # reported with the keys
         try:
             path = schema.confined(self.directory, image)
             if not path.is_file():
-                return [f"image {image!r} does not exist"]
+                return [f"image {image!r} does not exist"], []
             if path.stat().st_size > images.MAX_BYTES:
-                return [f"image {image!r} has more than {images.MAX_BYTES:,} bytes"]
-            content = path.read_bytes()
-            for frame in images.FRAMES:
-                images.decode(content, frame)
+                return [f"image {image!r} has more than {images.MAX_BYTES:,} bytes"], []
+            oddities = images.oddities(path.read_bytes())
         except (ValueError, OSError) as error:
-            return [f"image {image!r}: {error}"]
-        return []
+            return [f"image {image!r}: {error}"], []
+        return [], [f"image {image!r} {oddity}" for oddity in oddities]
 
     def _read_conversations(self) -> None:
         file = schema.CONVERSATIONS_FILE

@@ -20,6 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
+from int_ra_jax.data import images
+
 _INK = "#010203"  # drawn instead of black, so that it alone can be replaced by currentColor
 _COLOURS = ("#2f7fc1", "#d97a22", "#2e9e6b", "#a06bd0", "#c9527a", "#8c8a2e", "#5f9ea0", "#8a8f98")
 _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
@@ -149,13 +151,12 @@ def attention_peak(attention: Float[np.ndarray, "g g"]) -> float:
 
 
 def thumbnail(image: bytes | Path, side: int = 176) -> bytes:
-    """Encodes a sticker for the page: its first frame, on white, in a small square.
+    """Encodes a sticker for the page: its first frame as the image tower sees it, in a square.
 
-    White because that is what the image tower sees behind a transparent sticker; a picture that is
-    not square is centred, never stretched.
+    A picture that is not square is centred on white, never stretched.
 
     Args:
-      image: encoded bytes, or the path, of any picture that Pillow reads.
+      image: encoded bytes, or the path, of a sticker.
       side: longest edge of the result in pixels; smaller pictures are not enlarged.
 
     Returns:
@@ -165,20 +166,18 @@ def thumbnail(image: bytes | Path, side: int = 176) -> bytes:
       ValueError: if the picture cannot be read; names the path where there is one.
     """
     try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as source:
-            picture = source.convert("RGBA")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        picture = images.decode(image if isinstance(image, bytes) else image.read_bytes())
+    except (OSError, ValueError) as error:
         name = "picture given as bytes" if isinstance(image, bytes) else str(image)
         raise ValueError(
             f"cannot read the sticker {name}: {error}. Give a PNG, JPEG, WebP or GIF file."
         ) from error
     edge = max(picture.size)
-    square = Image.new("RGBA", (edge, edge), "white")
-    offset = ((edge - picture.width) // 2, (edge - picture.height) // 2)
-    square.alpha_composite(picture, offset)
+    square = Image.new("RGB", (edge, edge), images.WHITE)
+    square.paste(picture, ((edge - picture.width) // 2, (edge - picture.height) // 2))
     fitted = square if edge <= side else ImageOps.contain(square, (side, side))
     encoded = io.BytesIO()
-    fitted.convert("RGB").save(encoded, "WEBP", quality=82, method=4)
+    fitted.save(encoded, "WEBP", quality=82, method=4)
     return encoded.getvalue()
 
 

@@ -9,7 +9,7 @@ The gallery is encoded once for each checkpoint; a search then encodes one conve
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,10 @@ _TOKENS = 8  # conversations are padded to a multiple of so many
 # gallery that takes long to read is read for more of them, if their scores fit into 256 MiB.
 _BATCH, _LARGE_BATCH = 8, 64
 _LARGE, _SCORES = 2**15, 2**26
+_HALF = (
+    "holds half a character (a lone surrogate), as where an emoji was cut in two; write it whole "
+    "or leave it out"
+)
 _ANSWERS = 8  # ranked at least, so that asking for fewer finds the same program
 
 
@@ -230,6 +234,8 @@ def _power_of_two(number: int) -> int:
 def read_conversation(path: Path) -> Conversation:
     """Reads {turns: [{speaker, text}, ...], reply_speaker, knowledge?} from a JSON file.
 
+    UTF-8, UTF-16 and UTF-32 are read, with a byte order mark or without.
+
     Raises:
       FileNotFoundError: if the file does not exist.
       ValueError: one error with every problem of the file.
@@ -239,12 +245,13 @@ def read_conversation(path: Path) -> Conversation:
         hint = f" Did you mean {path.parent / near}?" if near else ""
         raise FileNotFoundError(f"--conversation={path}: no such file.{hint}")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"--conversation={path} is not UTF-8 JSON: {error}") from error
-    problems = list(_problems(record))
+        record = json.loads(path.read_bytes())
+        problems = list(_problems(record))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--conversation={path} is not JSON in UTF-8 or UTF-16: {error}") from None
     if problems:
-        raise ValueError(f"--conversation={path}:\n  " + "\n  ".join(problems))
+        before = "\n  " if len(problems) > 1 else " "
+        raise ValueError(f"--conversation={path}:{before}" + "\n  ".join(problems))
     unread = sorted(set(record) - {"id", "turns", "reply_speaker", "knowledge"})
     if unread:
         logging.info("not read from %s: %s", path, ", ".join(unread))
@@ -264,7 +271,7 @@ def read_conversation(path: Path) -> Conversation:
 def _problems(record: Any) -> list[str]:
     if not isinstance(record, dict):
         return [f"a JSON object is expected, not {type(record).__name__}"]
-    problems = []
+    problems = [f"{where} {_HALF}" for where in _halves(record)]
     turns = record.get("turns")
     if not isinstance(turns, list) or not turns:
         problems.append('"turns" must be a list of at least one {"speaker", "text"}')
@@ -286,3 +293,20 @@ def _problems(record: Any) -> list[str]:
             elif not isinstance(values, list) or not all(isinstance(v, str) for v in values):
                 problems.append(f'knowledge "{name}" must be a list of strings')
     return problems
+
+
+def _halves(value: Any, where: str = "") -> Iterator[str]:
+    """Yields where a text has half a character: legal in JSON, but no model can read it."""
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            around = value[max(0, error.start - 20) : error.end]
+            yield f"{where.removeprefix('.')}: {around!a}"
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _halves(key, f"{where} (a key)")
+            yield from _halves(inner, f"{where}.{key}")
+    elif isinstance(value, list):
+        for number, inner in enumerate(value, start=1):
+            yield from _halves(inner, f"{where}[{number}]")

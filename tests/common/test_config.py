@@ -4,12 +4,14 @@ import functools
 import importlib
 import json
 import operator
+from pathlib import Path
 
 import pytest
 from fixtures.trained import tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs import rules
 from int_ra_jax.common import config as configuration
 from int_ra_jax.models.registry import SYSTEMS
 
@@ -136,3 +138,27 @@ def test_a_workdir_without_a_run_names_the_nearest_one(tmp_path):
         configuration.load(tmp_path / "demo_rum")
     with pytest.raises(FileNotFoundError, match="no run was started there"):
         configuration.load(tmp_path / "nowhere" / "demo_run")
+
+
+@pytest.mark.parametrize(
+    ("flag", "hint"),
+    [
+        ("lr=1", "Did you mean --config.optim.lr?"),
+        ("train.profile_step=5", "Did you mean --config.log.profile_steps?"),
+        ("model.heds=2", "Did you mean --config.model.heads"),
+        ("optim.learning_rate=1", "There are optim.b1, optim.b2"),
+        ("zzz.q=1", "There are checkpoint, data, eval"),
+    ],
+)
+def test_a_key_that_is_not_known_is_answered_with_where_it_may_lie(flag, hint):
+    line = ["launch.py", "--config=configs/int_ra.py:demo", f"--config.{flag}"]
+    unknown = flag.partition("=")[0].split(".")
+    sections = {key.partition(".")[0] for key in rules.known_keys(line)}
+    name = unknown[0] if unknown[0] not in sections else unknown[-1]
+    error = KeyError(f"'{name}'")
+    said = configuration.flag_problem(error, Path("configs"), line, rules.known_keys)
+    assert said.startswith(f"flags: no config key '{name}'. ") and hint in said
+    other = [line[0], "--config=configs/none.py", line[2]]
+    assert "flags: no config key" in configuration.flag_problem(
+        error, Path("configs"), other, rules.known_keys
+    )

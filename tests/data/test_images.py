@@ -9,10 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageDraw
 
 from int_ra_jax.common.pixels import normalise
-from int_ra_jax.data.images import MAX_PIXELS, RESIZES, decode, load_pixels
+from int_ra_jax.data.images import (
+    DARK,
+    MAX_PIXELS,
+    RESIZES,
+    as_upright,
+    decode,
+    ground_of,
+    load_pixels,
+    oddities,
+    traits,
+)
 
 
 def encoded(image, kind, **options):
@@ -138,3 +148,145 @@ def test_what_is_too_large_or_of_no_known_kind_is_refused(photo):
         decode(encoded(photo, "TIFF"))
     with pytest.raises(ValueError, match="frame is 'last'"):
         decode(encoded(photo, "PNG"), "last")
+
+
+# What a camera stores for a picture that is seen upright, by EXIF's table of orientations.
+STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def corners(mode="RGB"):
+    image = Image.new("RGB", (48, 32), "white")
+    image.paste("red", (0, 0, 24, 16))
+    image.paste("blue", (24, 16, 48, 32))
+    return image.convert(mode)
+
+
+def near(one, other):
+    difference = np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16))
+    return one.size == other.size and difference.mean() < 8
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "P"), ("PNG", "LA"), ("WEBP", "RGB")],
+)
+def test_a_picture_stands_as_its_exif_says_with_the_metadata_and_without(kind, mode, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.Artist] = "SECRET"
+    upright = corners(mode)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = encoded(upright.transpose(STORED[orientation]), kind, exif=exif, **options)
+    turned = as_upright(content)
+    assert as_upright(turned) is turned != content
+    for one in (content, turned):
+        assert near(decode(one), upright.convert("RGB"))
+    with Image.open(io.BytesIO(turned)) as image:  # as one sees it who reads no EXIF
+        assert image.mode == mode and near(image.convert("RGB"), upright.convert("RGB"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_every_frame_of_an_animation_stands_upright(kind):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    frames = [Image.new("RGB", (20, 40), (0, 0, 50 * n)) for n in range(3)]
+    more = {"save_all": True, "append_images": frames[1:], "exif": exif, "duration": [40, 80, 120]}
+    content = encoded(frames[0], kind, lossless=True, **more)
+    turned = as_upright(content)
+    assert traits(turned).frames == traits(content).frames == 3
+    for one in (content, turned):
+        middle = decode(one, "middle")
+        assert middle.size == (40, 20) and abs(middle.getpixel((5, 5))[2] - 50) < 4
+
+
+def test_an_animation_too_large_to_be_turned_is_refused(monkeypatch):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    frames = [Image.new("RGB", (20, 40), (0, 0, 50 * n)) for n in range(3)]
+    content = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], exif=exif)
+    monkeypatch.setattr("int_ra_jax.data.images._TURNED", 2399)
+    with pytest.raises(ValueError, match="cannot be turned upright"):
+        as_upright(content)
+    assert decode(content).size == (40, 20)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_damaged_metadata_neither_hide_a_picture_nor_how_it_stands():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    good = encoded(corners().transpose(STORED[6]), "JPEG", exif=exif)
+    plain = encoded(corners(), "JPEG")
+    start = good.index(b"Exif")
+    for place in range(start, start + 32):
+        broken = good[:place] + b"\xff" + good[place + 1 :]
+        assert decode(broken).size in ((48, 32), (32, 48))
+        assert decode(as_upright(broken)).size == decode(broken).size
+    for wrong in (0, 1, 9, 65535):
+        exif[ExifTags.Base.Orientation] = wrong
+        content = encoded(corners(), "JPEG", exif=exif)
+        assert as_upright(content) is content and near(decode(content), decode(plain))
+
+
+def drawing(colour, mode="RGBA", on=(0, 0, 0, 0)):
+    image = Image.new("RGBA", (64, 48), on)
+    ImageDraw.Draw(image).ellipse((8, 8, 40, 40), fill=colour)
+    return image if mode == "RGBA" else image.convert(mode)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGBA"), ("PNG", "LA"), ("WEBP", "RGBA")])
+@pytest.mark.parametrize("colour", ["white", "#f4f4f4", (255, 255, 255, 120), (0, 0, 0, 20)])
+def test_what_white_would_hide_is_seen_on_a_dark_ground(kind, mode, colour):
+    content = encoded(drawing(colour, mode), kind, lossless=True)
+    seen = np.asarray(decode(content), np.int16)
+    assert (seen[0, 0] == 105).all() and np.abs(seen[24, 24] - seen[0, 0]).min() > 6
+    assert "hidden by white" in oddities(content)[0]
+    assert (load_pixels(content, 32)[0, 0] == 105).all()
+
+
+def test_a_palette_with_a_hole_has_the_same_ground():
+    image = Image.new("P", (32, 32), 0)
+    image.putpalette([9, 9, 9, 255, 255, 255])
+    image.paste(1, (4, 4, 20, 20))
+    for kind in ("PNG", "GIF"):
+        seen = decode(encoded(image, kind, transparency=0))
+        assert seen.getpixel((0, 0)) == (105,) * 3 and seen.getpixel((8, 8)) == (255,) * 3
+
+
+def test_eyes_alone_do_not_make_a_white_drawing_seen():
+    ghost = drawing("white")
+    for left in (18, 27):
+        ImageDraw.Draw(ghost).ellipse((left, 18, left + 3, 21), fill="black")
+    assert decode(encoded(ghost, "PNG")).getpixel((0, 0)) == (105, 105, 105)
+
+
+@pytest.mark.parametrize("colour", ["black", "gold", "#dddddd"])
+def test_what_is_seen_on_white_stays_on_white(colour):
+    framed, cut = drawing("white"), drawing("white")
+    ImageDraw.Draw(framed).ellipse((8, 8, 40, 40), outline=colour, width=2)
+    ImageDraw.Draw(cut).ellipse((12, 12, 36, 36), fill=colour)
+    large = Image.new("RGBA", (900, 700), (0, 0, 0, 0))
+    ImageDraw.Draw(large).ellipse((50, 50, 640, 640), fill="white", outline=colour, width=2)
+    for image in (drawing(colour), framed, cut, large, drawing("white", on="white")):
+        content = encoded(image, "PNG")
+        assert decode(content).getpixel((0, 0)) == (255, 255, 255)
+    assert oddities(encoded(drawing(colour), "PNG")) == []
+
+
+def test_what_shows_nothing_is_said_to():
+    for image in (
+        Image.new("RGBA", (8, 8)),
+        Image.new("RGB", (8, 8), "red"),
+        Image.new("L", (1, 1)),
+    ):
+        assert "shows nothing" in oddities(encoded(image, "PNG"))[0]
+    grey = Image.fromarray(np.full((8, 8), 65535, np.uint16))
+    assert ground_of(grey) != DARK and "shows nothing" in oddities(encoded(grey, "PNG"))[0]

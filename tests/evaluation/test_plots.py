@@ -44,5 +44,23 @@ def test_thumbnails_are_square_on_white_and_never_stretched(tmp_path, suffix):
     assert min(right) > 245 and min(above) > 245
 
 
+def test_a_thumbnail_stands_upright_and_shows_what_is_white(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.new("RGB", (40, 80), "white")
+    lying.paste("red", (0, 40, 40, 80))  # upright it is at the left
+    lying.save(tmp_path / "lying.jpg", exif=exif)
+    image = Image.open(io.BytesIO(plots.thumbnail(tmp_path / "lying.jpg")))
+    assert image.getpixel((10, 40))[1] < 60 and min(image.getpixel((70, 40))) > 200
+    white = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    white.paste("white", (10, 10, 30, 30))
+    white.save(tmp_path / "white.png")
+    image = Image.open(io.BytesIO(plots.thumbnail(tmp_path / "white.png")))
+    assert min(image.getpixel((20, 20))) > 240 and max(image.getpixel((2, 2))) < 120
+    (tmp_path / "white.png").write_bytes(b"BM")
+    with pytest.raises(ValueError, match=r"cannot read the sticker .*white\.png"):
+        plots.thumbnail(tmp_path / "white.png")
+
+
 def test_no_two_of_the_lines_of_a_table_look_alike():
     assert len({plots.line_style(number) for number in range(32)}) == 32

@@ -145,7 +145,12 @@ def test_every_problem_of_a_conversation_is_reported_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not UTF-8 JSON"),
+        ("{", "is not JSON in UTF-8 or UTF-16"),
+        ("[" * 100_000, "is not JSON"),
+        (
+            json.dumps({"turns": [{"speaker": "A", "text": "see \ud83d"}], "reply_speaker": "B"}),
+            r"chat\.json: turns\[1\]\.text: 'see \\ud83d' holds half a character",
+        ),
         ([], "a JSON object is expected, not list"),
         ({"turns": [], "reply_speaker": "A"}, '"turns" must be a list of at least one'),
         ({"turns": "hi", "reply_speaker": "A"}, '"turns" must be a list of at least one'),
@@ -158,6 +163,18 @@ def test_every_problem_of_a_conversation_is_reported_at_once(tmp_path):
 def test_a_file_that_is_no_conversation_is_refused(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         read_conversation(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_file_of_another_editor_is_read_all_the_same(encoding, tmp_path):
+    record = {"turns": [{"speaker": "Åsa", "text": "哭 😭"}], "reply_speaker": "Bo"}
+    path = tmp_path / "chat.json"
+    path.write_bytes(json.dumps(record, ensure_ascii=False).encode(encoding))
+    assert read_conversation(path).turns[0].text == "哭 😭"
+    path.write_bytes(json.dumps(record, ensure_ascii=False).encode("cp932", "replace"))
+    with pytest.raises(ValueError, match="is not JSON in UTF-8 or UTF-16") as refused:
+        read_conversation(path)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_a_missing_file_names_the_nearest(tmp_path):

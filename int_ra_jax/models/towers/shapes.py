@@ -23,6 +23,7 @@ from int_ra_jax.models.towers.clip_vision import ClipVisionConfig
 PATCH_POSITIONS = "embeddings/position_embedding/embedding"
 TEXT_POSITIONS = "embeddings/position_embeddings/embedding"
 SEGMENTS = "embeddings/token_type_embeddings/embedding"
+_OPEN_CLIP = "open_clip_config.json"
 Shape = TypeVar("Shape", BertConfig, ClipVisionConfig)
 Adapter = Callable[[np.ndarray], np.ndarray]
 """From the stored array (Flax axes) to the one that the tower takes."""
@@ -78,7 +79,11 @@ IMAGE = TowerSource(
     ignore={
         "position_ids buffer": r"(.*\.)?position_ids",
         "text tower": r"(text_model|bert)\..*",
-        "joint space": r"(text_projection|visual_projection)\..*|logit_scale",
+        "text tower of OpenAI's and open_clip's files": (
+            r"(text|token_embedding|ln_final|transformer\.resblocks|text_decoder)\..*"
+            r"|positional_embedding|attn_mask|cls_emb|context_length|vocab_size|input_resolution"
+        ),
+        "joint space": r"(text_projection|visual_projection)(\..*)?|logit_scale|logit_bias",
         "task heads": r"classifier\..*",
     },
 )
@@ -204,6 +209,13 @@ def _section(
     directory: Path, tower: TowerSource, problems: list[str]
 ) -> tuple[str, Mapping[str, Any]]:
     """Returns the model type and the tower's own part of config.json, empty if there is none."""
+    if not (directory / "config.json").exists() and (directory / _OPEN_CLIP).exists():
+        problems.append(
+            f"{_OPEN_CLIP} is of a form that is not read here; take the same model as "
+            "transformers saves it (config.json, model.safetensors), which most repositories of "
+            "open_clip's models offer, too"
+        )
+        return "", {}
     config = read_json(directory / "config.json", problems)
     if not config:
         return "", {}

@@ -18,8 +18,8 @@ Reader = Callable[[], np.ndarray]
 
 _LAYER = r"^(vision_model\.encoder\.layers\.\d+)\."
 RULES: tuple[tuple[str, str], ...] = (
-    # Saved from inside a wrapper for several devices.
-    (r"^module\.", ""),
+    # Saved from inside a wrapper: for several devices, of a training loop, of a compiled model.
+    (r"^(?:module\.|model\.|_orig_mod\.)+", ""),
     # Converted from the first TensorFlow BERT.
     (r"\.gamma$", ".weight"),
     (r"\.beta$", ".bias"),
@@ -143,6 +143,7 @@ def name_problems(
     if unexpected:
         problems.append(
             f"{len(unexpected)} tensors in {file} belong to no parameter: {shown(unexpected)}; "
-            "load the model class that they belong to, or put them on the list of ignored names"
+            "the file is of another kind of model than config.json says; take the two from one "
+            "place, or save the tower that is wanted alone"
         )
     return problems

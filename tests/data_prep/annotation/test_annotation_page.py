@@ -1,6 +1,7 @@
 """The page, once with NiceGUI's simulated user and once in a real browser."""
 
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from fixtures.prepared import draw_sticker
 from nicegui import app
+from PIL import Image
 
 from data_prep.annotation import workspace
 from data_prep.annotation.board import KEYS
@@ -59,6 +61,10 @@ def hostile_directory(tmp_path_factory):
         for i, split in enumerate(["train", "train", "valid", "test"])
     ]  # fmt: skip
     images = {s.image: draw_sticker("gold", rng) for s in stickers}
+    lying, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 40), "gold").save(lying, "PNG", exif=exif)
+    images["images/s0.png"] = lying.getvalue()
     info = {"name": "hostile", "version": "1.0.0", "licence": "CC0-1.0", "source": "written"}
     write_prepared(path, conversations, stickers, names, info, images)
     return path
@@ -207,6 +213,9 @@ def test_pictures_are_served_by_number_and_nothing_else_is(server):
     with urllib.request.urlopen(f"{address}/stickers/1") as answer:
         assert answer.read() == (directory / "images/s1.png").read_bytes()
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    with urllib.request.urlopen(f"{address}/stickers/0") as answer:  # as a browser may not turn it
+        assert answer.headers["Content-Type"] == "image/png"
+        assert Image.open(io.BytesIO(answer.read())).size == (40, 10)
     for path in ("stickers/9", "stickers/-1", "stickers/..%2f..%2fdataset.json"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{address}/{path}")

@@ -1,7 +1,9 @@
 """Chat models behind an endpoint: a real server with a tiny model, and one that misbehaves."""
 
+import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +17,9 @@ from pathlib import Path
 
 import pytest
 from fixtures.prepared import make_prepared_directory
+from fixtures.responses import BODIES, completion
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("openai", reason="the endpoint backend needs the openai package")
 
@@ -22,7 +27,7 @@ from data_prep.extraction import attributes, comet
 from data_prep.extraction.attributes import Describer
 from data_prep.extraction.comet import FromChat
 from data_prep.extraction.dialogue import BackendError
-from data_prep.extraction.endpoint import Endpoint
+from data_prep.extraction.endpoint import Endpoint, EndpointChat
 from data_prep.extraction.prompts import load_prompt
 from data_prep.extraction.work import Chat, UnansweredError, Work
 from int_ra_jax.common.types import ATTRIBUTES, RELATIONS
@@ -45,6 +50,9 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def handle_error(self, request, client_address):
+        """Says nothing of requests that are given up."""
+
 
 class Handler(BaseHTTPRequestHandler):
     """One request: counted, answered."""
@@ -61,10 +69,7 @@ class Handler(BaseHTTPRequestHandler):
             server.active += 1
             server.most = max(server.most, server.active)
         status, text = server.answer(number, json.loads(body))
-        choice = {"index": 0, "finish_reason": "stop"}
-        choice["message"] = {"role": "assistant", "content": text}
-        reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
-        content = json.dumps(reply | {"choices": [choice]}).encode()
+        content = text if isinstance(text, bytes) else completion(text)
         with server.lock:
             server.active -= 1
         self.send_response(status)
@@ -102,8 +107,8 @@ def chat(server_or_url, **changes):
     return Chat("m", Endpoint(url, "m", **settings | changes), length=16)
 
 
-def infer(bare, folder, server, name="out", **changes):
-    work = Work(bare, folder / name, folder / "cache")
+def infer(bare, folder, server, name="out", leave=False, **changes):
+    work = Work(bare, folder / name, folder / "cache", leave_unanswered=leave)
     return comet.extract(work, FromChat(chat(server, **changes), KNOWLEDGE))
 
 
@@ -167,13 +172,156 @@ def test_what_fails_for_good_is_named_and_the_next_run_asks_only_that(bare, serv
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "refuses"), (404, "refuses"), (500, "in a row")]
+    ("status", "text", "said"),
+    [
+        (401, b'{"error": {"message": "no such key"}}', r"refuses \(HTTP 401\): no such key"),
+        (404, b'{"detail": "Not Found"}', r"refuses \(HTTP 404\): Not Found"),
+        (402, b"pay first", r"refuses \(HTTP 402\): pay first"),
+        (429, b'{"error": {"code": "insufficient_quota"}}', "insufficient_quota"),
+        (500, b"<html><title>502 Bad Gateway</title></html>", "in a row.* HTTP 500: 502 Bad Gat"),
+    ],
 )
-def test_a_server_that_will_never_answer_ends_the_run_early(bare, serve, tmp_path, status, said):
-    server = serve(lambda number, body: (status, ""))
+def test_a_server_that_will_never_answer_ends_the_run_early(
+    bare, serve, tmp_path, status, text, said
+):
+    server = serve(lambda number, body: (status, text))
     with pytest.raises(BackendError, match=said):
         infer(bare, tmp_path, server, retries=0)
     assert len(server.bodies) <= 8 and not (tmp_path / "out").exists()
+
+
+def ledger_of(directory, kind="knowledge"):
+    return read_prepared(directory).info["extraction"][kind]["ledger"]
+
+
+def test_what_is_no_answer_is_counted_by_reason_asked_again_and_left_on_demand(
+    bare, serve, tmp_path, caplog
+):
+    faults = {
+        "story 1\n": (200, completion(None)),
+        "story 2\n": (200, completion(GOOD[:40], "length")),
+        "story 3\n": (200, b"<html><title>Portal</title></html>"),
+        "story 4\n": (200, b'{"error": {"message": "the model sleeps"}}'),
+        "story 5\n": (400, b'{"error": {"message": "the policy forbids this"}}'),
+        "story 6\n": (200, completion("<think>hm")),
+        "story 7\n": (200, completion("<think>hm</think>" + GOOD)),
+        "story 8\n": (200, completion([{"type": "text", "text": GOOD}])),
+    }
+
+    def answer(number, body):
+        asked = body["messages"][1]["content"]
+        return next((fault for word, fault in faults.items() if word in asked), (200, GOOD))
+
+    server = serve(answer)
+    with pytest.raises(UnansweredError, match="6 of 24 conversations have no answer") as stopped:
+        infer(bare, tmp_path, server, concurrency=1, retries=0)
+    assert "24 records in, 18 kept" in str(stopped.value) and "sleeps" in caplog.text
+    assert "left out: 1 (cut off at --max_tokens; first conversation_0002)" in str(stopped.value)
+    cache = (tmp_path / "cache/knowledge.jsonl").read_text()
+    assert len(cache.splitlines()) == 18 and "think" not in cache
+    before = len(server.bodies)
+    infer(bare, tmp_path, server, leave=True, retries=0)
+    assert len(server.bodies) == before + 6
+    ledger = ledger_of(tmp_path / "out")
+    assert (ledger["records_in"], ledger["kept"]) == (24, 18)
+    assert sorted((name, one["count"]) for name, one in ledger["left_out"].items()) == [
+        ("HTTP 400", 1), ("a web page and no answer", 1), ("an empty answer", 1),
+        ("cut off at --max_tokens", 1), ("reasoning and no answer", 1),
+        ("the server reported an error", 1),
+    ]  # fmt: skip
+    unanswered = [
+        one
+        for split in read_prepared(tmp_path / "out").conversations.values()
+        for one in split
+        if one.knowledge is None
+    ]
+    assert len(unanswered) == 6
+    faults.clear()
+    infer(bare, tmp_path, server, name="whole")
+    assert len(server.bodies) == before + 12
+    assert ledger_of(tmp_path / "whole") == {"records_in": 24, "kept": 24, "left_out": {}}
+
+
+def test_answers_that_were_none_are_asked_again_though_an_earlier_run_kept_them(
+    bare, serve, tmp_path
+):
+    server = serve(lambda number, body: (200, GOOD))
+    infer(bare, tmp_path, server)
+    path = tmp_path / "cache/knowledge.jsonl"
+    results = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = ["", None, "<think>so", f"<think>so</think>{GOOD}"]
+    for result, value in zip(results, kept, strict=False):
+        result["value"] = value
+    path.write_text("".join(json.dumps(one) + "\n" for one in results))
+    infer(bare, tmp_path, server, name="again")
+    assert len(server.bodies) == 24 + 3
+    assert ledger_of(tmp_path / "again")["kept"] == 24
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status"),
+    [
+        ("Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+         "'max_completion_tokens' instead.", 400),
+        ([{"loc": ["body", "max_tokens"], "msg": "Extra inputs are not permitted"}], 422),
+    ],
+)  # fmt: skip
+def test_a_server_is_asked_without_what_it_does_not_take(bare, serve, tmp_path, refusal, status):
+    def answer(number, body):
+        if "max_tokens" in body:
+            words = {"message": refusal} if isinstance(refusal, str) else refusal
+            return status, json.dumps({"error": words, "detail": words}).encode()
+        if "temperature" in body:
+            words = "'temperature' does not support 0 with this model. Only the default (1)"
+            return 400, json.dumps({"error": {"message": f"Unsupported value: {words}"}}).encode()
+        return 200, GOOD
+
+    server = serve(answer)
+    infer(bare, tmp_path, server, retries=0)
+    assert len(server.bodies) <= 24 + 2 * 3  # three requests at a time
+    last = json.loads(server.bodies[-1])
+    assert last["max_completion_tokens"] == 16 and "temperature" not in last
+
+
+def test_what_one_question_meets_never_ends_the_run_of_the_others(bare, serve, tmp_path):
+    state = {"refuses": False}
+    refusal = completion(None, "content_filter")
+
+    def answer(number, body):
+        asked = body["messages"][1]["content"]
+        refused = state["refuses"] and any(f"story {n}\n" in asked for n in range(10, 20))
+        return 200, refusal if refused else GOOD
+
+    server = serve(answer)
+    state["refuses"] = True
+    with pytest.raises(UnansweredError, match="10 of 24"):
+        infer(bare, tmp_path, server)
+    # The ten are all that is left to ask, and the first ones that are asked.
+    with pytest.raises(UnansweredError, match="10 of 24"):
+        infer(bare, tmp_path, server)
+    fresh = serve(lambda number, body: (200, refusal))
+    with pytest.raises(BackendError, match=r"5 dialogues in a row .*the model refused"):
+        infer(bare, tmp_path / "fresh", fresh, concurrency=1)
+    assert len(fresh.bodies) == 5
+
+
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(bodies=st.lists(BODIES | st.just(completion(GOOD)), min_size=1, max_size=6))
+def test_whatever_a_server_sends_the_ledger_sums(bare, tmp_path_factory, bodies):
+    tmp_path, asked = tmp_path_factory.mktemp("any"), itertools.cycle(bodies)
+
+    async def sent(*_):
+        return next(asked)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EndpointChat, "_body", sent)
+        patch.setattr("data_prep.extraction.dialogue.IN_A_ROW", 1000)
+        infer(bare, tmp_path, "http://localhost:1/v1", leave=True)
+    ledger = ledger_of(tmp_path / "out")
+    left_out = sum(one["count"] for one in ledger["left_out"].values())
+    assert ledger["records_in"] == 24 == ledger["kept"] + left_out
 
 
 @pytest.mark.slow
@@ -248,8 +396,12 @@ def test_transformers_serve_answers_both_extractors(bare, vision_dir, llm_dir, t
     pytest.importorskip("fastapi", reason="transformers serve needs fastapi and uvicorn")
     pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn")
     for number, (model, sees) in enumerate(((vision_dir("llava"), True), (llm_dir, False))):
+        # A random model would be cut off: it is made to end after a few tokens.
+        model = shutil.copytree(model, tmp_path / f"model{number}")
+        ends = {"eos_token_id": 2, "exponential_decay_length_penalty": [3, 1000.0]}
+        (model / "generation_config.json").write_text(json.dumps(ends))
         with _transformers_serve(model, tmp_path / f"{number}.log") as url:
-            asked = Chat(str(model), Endpoint(url, str(model), concurrency=2, length=4), length=4)
+            asked = Chat(str(model), Endpoint(url, str(model), concurrency=2, length=9), length=9)
             work = Work(
                 bare, tmp_path / f"out{number}", tmp_path / f"cache{number}", overwrite=True
             )

@@ -49,7 +49,7 @@ def test_each_conversation_gets_what_is_said_of_its_nearest_head(tmp_path):
         assert found or words == "hear that noise"
         for row in found:
             assert row.knowledge == {relation: (f"{relation} {said}",) for relation in RELATIONS}
-    assert record["ledger"] == {
+    assert record["heads_ledger"] == {
         "records_in": 19,
         "kept": 15,
         "left_out": {

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,16 +90,47 @@ def test_sampled_frames_are_distinct_in_order_and_inside(total, wanted):
 
 
 def test_an_animation_is_shown_by_frames_and_its_holes_by_the_ground(tmp_path):
-    frames = [Image.new("RGBA", (60, 30), (level, 0, 0, 255)) for level in (10, 90, 170, 250)]
+    frames = [Image.new("RGBA", (90, 75), (level, 0, 0, 255)) for level in (10, 90, 170, 250)]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
-    picture = Picture.of(tmp_path / "a.webp", frames=2, side=20)
+    picture = Picture.of(tmp_path / "a.webp", frames=2, side=45)
     shown = picture.load()
-    assert picture.shown() == len(shown) == 2 and shown[0].size == (20, 10)
+    assert picture.shown == len(shown) == 2 and shown[0].size == (45, 38)
     assert [image.getpixel((5, 5))[0] for image in shown] == [90, 250]
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "b.png")
     hole = Picture.of(tmp_path / "b.png", 4, 64)
     assert hole.is_transparent() and hole.load()[0].getpixel((1, 1)) == (255, 255, 255)
     assert not picture.is_transparent()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1000, 2), (2, 1000), (20, 12), (3000, 40)])
+def test_a_model_is_shown_nothing_too_small_or_too_thin_for_it(size, tmp_path):
+    Image.new("RGB", size, "red").save(tmp_path / "a.png")
+    picture = Picture.of(tmp_path / "a.png", frames=4, side=768)
+    (shown,) = picture.load()
+    assert min(shown.size) >= 32 and max(shown.size) <= 50 * min(shown.size)
+    assert shown.getpixel(((shown.width - 1) // 2, (shown.height - 1) // 2)) == (255, 0, 0)
+    # Another answer than the one to the bare picture: its key is another one.
+    assert picture.key == (picture.digest, 4, 768, "padded")
+
+
+def test_only_a_picture_that_is_shown_otherwise_than_it_lies_has_another_key(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    wide, white = Image.new("RGB", (80, 40), "red"), Image.new("RGBA", (80, 40), (0, 0, 0, 0))
+    white.paste("white", (10, 10, 30, 30))
+    wide.save(tmp_path / "plain.png")
+    wide.save(tmp_path / "lying.jpg", exif=exif)
+    white.save(tmp_path / "white.png")
+    Image.fromarray(np.full((40, 80), 65535, np.uint16)).save(tmp_path / "deep.png")
+    pictures = {path.name: Picture.of(path, 4, 768) for path in tmp_path.iterdir()}
+    assert {name: picture.key[3:] for name, picture in pictures.items()} == {
+        "plain.png": (), "lying.jpg": ("upright",), "white.png": ("dimgray",), "deep.png": (),
+    }  # fmt: skip
+    assert pictures["lying.jpg"].load()[0].size == (40, 80)
+    assert [name for name, one in pictures.items() if one.is_transparent()] == ["white.png"]
+    (tmp_path / "plain.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"plain\.png"):
+        pictures["plain.png"].load()
 
 
 @given(st.text("ab晚8 ", min_size=1, max_size=4), st.floats(0.7, 1))

@@ -167,7 +167,9 @@ def test_weights_of_more_layers_than_the_config_are_refused(tmp_path):
     write_bert(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text()) | {"num_hidden_layers": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert "16 tensors in model.safetensors belong to no parameter" in failure(tmp_path)
+    refusal = failure(tmp_path)
+    assert "16 tensors in model.safetensors belong to no parameter" in refusal
+    assert "another kind of model than config.json says" in refusal
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "flax_model.msgpack"])
@@ -251,6 +253,32 @@ def test_a_fused_projection_that_three_does_not_divide_is_refused(tmp_path):
         write_config(tmp_path, model_type="chinese_clip_vision_model", **hf.VISION)
         text = failure(tmp_path, load_image_tower)
         assert "self_attn.q_proj.bias has shape" in text
+
+
+@pytest.mark.parametrize("wrapper", ["", "module.", "model.", "module._orig_mod."])
+def test_an_image_tower_loads_from_a_file_that_holds_open_clips_text_tower_too(wrapper, tmp_path):
+    vision = hf.original_vision()
+    tensors = {f"visual.{k}": v.numpy() for k, v in vision.state_dict().items()}
+    alone, whole = tmp_path / "alone", tmp_path / "whole"
+    ones = np.ones((2, 2), np.float32)
+    text = {
+        "positional_embedding": ones,
+        "text_projection": ones,
+        "token_embedding.weight": ones,
+        "ln_final.weight": ones[0],
+        "logit_scale": np.ones((), np.float32),
+        "transformer.resblocks.0.attn.in_proj_weight": np.ones((6, 2), np.float32),
+        "transformer.resblocks.0.mlp.c_fc.bias": ones[0],
+    }
+    for directory, more in ((alone, {}), (whole, text)):
+        directory.mkdir()
+        held = {wrapper + name: value for name, value in (tensors | more).items()}
+        save_file(held, directory / "model.safetensors")
+        write_config(directory, model_type="chinese_clip_vision_model", **hf.VISION)
+    same(load_image_tower(whole), load_image_tower(alone))
+    (whole / "config.json").rename(whole / "open_clip_config.json")
+    refusal = failure(whole, load_image_tower)
+    assert "open_clip_config.json" in refusal and "as transformers saves it" in refusal
 
 
 def test_everything_wrong_with_config_preprocessing_and_weights_is_in_one_error(tmp_path):
