@@ -85,7 +85,7 @@ def _text_features(run: Run, params: Params, placement: Placement) -> Iterator[_
         run.dataset, run.tokenizer, run.config.text, "train", size, 0, 0,
         placement.share, placement.shares, composed=run.composed("train"),
     )  # fmt: skip
-    for batch in itertools.islice(batches, -(-wanted // size)):
+    for batch in itertools.islice(batches, max(wanted // size, 1)):  # within one epoch
         yield compute(params, placement.place(batch))
 
 

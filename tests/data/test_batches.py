@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from fixtures.prepared import text_config
 
 from int_ra_jax.data import images
-from int_ra_jax.data.batches import eval_batches, make_batches, measure
+from int_ra_jax.data.batches import compose_split, eval_batches, make_batches, measure
 from int_ra_jax.data.gallery import gallery_bank, relevance_annotations, training_texts
 from int_ra_jax.data.text import compose_context
 
@@ -110,6 +111,27 @@ def test_evaluation_sees_each_conversation_once_and_in_order(
     assert valid[: tiny_source.size("test")].all()
     assert not valid[tiny_source.size("test") :].any()
     assert np.concatenate([batch.context.mask for batch in seen]).any(axis=1).all()
+
+
+def test_a_kept_split_gives_the_batches_that_reading_gives(
+    tiny_source, tiny_tokenizer, batches, monkeypatch
+):
+    kept = {
+        split: compose_split(tiny_source, tiny_tokenizer, text_config(), split)
+        for split in ("train", "test")
+    }
+    lengths, cut = measure(tiny_source, tiny_tokenizer, text_config(), "train")
+    np.testing.assert_array_equal(kept["train"].lengths, lengths)
+    assert kept["train"].cut == cut
+    read = batches(7), list(eval_batches(tiny_source, tiny_tokenizer, text_config(), "test", 16))
+    monkeypatch.setattr(type(tiny_source), "conversations", None)  # nothing is read any more
+    test = eval_batches(
+        tiny_source, tiny_tokenizer, text_config(), "test", 16, composed=kept["test"]
+    )
+    for ours, theirs in zip((batches(7, composed=kept["train"]), list(test)), read, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+                np.testing.assert_array_equal(a, b)
 
 
 def test_the_knowledge_budget_is_spent_only_where_there_is_knowledge(batches):

@@ -1,5 +1,6 @@
 """What every compared system is offered: one loss, one term of the score, one way of reading."""
 
+import dataclasses
 from functools import cache
 
 import jax
@@ -54,6 +55,37 @@ def naive(loss: str, scores, rows, toy: Toy, seen) -> float:
             total = np.log(np.sum(np.exp(s[counted])))
             values.append(total - np.mean(s[positive]))
     return float(np.mean(values))
+
+
+@pytest.mark.parametrize("pool", ["mean", "last"])
+@pytest.mark.parametrize("name", ["clip", "irra", "lgur", "mod", "pcme"])
+def test_the_newest_turn_alone_makes_the_query_where_it_is_asked_for(name, pool):
+    changes = {"model__text_pool": pool} if name in ("clip", "irra", "mod") else {}
+    toy = make_toy(system=name, model__newest_turn=True, **changes)
+    features = toy.call("text_tokens", toy.batch.context, None)
+    newest = np.asarray(toy.batch.context.turn == 1)[..., None]
+    noise = jnp.where(newest, 0.0, np.random.default_rng(0).normal(size=features.shape))
+    cached = dataclasses.replace(toy.attached, context_hidden=features + noise)
+
+    def query(system, batch):
+        # What lies beyond the tower: features of other turns change, the newest turn's do not.
+        object.__setattr__(system, "text_tokens", lambda tokens, hidden, *_, **__: hidden)
+        if name == "lgur":  # which reads words in their order before it pools
+            object.__setattr__(
+                system,
+                "words",
+                lambda tokens, mask: toy.system.words(jnp.where(newest, tokens, 0.0), mask),
+            )
+        return np.asarray(system.encode_context(batch).query)
+
+    plain = dataclasses.replace(toy.attached, context_hidden=features)
+    ours, theirs = (query(interface.merge(toy.graphdef, toy.params), b) for b in (plain, cached))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    everything = make_toy(system=name, **changes)
+    assert flatten(everything.params).keys() == flatten(toy.params).keys()
+    whole = interface.merge(everything.graphdef, toy.params)
+    if pool == "mean":  # the newest turn's last token is often the row's
+        assert not np.allclose(query(whole, plain), ours, atol=1e-4)
 
 
 @pytest.mark.parametrize("unseen_negatives", [True, False])
