@@ -13,6 +13,7 @@ from typing import Any
 
 import tokenizers
 
+from int_ra_jax.common import process_memory
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.model_directory import DESCRIPTION_FILES, is_lfs_pointer, resolve_directory
 
@@ -76,7 +77,10 @@ def load_tokenizer(path_or_name: str) -> Tokenizer:
         text and pad it.
       FileNotFoundError: if there is no such directory.
     """
-    return Tokenizer(resolve_directory(path_or_name))
+    directory = resolve_directory(path_or_name)
+    saved = directory / _OPENED  # the same in the workdirs of all runs with one tower
+    key = saved.read_bytes() if saved.is_file() else directory
+    return process_memory.once(("tokenizer", key), lambda: Tokenizer(directory))
 
 
 def _saved(directory: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]] | None:

@@ -62,7 +62,7 @@ def _write(config: ConfigDict, workdir: Path) -> Dataset:
     # Records inside the workdir are not named: it may move.
     place = str(records.absolute()) if config.data.tfds_dir else ""
     whole, dataset = dataset, dataset.limited(config.train.rows)
-    _, intentions = dataset.targets(dataset.conversations("train"))
+    _, intentions = dataset.targets_of("train")
     counts = np.bincount(intentions, minlength=len(dataset.intentions)).tolist()
     description = {
         "content_hash": whole.content_hash,
