@@ -1,7 +1,8 @@
-"""Exports that come as a zip: unpacked within bounds into a directory that is deleted again."""
+"""Exports and packs as a zip: unpacked within bounds into a directory that is deleted again."""
 
 import contextlib
 import lzma
+import re
 import tempfile
 import zipfile
 import zlib
@@ -12,8 +13,9 @@ from data_prep.problems import short
 from int_ra_jax.data import schema
 
 # What some reader opens. Of others the name alone counts: whether a chat attached such a file.
-_TEXTS = (".txt", ".json", ".jsonl", ".html")
-_READ = (*_TEXTS, *schema.IMAGE_SUFFIXES, ".tgs", ".webm", ".was")
+_TEXTS = (".txt", ".json", ".jsonl", ".csv", ".html")
+PICTURES = (*schema.IMAGE_SUFFIXES, ".tgs", ".webm", ".was")  # of stickers, animated ones too
+_HASH = re.compile(r"[0-9a-f]{32}", re.I)  # by which some programs name a picture
 MAX_MEMBERS = 200_000
 MAX_BYTES = 16 * 2**30  # of all members that are unpacked
 MAX_RATIO = 200  # of a member's size to its packed size, above which it is made to do harm
@@ -92,8 +94,13 @@ def _unpack(path: Path, folder: Path) -> None:
         raise ValueError(f"{path} is not unpacked: {error}. {_UNPACK}, or export again.") from error
 
 
+def may_be_sticker(name: str) -> bool:
+    """Whether a file of this name may hold a sticker: by its suffix, or a hash without one."""
+    return name.lower().endswith(PICTURES) or _HASH.fullmatch(PurePosixPath(name).name) is not None
+
+
 def _is_read(member: zipfile.ZipInfo) -> bool:
-    return member.filename.lower().endswith(_READ)
+    return member.filename.lower().endswith(_TEXTS) or may_be_sticker(member.filename)
 
 
 def _wrong(member: zipfile.ZipInfo) -> str:
