@@ -65,9 +65,10 @@ class _Survey:
     Attributes:
       path: the file.
       name: of it, relative to the source.
-      tabs: how many lines have tabs behind a time.
-      blanks: how many have a blank.
-      dates: the lines with a date: place, and how they are read.
+      phone: whether tabs stand behind the times. Then quotes mark what has several lines, so that
+        a line with a date is one, whatever the day of the week is called.
+      said: how many lines begin with a time.
+      dates: how many are a date.
       orders: the order of the dates by their numbers.
       wrong: order -> dates whose day of the week is another one, or that do not exist.
       starts: the beginnings of a computer's lines, and how often they occur.
@@ -76,8 +77,8 @@ class _Survey:
 
     path: Path
     name: str
-    tabs: int = 0
-    blanks: int = 0
+    phone: bool = False
+    said: int = 0
     dates: int = 0
     orders: Orders = field(default_factory=Orders)
     wrong: Counter[str] = field(default_factory=Counter)
@@ -87,16 +88,17 @@ class _Survey:
     @classmethod
     def of(cls, path: Path, name: str) -> "_Survey":
         """Reads a file to its end."""
-        survey = cls(path, name)
+        phone = any(_tabbed(text) for _, text in text_lines.lines(path))
+        survey = cls(path, name, phone)
         for _, text in text_lines.lines(path):
-            if found := _date(text):
+            if found := _date(text, phone):
                 survey._add_date(*found)
-            elif survey.dates and (line := _tabbed(text)):
-                survey.tabs += 1
+            elif survey.dates and phone and (line := _tabbed(text)):
+                survey.said += 1
                 words = placeholders.in_brackets(line.cells[-1])
                 _count(survey.bracketed, words)
-            elif survey.dates and (line := _spaced(text)):
-                survey.blanks += 1
+            elif survey.dates and not phone and (line := _spaced(text)):
+                survey.said += 1
                 parts = line.cells[0].split(" ")
                 for count in range(1, 1 + min(len(parts), _WORDS_OF_NAME)):
                     _count(survey.starts, tuple(parts[:count]))
@@ -112,7 +114,7 @@ class _Survey:
 
     def is_chat(self) -> bool:
         """Whether there are days, and messages in them."""
-        return bool(self.dates and (self.tabs or self.blanks))
+        return bool(self.dates and self.said)
 
     def decide(self, wanted: str) -> Decision:
         """Decides the order of the dates: by the days of the week, then as WhatsApp's.
@@ -191,12 +193,12 @@ def _records(survey: _Survey, wanted: str, problems: Problems) -> Iterator[Recor
         )
     day: date | None = None
     for number, line, body in _blocks(survey):
-        said, rest = _of_message(line, body)
+        said, rest = _of_message(survey, line, body)
         if line is not None:
             make = partial(_exported, survey, line, said, day)
             yield Record(survey.name, number, make)
         for place, text in rest:
-            if found := _date(text):
+            if found := _date(text, survey.phone):
                 day = _day(found[0], decision.order)
             elif text.strip() and (line is not None or day is not None):
                 yield Record(survey.name, place, _stray)
@@ -208,18 +210,18 @@ def _stray() -> NoReturn:
 
 def _blocks(survey: _Survey) -> Iterator[tuple[int, _Line | None, list[tuple[int, str]]]]:
     """Yields the line that begins a record, and all up to the next; first the head of the file."""
-    read = _tabbed if survey.tabs else _spaced
+    read = _tabbed if survey.phone else _spaced
     begin, current = 0, None
     body: list[tuple[int, str]] = []
     last: tuple[int, int, int] | None = None  # time of the day, once there is a day
     room = text_lines.MAX_TEXT
     for number, text in text_lines.lines(survey.path):
-        is_date = _date(text) is not None
+        is_date = _date(text, survey.phone) is not None
         line = None if is_date or last is None else read(text)
         if is_date:
             last = (0, 0, 0)
         # Words that begin with a time are somebody's if time would run backwards.
-        if last is not None and line and (survey.tabs or (line.clock or last) >= last):
+        if last is not None and line and (survey.phone or (line.clock or last) >= last):
             yield begin, current, body
             begin, current, body, room = number, line, [], text_lines.MAX_TEXT
             last = line.clock or last
@@ -229,7 +231,7 @@ def _blocks(survey: _Survey) -> Iterator[tuple[int, _Line | None, list[tuple[int
 
 
 def _of_message(
-    line: _Line | None, body: list[tuple[int, str]]
+    survey: _Survey, line: _Line | None, body: list[tuple[int, str]]
 ) -> tuple[list[str], list[tuple[int, str]]]:
     """Divides what stands below a record's first line: what goes on with it, and the rest.
 
@@ -237,7 +239,7 @@ def _of_message(
     """
     if line is None:
         return [], body
-    end = next((n for n, (_, text) in enumerate(body) if _date(text)), len(body))
+    end = next((n for n, (_, text) in enumerate(body) if _date(text, survey.phone)), len(body))
     if line.cells[-1].startswith('"'):
         closing = [n for n, (_, text) in enumerate(body) if text.rstrip().endswith('"')]
         end = closing[-1] + 1 if closing else end
@@ -247,9 +249,9 @@ def _of_message(
 def _exported(survey: _Survey, line: _Line, below: list[str], day: date | None) -> Exported:
     if day is None or line.clock is None:
         raise LeftOut("date or time that does not exist")
-    if len(line.cells) == 1 and survey.tabs:
+    if len(line.cells) == 1 and survey.phone:
         raise LeftOut("notice of the program")
-    sender, first = line.cells if survey.tabs else survey.split(line.cells[0])
+    sender, first = line.cells if survey.phone else survey.split(line.cells[0])
     text = "\n".join([first, *below]).strip()
     if text_lines.LOST in sender + text:
         raise LeftOut("bytes that are no text")
@@ -268,7 +270,7 @@ def _check_words(survey: _Survey, text: str, sender: str) -> None:
     """Raises the reason why a text is nobody's words, if it is not."""
     if text.startswith(_CALL):
         placeholders.leave_out("call")
-    kind = placeholders.kind_of(text, bare=not survey.tabs) or placeholders.kind_before(text)
+    kind = placeholders.kind_of(text, bare=not survey.phone) or placeholders.kind_before(text)
     if kind:
         placeholders.leave_out(kind)
     words = placeholders.in_brackets(text)
@@ -326,18 +328,24 @@ def _count(counter: Counter[Any], key: Any) -> None:
         counter[key] += 1
 
 
-def _date(text: str) -> tuple[Head, frozenset[int]] | None:
-    """Returns the date that a line is, and the days of the week that it names; or None."""
-    return _read_date(text) if len(text) < _LONGEST_DATE else None
+def _date(text: str, any_word: bool = False) -> tuple[Head, frozenset[int]] | None:
+    """Returns the date that a line is, and the days of the week that it names; or None.
+
+    Args:
+      text: the line.
+      any_word: whether the word behind a date may be one that is in no list.
+    """
+    return _read_date(text, any_word) if len(text) < _LONGEST_DATE else None
 
 
 @functools.lru_cache(maxsize=4096)
-def _read_date(text: str) -> tuple[Head, frozenset[int]] | None:
+def _read_date(text: str, any_word: bool) -> tuple[Head, frozenset[int]] | None:
     match = _DATE.fullmatch(text.strip())
     if match is None:
         return None
     word = day_periods.normal(match["before"] + match["after"])
-    if word and word not in _weekdays():
+    alone = any_word and not match["before"] and len(match["after"].split()) < 2
+    if word and word not in _weekdays() and not alone:
         return None
     one, two, three = (int(match[name]) for name in ("one", "two", "three"))
     head = Head((one, two, three), len(match["one"]) == 4, (0, 0, 0))
