@@ -51,6 +51,8 @@ _READERS: dict[str, Any] = {
 }
 FORMATS = tuple(_READERS)
 _WITH_DATES = ("whatsapp", "line")  # whose dates have no order of their own
+# What programs call their owner in place of a name; masking it would take it out of all texts.
+_OWNER = frozenset("me i you myself self 我 自己 本人 你 您 自分 私 あなた 나 ฉัน คุณ".split())
 _OTHER = (".html", ".htm", ".rar", ".7z", ".tar", ".gz", ".tgz")  # never the file of an export
 
 
@@ -168,7 +170,8 @@ class _Collector:
                 where = f"duplicate id {message.id!r} in chat {message.chat[:40]!r}"
                 raise ValueError(f"{where}; leave one out") from error
             raise LeftOut("id of an earlier message of the chat") from error
-        names = dict.fromkeys((exported.name, *filter(None, exported.aliases)))
+        given = (exported.name, *filter(None, exported.aliases))
+        names = dict.fromkeys("" if one.strip().casefold() in _OWNER else one for one in given)
         people = [(message.chat, message.sender, name) for name in names]
         database.executemany("INSERT OR IGNORE INTO person VALUES(?, ?, ?)", people)
 

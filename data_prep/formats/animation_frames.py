@@ -108,6 +108,7 @@ def _unpacked(content: bytes) -> bytes:
 def _video(content: bytes) -> tuple[list[Image.Image], int]:
     import av  # needed for such animations only
 
+    container: Any  # av types it as one that may be written as well
     with av.open(io.BytesIO(content), format="matroska") as container:
         stream = container.streams.video[0]
         width, height = stream.codec_context.width, stream.codec_context.height

@@ -135,6 +135,13 @@ def test_wechats_columns_are_found_by_their_names(table, kept, tmp_path):
     assert [text for _, text in said] == [kept] and not left_out
 
 
+def test_what_a_program_calls_its_owner_is_no_name_to_mask(tmp_path):
+    own = {"Sender": "我", "Remark": "我", "NickName": "Me"}
+    collected("wechat", tmp_path, {"a.csv": rows(own, own | {"NickName": "Ida"})})
+    people = list(step.read_lines(tmp_path / "out", step.PEOPLE_FILE, ""))
+    assert [one["name"] for one in people] == ["", "Ida"]
+
+
 def test_newer_tables_name_the_type_or_write_it_in_brackets(tmp_path):
     table = "Time,Sender,Content\n2024-01-01 10:00:00,a,在吗\n2024-01-01 10:00:01,a,[动画表情]\n"
     named = (
