@@ -52,7 +52,12 @@ _READERS: dict[str, Any] = {
 FORMATS = tuple(_READERS)
 _WITH_DATES = ("whatsapp", "line")  # whose dates have no order of their own
 # What programs call their owner in place of a name; masking it would take it out of all texts.
-_OWNER = frozenset("me i you myself self 我 自己 本人 你 您 自分 私 あなた 나 ฉัน คุณ".split())
+_OWNER = frozenset(
+    (
+        *("me", "i", "you", "myself", "self", "我", "自己", "本人", "你", "您"),
+        *("自分", "私", "あなた", "나", "ฉัน", "คุณ"),
+    )
+)
 _OTHER = (".html", ".htm", ".rar", ".7z", ".tar", ".gz", ".tgz")  # never the file of an export
 
 

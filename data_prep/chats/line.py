@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import logging
-from babel import Locale
 
-from data_prep.chats import day_periods, placeholders, text_lines, word_lists
+from data_prep.chats import day_periods, line_dates, placeholders, text_lines, word_lists
 from data_prep.chats.message import Exported, Message, Record, files_of
 from data_prep.chats.whatsapp_dates import ORDERS, Decision, Head, Orders
 from data_prep.ledger import LeftOut
@@ -25,19 +24,13 @@ from data_prep.problems import Problems
 
 FILES = "**/*.txt"
 STRICT = False
-_DATE = re.compile(
-    r"(?P<before>[^\d\t]{0,24}?)(?P<one>\d{1,4})\s?[./年년-]\s?(?P<two>\d{1,2})\s?[./月월-]\s?"
-    r"(?P<three>\d{1,4})\s?[日일.]?(?P<after>[^\d\t]{0,24})"
-)
 _CLOCK = (
     r"(?:(?P<before>[^\W\d][\w.\s]{0,10}?)\s?)?(?P<hour>\d{1,2})[:：.](?P<minute>\d{2})"
     r"(?:[:：.](?P<second>\d{2}))?(?:\s?(?P<after>%s))?"
 )
 _TIME = re.compile(_CLOCK % r"[^\W\d][\w.\s]{0,10}?")
 _SPACED = re.compile(_CLOCK % r"[AaPp]\.?[Mm]\.?" + r" (?P<rest>\S.*)")
-_LONGEST_DATE = 80  # characters
 _CALL = "☎"
-_EPOCH = date(1970, 1, 1).toordinal()
 _WORDS_OF_NAME = 4  # at most, of a computer's export
 _SAME = 3  # lines that begin with the same words, so that these are a name
 _MANY = 2  # times a placeholder that is not known stands in a file
@@ -91,7 +84,7 @@ class _Survey:
         phone = any(_tabbed(text) for _, text in text_lines.lines(path))
         survey = cls(path, name, phone)
         for _, text in text_lines.lines(path):
-            if found := _date(text, phone):
+            if found := line_dates.find(text, phone):
                 survey._add_date(*found)
             elif survey.dates and phone and (line := _tabbed(text)):
                 survey.said += 1
@@ -108,7 +101,7 @@ class _Survey:
         self.dates += 1
         self.orders.add(head)
         for order in ORDERS:
-            day = _day(head, order)
+            day = line_dates.day(head, order)
             fits = day is not None and (not weekdays or day.weekday() in weekdays)
             self.wrong[order] += not fits
 
@@ -198,8 +191,8 @@ def _records(survey: _Survey, wanted: str, problems: Problems) -> Iterator[Recor
             make = partial(_exported, survey, line, said, day)
             yield Record(survey.name, number, make)
         for place, text in rest:
-            if found := _date(text, survey.phone):
-                day = _day(found[0], decision.order)
+            if found := line_dates.find(text, survey.phone):
+                day = line_dates.day(found[0], decision.order)
             elif text.strip() and (line is not None or day is not None):
                 yield Record(survey.name, place, _stray)
 
@@ -216,7 +209,7 @@ def _blocks(survey: _Survey) -> Iterator[tuple[int, _Line | None, list[tuple[int
     last: tuple[int, int, int] | None = None  # time of the day, once there is a day
     room = text_lines.MAX_TEXT
     for number, text in text_lines.lines(survey.path):
-        is_date = _date(text, survey.phone) is not None
+        is_date = line_dates.find(text, survey.phone) is not None
         line = None if is_date or last is None else read(text)
         if is_date:
             last = (0, 0, 0)
@@ -239,7 +232,9 @@ def _of_message(
     """
     if line is None:
         return [], body
-    end = next((n for n, (_, text) in enumerate(body) if _date(text, survey.phone)), len(body))
+    end = next(
+        (n for n, (_, text) in enumerate(body) if line_dates.find(text, survey.phone)), len(body)
+    )
     if line.cells[-1].startswith('"'):
         closing = [n for n, (_, text) in enumerate(body) if text.rstrip().endswith('"')]
         end = closing[-1] + 1 if closing else end
@@ -326,46 +321,3 @@ def _exists(clock: tuple[int, int, int]) -> bool:
 def _count(counter: Counter[Any], key: Any) -> None:
     if key and (key in counter or len(counter) < _KEPT):
         counter[key] += 1
-
-
-def _date(text: str, any_word: bool = False) -> tuple[Head, frozenset[int]] | None:
-    """Returns the date that a line is, and the days of the week that it names; or None.
-
-    Args:
-      text: the line.
-      any_word: whether the word behind a date may be one that is in no list.
-    """
-    return _read_date(text, any_word) if len(text) < _LONGEST_DATE else None
-
-
-@functools.lru_cache(maxsize=4096)
-def _read_date(text: str, any_word: bool) -> tuple[Head, frozenset[int]] | None:
-    match = _DATE.fullmatch(text.strip())
-    if match is None:
-        return None
-    word = day_periods.normal(match["before"] + match["after"])
-    alone = any_word and not match["before"] and len(match["after"].split()) < 2
-    if word and word not in _weekdays() and not alone:
-        return None
-    one, two, three = (int(match[name]) for name in ("one", "two", "three"))
-    head = Head((one, two, three), len(match["one"]) == 4, (0, 0, 0))
-    return head, _weekdays().get(word, frozenset())
-
-
-@functools.cache
-def _weekdays() -> dict[str, frozenset[int]]:
-    """Returns name -> the days that it names in the languages of phones, Monday being 0."""
-    found: dict[str, set[int]] = defaultdict(set)
-    for language in day_periods.languages():
-        days = Locale.parse(language).days
-        for use, width in ((u, w) for u in days for w in days[u]):
-            for day, name in days[use][width].items():
-                found[day_periods.normal(name)].add(day)
-    return {name: frozenset(of) for name, of in found.items() if name}
-
-
-def _day(head: Head, order: str) -> date | None:
-    try:
-        return date.fromordinal(_EPOCH + head.seconds(order) // day_periods.DAY)
-    except ValueError:
-        return None

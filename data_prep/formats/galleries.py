@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import logging
 
@@ -102,7 +102,7 @@ class _Gallery:
             raise LeftOut("same picture as another sticker")
         name = said.name or ("" if path.stem in said.ids else _name(path.stem))
         about = {"name": name, "pack": manifest.title, "author": manifest.author}
-        extra = {key: value for key, value in about.items() if value}
+        extra: dict[str, Any] = {key: value for key, value in about.items() if value}
         if said.emoji:
             extra["emoji"] = list(said.emoji)
         tags = dict.fromkeys(one for one in (*said.emoji, name, *said.tags) if one)

@@ -19,6 +19,7 @@ from data_prep.chats import (
 from data_prep.chats.collect import collect
 from data_prep.chats.whatsapp_dates import decide
 from data_prep.chats.whatsapp_heads import Reader
+from data_prep.formats import animations
 from data_prep.ledger import Ledger
 from data_prep.problems import BadInputError, Problems
 
@@ -165,6 +166,28 @@ def test_an_animated_sticker_gives_its_thumbnail_or_is_counted(tmp_path, exports
     counts = collect("telegram", tmp_path, tmp_path / "out")
     assert counts["stickers"] == 1
     assert counts["stickers_left_out"] == {"file not in the export": 2}
+
+
+@pytest.mark.parametrize("thumbnail", [{}, {"thumbnail": "t.jpg"}])
+@pytest.mark.parametrize("drawn", [True, False])
+def test_an_animated_sticker_is_drawn_or_its_thumbnail_is_taken(
+    drawn, thumbnail, tmp_path, exports, monkeypatch
+):
+    def as_picture(content):
+        if not drawn:
+            raise animations.PackageMissingError("painter")
+        return exports.sticker(2)
+
+    monkeypatch.setattr(animations, "as_picture", as_picture)
+    (tmp_path / "a.tgs").write_bytes(b"\x1f\x8b")
+    (tmp_path / "t.jpg").write_bytes(exports.sticker(1, form="PNG"))
+    sticker = {"media_type": "sticker", "text": "", "file": "a.tgs"} | thumbnail
+    telegram_messages(tmp_path, telegram_message(id=1), telegram_message(id=2, **sticker))
+    counts = collect("telegram", tmp_path, tmp_path / "out")
+    kept = drawn or bool(thumbnail)
+    assert counts["stickers_left_out"] == ({} if kept else {"animated; pip install painter": 1})
+    suffixes = {path.suffix for path in (tmp_path / "out" / step.STICKERS).iterdir()}
+    assert suffixes == ({".webp"} if drawn else {".png"} if kept else set())
 
 
 @pytest.mark.parametrize(

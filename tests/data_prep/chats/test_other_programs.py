@@ -419,6 +419,9 @@ def test_lines_text_is_read_as_phones_and_computers_write_it(text, said, left_ou
         ("05/04/2026", "auto", 4),
         ("05/04/2026", "mdy", 5),
         ("So., 05.04.2026", "auto", 4),
+        ("Sonntag, 5. April 2026", "auto", 4),
+        ("Tuesday, May 5, 2026", "auto", 5),
+        ("2026년 5월 4일 월요일", "auto", 5),
     ],
 )
 def test_the_day_of_the_week_tells_the_order_of_lines_dates(day, order, month, tmp_path):
