@@ -157,6 +157,8 @@ def read(source: Path, problems: Problems, date_order: str = "auto") -> Iterator
     paths = files_of(source, FILES)
     surveys = [_Survey.of(path, path.relative_to(root).as_posix()) for path in paths]
     chats = [survey for survey in surveys if survey.is_chat()]
+    if chats:
+        logging.warning("LINE exports no pictures: its stickers are counted and left out")
     for survey in surveys:
         if survey in chats:
             yield from _records(survey, date_order, problems)

@@ -47,7 +47,7 @@ def _read_date(text: str, any_word: bool) -> tuple[Head, frozenset[int]] | None:
 
 
 def _with_named_month(text: str, any_word: bool) -> tuple[Head, frozenset[int]] | None:
-    """Returns the date of "Monday, January 15, 2024"; the day of the week may lack only on phones."""
+    """Returns the date of "Monday, January 15, 2024"; only any word lets "Monday" be left out."""
     numbers = [int(one) for one in re.findall(r"\d+", text)]
     words = [day_periods.normal(one) for one in re.findall(r"[^\W\d]+", text)]
     months = [_months()[one] for one in words if one in _months()]
