@@ -1,7 +1,8 @@
 """Reads ChatLab's standard format, JSON or JSON lines: exporters of WeChat, QQ and others write it.
 
 A file holds one chat. Its types of messages are numbers; a sticker has type 5, and its content, or
-another key of the message, names the picture where the exporter saved it.
+another key of the message, names the picture where the exporter saved it. The JSON that WeFlow
+writes for itself differs in a few keys, and is read as well.
 """
 
 import json
@@ -29,6 +30,11 @@ _NAMES = {
     **{"SHARE": 24, "REPLY": 25, "FORWARD": 26, "CONTACT": 27},
     **{"SYSTEM": 80, "RECALL": 81, "OTHER": 99},
 }
+# Types as WeFlow's own JSON words them, by what is in them; the first that fits.
+_LABELS = (
+    *(("表情", 5), ("引用", 25), ("文本", 0), ("图片", 1), ("语音", 2), ("视频", 3)),
+    *(("系统", 80), ("撤回", 81), ("链接", 7), ("文件", 4), ("位置", 8), ("名片", 27)),
+)
 _WORDS = (_NAMES["TEXT"], _NAMES["REPLY"])
 _STICKER = _NAMES["EMOJI"]
 _WITHOUT_WORDS = {
@@ -47,7 +53,12 @@ _WITHOUT_WORDS = {
     27: "contact",
 }
 _NOTICES = {80: "notice of the program", 81: "message that was taken back"}
-_OF_PEOPLE = ("sender", "accountName", "groupNickname", "platformMessageId", "replyToMessageId")
+# Keys of a message, those of the standard before those of WeFlow's own JSON.
+_TYPE = ("chatLabType", "type")
+_TIME = ("timestamp", "createTime")
+_SENDER = ("sender", "senderUsername")
+_NAMES_OF_SENDER = ("accountName", "groupNickname", "senderDisplayName")
+_OF_PEOPLE = (*_SENDER, *_NAMES_OF_SENDER, "platformMessageId", "replyToMessageId")
 _NAMES_OF_MEMBERS = tuple(
     f"members.item.{key}" for key in ("accountName", "groupNickname", "aliases.item")
 )
@@ -157,7 +168,7 @@ def _exported(chat: _Chat, record: Any) -> Exported:
         raise LeftOut("message that is no object")
     if record.get("_type", "message") != "message":
         raise LeftOut("line of a kind that is not known")
-    kind = _kind(record.get("type"))
+    kind = _kind(_first(record, _TYPE))
     if kind in _NOTICES:
         raise LeftOut(_NOTICES[kind])
     if kind in _WITHOUT_WORDS:
@@ -175,7 +186,7 @@ def _exported(chat: _Chat, record: Any) -> Exported:
     message = Message(
         chat=chat.name,
         id=id_of(record.get("platformMessageId")),
-        time=moment(record.get("timestamp")),
+        time=moment(_first(record, _TIME)),
         sender=sender,
         text=text,
         sticker=sticker,
@@ -184,9 +195,16 @@ def _exported(chat: _Chat, record: Any) -> Exported:
     return Exported(message, name=names[0] if names else "", aliases=tuple(names[1:]))
 
 
+def _first(record: dict[str, Any], keys: tuple[str, ...]) -> Any:
+    """Returns the value of the first of some keys that a message has, or None."""
+    return next((record[key] for key in keys if record.get(key) is not None), None)
+
+
 def _kind(kind: Any) -> int | None:
     if isinstance(kind, str):
         known = _NAMES.get(kind.strip().upper())
+        if known is None:
+            known = next((number for word, number in _LABELS if word in kind), None)
         return int(kind) if known is None and kind.isdecimal() and len(kind) < 9 else known
     is_number = isinstance(kind, int | float) and not isinstance(kind, bool)
     return int(kind) if is_number and abs(kind) < 1e9 else None
@@ -209,9 +227,9 @@ def _picture(chat: _Chat, record: dict[str, Any]) -> str:
 
 def _sender(chat: _Chat, record: dict[str, Any]) -> tuple[str, list[str]]:
     """Returns the sender's id, by the name where there is no id, and all names."""
-    given = [record.get(key) for key in ("accountName", "groupNickname")]
+    given = [record.get(key) for key in _NAMES_OF_SENDER]
     names = [name for name in given if isinstance(name, str) and name.strip()]
-    sender = id_of(record.get("sender")) or next(iter(names), None)
+    sender = id_of(_first(record, _SENDER)) or next(iter(names), None)
     if not sender:
         raise LeftOut("message without a sender")
     return sender, list(dict.fromkeys([*names, *chat.people.get(sender, ())]))

@@ -225,6 +225,27 @@ def test_chatlabs_format_gives_words_stickers_and_names(form, tmp_path, exports)
     assert {one["name"] for one in people} == {"Zoe", "Zo", "Zozo"}
 
 
+def test_weflows_own_json_is_read_as_chatlabs(tmp_path, exports):
+    usual = {
+        "createTime": 1_703_001_600,
+        "type": "文本消息",
+        "senderUsername": "wxid_a",
+        "isSend": 0,
+    }
+    messages = [
+        usual | {"content": "在吗", "senderDisplayName": "老王"},
+        usual | {"type": "动画表情", "content": f"emojis/{MD5}.gif"},
+        usual | {"type": "其他消息", "chatLabType": 5, "content": None, "rawContent": EMOJI},
+        usual | {"type": "图片消息", "content": "images/1.jpg"},
+        usual | {"type": "系统消息", "content": "x"},
+    ]
+    top = {"weflow": {"version": "1"}, "session": {"wxid": "wxid_a"}, "messages": messages}
+    files = {"a.json": json.dumps(top), f"emojis/{MD5}.gif": exports.sticker(1)}
+    said, left_out, _ = collected("chatlab", tmp_path, files)
+    assert said == [("wxid_a", "在吗"), ("wxid_a", TAKEN), ("wxid_a", TAKEN)]
+    assert left_out == {"photo without words": 1, NOTICE: 1}
+
+
 def test_broken_lines_of_chatlab_are_left_out_alone_and_broken_json_refuses(tmp_path, monkeypatch):
     monkeypatch.setattr(json_stream, "MAX_MESSAGE", 400)
     message = {"_type": "message", **chatlab_messages()[0]}
