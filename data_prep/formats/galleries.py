@@ -146,7 +146,8 @@ def import_packs(source: Path, out: Path, dry_run: bool = False) -> Ledger:
             roots = [source] if source.is_dir() else []
             for root in [*roots, *([unpacked] if unpacked else [])]:
                 title = source.name if root == source else source.stem
-                for place, make in _records(root, title, gallery, problems):
+                files = [path for path in _files(root) if path not in zips]
+                for place, make in _records(root, files, title, gallery, problems):
                     ledger.judge(place, make)
         logging.info("%s", ledger)
         if not ledger.kept:
@@ -162,15 +163,13 @@ def import_packs(source: Path, out: Path, dry_run: bool = False) -> Ledger:
 def _zips(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
-    paths = (path for path in source.rglob("*") if path.is_file())
-    return sorted(path for path in paths if path.suffix.lower() in _PACKS)
+    return [path for path in _files(source) if path.suffix.lower() in _PACKS]
 
 
 def _records(
-    root: Path, title: str, gallery: _Gallery, problems: Problems
+    root: Path, files: list[Path], title: str, gallery: _Gallery, problems: Problems
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yields place and act for each sticker that a manifest names, then for every other file."""
-    files = [path for path in sorted(root.rglob("*")) if path.is_file() and _is_ours(path, root)]
     folders = dict.fromkeys([root, *(path.parent for path in files)])
     done: set[Path] = set()
     trays: set[Path] = set()
@@ -195,11 +194,15 @@ def _records(
             yield place, partial(_other, gallery, path, trays, pack)
 
 
-def _is_ours(path: Path, root: Path) -> bool:
-    parts = path.relative_to(root).parts
-    inside = path.resolve().is_relative_to(root.resolve())
-    noise = any(part in _NOISE or part.startswith(".") for part in parts)
-    return inside and not noise and path.suffix.lower() not in _PACKS
+def _files(root: Path) -> list[Path]:
+    """Returns the files of a folder, without those of file managers and links that leave it."""
+    found = []
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        parts = path.relative_to(root).parts
+        noise = any(part in _NOISE or part.startswith(".") for part in parts)
+        if not noise and path.resolve().is_relative_to(root.resolve()):
+            found.append(path)
+    return found
 
 
 def _pack_of(path: Path, root: Path, packs: dict[Path, Manifest]) -> Manifest | None:

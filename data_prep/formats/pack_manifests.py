@@ -166,10 +166,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _of_texts(texts: Mapping[str, Path], folder: Path, root: Path, problems: Problems) -> Manifest:
-    said = {
-        name: words(path.read_bytes()[:4096].decode("utf-8", "replace"))
-        for name, path in texts.items()
-    }
+    said = {name: words(_beginning(path)) for name, path in texts.items()}
     file = next(iter(texts.values())).relative_to(root).as_posix()
     manifest = Manifest(file, folder, said.get("title.txt", ""), said.get("author.txt", ""))
     if path := texts.get("emoji.txt"):
@@ -177,3 +174,8 @@ def _of_texts(texts: Mapping[str, Path], folder: Path, root: Path, problems: Pro
         for place, (stem, value) in enumerate(emoji.items() if isinstance(emoji, dict) else ()):
             manifest.stickers.append(Said(place, (words(stem),), emoji=_texts(value)))
     return manifest
+
+
+def _beginning(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return file.read(MAX_TEXT)

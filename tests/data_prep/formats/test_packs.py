@@ -224,9 +224,12 @@ def test_several_packs_lie_in_one_folder_each_with_its_title(tmp_path):
     write(tmp_path / "all/cats", PACKS["plain wastickers"][0])
     write(tmp_path / "all", {"hi.webp": picture(4)}, "dogs.wastickers")
     write(tmp_path / "all", {"ho.webp": picture(5)}, "dogs.zip")
-    said, _ = gallery(tmp_path / "all", tmp_path / "out")
+    within = (tmp_path / "all/dogs.zip").read_bytes()
+    write(tmp_path / "all", {"he.webp": picture(6), "dogs.zip": within}, "owls.zip")
+    said, left_out = gallery(tmp_path / "all", tmp_path / "out")
     packs = [json.loads(one) for one in (tmp_path / "out" / STICKERS_FILE).read_text().splitlines()]
-    assert [one["pack"] for one in packs] == ["Cats", "dogs", "dogs 2"] and len(said) == 3
+    assert [one["pack"] for one in packs] == ["Cats", "dogs", "dogs 2", "owls"] and len(said) == 4
+    assert left_out == {TRAY: 1, "file of another kind": 1}  # a zip within a zip
     assert packs[0]["author"] == "Mia"
 
 
