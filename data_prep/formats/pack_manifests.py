@@ -7,6 +7,7 @@ title.txt, author.txt   a line each
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ _SAYS_FILE = ("image_file", "file", "path", "file_name", "file_path", "image")
 _SAYS_ID = ("file_unique_id", "file_id", "id")
 _SAYS_NAME = ("name", "accessibility_text", "title", "text")
 _SAYS_TAGS = ("tags", "keywords")
+# Of emoji: what joins them, and the letters of regions' flags; not printable by themselves.
+_JOINS = re.compile("[\u200d\ufe0f\U000e0020-\U000e007f]")
 _TEXTS = ("title.txt", "author.txt", "emoji.txt")
 
 
@@ -96,8 +99,7 @@ def words(value: Any) -> str:
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     plain = text.encode("utf-8", "ignore").decode("utf-8", "ignore").split()
     kept = " ".join(plain)
-    # Emoji are joined by characters that are not printable by themselves.
-    return "".join(one for one in kept if one.isprintable() or one in "\u200d\ufe0f")[:MAX_TEXT]
+    return "".join(one for one in kept if one.isprintable() or _JOINS.match(one))[:MAX_TEXT]
 
 
 def _json(path: Path, name: str, problems: Problems) -> Any:

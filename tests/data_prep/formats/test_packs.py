@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from data_prep.formats import animations
+from data_prep.formats import animations, pack_manifests
 from data_prep.formats.galleries import import_packs
 from data_prep.formats.importing import import_published
 from data_prep.problems import BadInputError
@@ -246,6 +246,18 @@ def test_a_gallery_is_read_where_stickers_are_enough_and_refused_elsewhere(tmp_p
         import_published("pack", source, tmp_path / "out")
     with pytest.raises(ValueError, match="--language is not read by --format=pack"):
         import_published("pack", source, tmp_path / "new", language="c")
+
+
+@pytest.mark.parametrize(
+    "emoji",
+    [
+        "👩\u200d💻",
+        "❤\ufe0f",
+        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    ],
+)
+def test_emoji_of_several_characters_stay_whole(emoji):
+    assert pack_manifests.words(f" {emoji}\0\n") == emoji
 
 
 @pytest.mark.parametrize(
