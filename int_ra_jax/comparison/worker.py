@@ -65,23 +65,25 @@ class Worker:
                 process.kill()
             raise
         if not answer:
-            return process.wait() or 1, ""
+            return self.close() or 1, ""
         return 0, json.loads(answer)["error"]
 
-    def close(self) -> None:
-        """Ends the process, if there is one, once its run has ended."""
-        if self._process is not None:
-            assert self._process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
-            self._process.wait()
-            self._process = None
+    def close(self) -> int:
+        """Ends the process once its run has ended; returns its code, 0 where there is none."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.communicate()  # closes what it reads, and waits
+        return process.returncode
 
     def _running(self) -> subprocess.Popen[str]:
-        if self._process is None or self._process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
+        if self._process is None:
             # A session of its own: Ctrl-C reaches the table alone, which passes on one signal.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "int_ra_jax.comparison.worker"],
+                # -P: what the current folder holds is nobody's package.
+                [sys.executable, "-P", "-m", "int_ra_jax.comparison.worker"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                 env=self._environment, start_new_session=True,
             )  # fmt: skip
