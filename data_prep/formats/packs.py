@@ -118,7 +118,11 @@ def load(name: str, problems: Problems) -> Pack:
 
 
 def _openmoji() -> Pack:
-    readings = _readings(OPENMOJI)
+    # Nothing is written on an emoji; what readers took it to say is its use and not its picture.
+    readings = {
+        code: {**read, "attributes": {**read["attributes"], "verbal": ""}}
+        for code, read in _readings(OPENMOJI).items()
+    }
     drawn = {code: openmoji.artwork(code) for code in readings}
     return Pack(
         {

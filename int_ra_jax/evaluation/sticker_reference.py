@@ -1,7 +1,7 @@
 """The rows beside a system where the sticker that was sent is the one right answer.
 
 ``popular_scores`` answers what was sent most, ``linear_scores`` what counting characters and words
-gives, ``text_cosines`` what a pretrained text tower knows before any training. The first two learn
+gives, ``zero_shot`` what a pretrained text tower knows before any training. The first two learn
 from train alone; both are log-probabilities, smoothed by one use of every sticker, so that stickers
 that train never used are tied below all others.
 """
