@@ -15,6 +15,8 @@ import tokenizers
 
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.model_directory import DESCRIPTION_FILES, is_lfs_pointer, resolve_directory
+from int_ra_jax.data import emoji_names
+from int_ra_jax.data.emoji_names import EmojiNames
 
 _MIN_VOCABULARY = 200
 _OPENED = "opened.json"  # beside a saved tokenizer: what opening it gave
@@ -33,7 +35,9 @@ class Tokenizer:
       sep_id: id that closes a segment: what it puts behind a text, [SEP] or </s>.
       pad_id: id of padding; the mask, not this id, says what is real.
       mask_id: id that stands for a hidden word, [MASK]; None where the vocabulary has none.
+      unknown_id: id of what the vocabulary lacks, [UNK]; None where it can spell everything.
       vocab_size: number of rows the embedding table must have at least.
+      emoji: names that are read in the place of emoji; None reads them as they are.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -44,11 +48,36 @@ class Tokenizer:
         self.mask_id: int | None = special["mask"]
         _read_literals_as_text(self._backend, {self.cls_id, self.sep_id, self.pad_id})
         self._prefixes: dict[str, list[int]] = {}
+        # Of the models, that of a sentencepiece vocabulary does not tell.
+        unknown = getattr(self._backend.model, "unk_token", None) or "<unk>"
+        self.unknown_id: int | None = self._backend.token_to_id(unknown)
+        self.emoji: EmojiNames | None = emoji_names.load(directory)
         self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def encode(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         """Tokenises texts as ordinary words, whatever they contain."""
-        return self._backend.encode_batch(list(texts), add_special_tokens=False)
+        read = [self._as_read(text) for text in texts]
+        return self._backend.encode_batch(read, add_special_tokens=False)
+
+    def unknown_words(self, text: str, code: tokenizers.Encoding) -> list[str]:
+        """Returns the words of a text that the vocabulary lacks, in their order.
+
+        Args:
+          text: what was encoded.
+          code: its encoding.
+        """
+        if self.unknown_id not in code.ids:
+            return []
+        text, words = self._as_read(text), code.word_ids
+        lacking = {words[n] for n, one in enumerate(code.ids) if one == self.unknown_id}
+        spans: dict[int, list[tuple[int, int]]] = {}
+        for word, span in zip(words, code.offsets, strict=True):
+            if word in lacking:
+                spans.setdefault(word, []).append(span)
+        return [text[span[0][0] : span[-1][1]].strip() for span in spans.values()]
+
+    def _as_read(self, text: str) -> str:
+        return self.emoji.to_words(text) if self.emoji else text
 
     def save(self, directory: Path) -> None:
         """Writes the tokenizer, so that a working directory can be used without its source."""
@@ -57,6 +86,8 @@ class Tokenizer:
         ids = dict(zip(names, (self.cls_id, self.sep_id, self.pad_id, self.mask_id), strict=True))
         opened = {"special": ids, "tokenizer": json.loads(self._backend.to_str())}
         replace_text(directory / _OPENED, json.dumps(opened, ensure_ascii=False) + "\n")
+        if self.emoji:
+            self.emoji.save(directory)
 
     def prefix(self, letter: str) -> list[int]:
         """Returns the token group that names a speaker, ``A :``."""
