@@ -76,7 +76,7 @@ def multilingual(config: ConfigDict) -> None:
     """
     demo(config)
     config.model.text.source = "intfloat/multilingual-e5-small"
-    config.text.emoji = "keep"  # it was trained on them
+    config.text.emoji = "keep"  # its vocabulary has those that are in use
     _thousand_conversations(config)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from flax import struct
 
 ATTRIBUTES: tuple[str, ...] = ("gesture", "posture", "facial", "verbal")
-_NAMED = 10  # unknown words that are named in a line
+_NAMED = 10  # unknown tokens are named in a line
 RELATIONS: tuple[str, ...] = ("xIntent", "xNeed", "xWant", "xEffect", "xReact")
 
 
@@ -187,16 +187,16 @@ class RankedList:
       stickers: the best first.
       intention: the likeliest one.
       intention_probabilities: of all, the likeliest first.
-      words: number of words of the turns that were read, and of the knowledge.
-      unknown_words: those of them that the text tower's vocabulary lacks, with how often; it reads
+      tokens: words, or parts of words, of the turns that were read and of the knowledge.
+      unknown: the text of those that the text tower's vocabulary lacks, with how often; it reads
         them all alike.
     """
 
     stickers: list[RankedSticker]
     intention: str | None
     intention_probabilities: dict[str, float]
-    words: int = 0
-    unknown_words: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    unknown: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain dicts and lists, ready for json.dumps."""
@@ -204,8 +204,8 @@ class RankedList:
             "intention": self.intention,
             "intention_probabilities": self.intention_probabilities,
             "stickers": [vars(sticker) for sticker in self.stickers],
-            "words": self.words,
-            "unknown_words": self.unknown_words,
+            "tokens": self.tokens,
+            "unknown": self.unknown,
         }
 
     def to_lines(self) -> list[str]:
@@ -217,12 +217,11 @@ class RankedList:
         for sticker in self.stickers:
             words = "; ".join(f"{k}: {v}" for k, v in sticker.attributes.items() if v)
             lines.append(f"{sticker.rank:3d}  {sticker.score:+.4f}  {sticker.sticker:20s} {words}")
-        if self.unknown_words:
-            number, named = sum(self.unknown_words.values()), list(self.unknown_words)
-            more = " ..." if len(named) > _NAMED else ""
+        if self.unknown:
+            number, named = sum(self.unknown.values()), list(self.unknown)
             lines.append(
-                f"{number} of {self.words} words are unknown to the text tower: "
+                f"{number} of {self.tokens} words or parts of words are unknown to the text tower: "
                 + " ".join(named[:_NAMED])
-                + more
+                + (" ..." if len(named) > _NAMED else "")
             )
         return lines

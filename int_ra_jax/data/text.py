@@ -23,7 +23,7 @@ from int_ra_jax.data.emoji_names import has_emoji
 from int_ra_jax.data.schema import Conversation, StickerEntry
 from int_ra_jax.data.tokenizer import Tokenizer
 
-_COMMONEST, _SHOWN = 5, 20  # words that the vocabulary lacks are told, and characters of each
+_COMMONEST, _SHOWN = 5, 20  # unknown tokens are told, and characters of each
 
 
 @runtime_checkable
@@ -56,15 +56,15 @@ class Unread:
       turns_dropped: old turns left out as a whole.
       newest_cut: conversations whose newest turn alone was too long and lost its beginning.
       knowledge_cut: conversations whose knowledge lost its end.
-      words: number of words of the turns that were not dropped, and of the knowledge.
-      unknown: those of them that the vocabulary lacks, with how often.
+      tokens: words, or parts of words, of the turns that were not dropped and of the knowledge.
+      unknown: the text of those that the vocabulary lacks, with how often.
     """
 
     conversations: int = 0
     turns_dropped: int = 0
     newest_cut: int = 0
     knowledge_cut: int = 0
-    words: int = 0
+    tokens: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
 
     @classmethod
@@ -88,7 +88,7 @@ class Unread:
           emoji: ``config.text.emoji``.
         """
         number, commonest = self.unknown.total(), self.unknown.most_common(_COMMONEST)
-        lacking = f"{number} of {self.words} ({100 * number / max(self.words, 1):.1f}%)"
+        lacking = f"{number} of {self.tokens} ({100 * number / max(self.tokens, 1):.1f}%)"
         if commonest:
             lacking += ": " + ", ".join(f"{word[:_SHOWN]} ({n})" for word, n in commonest)
         if emoji == "keep" and any(has_emoji(word) for word, _ in commonest):
@@ -96,7 +96,7 @@ class Unread:
         return {
             "truncation": f"{self.turns_dropped} old turns dropped, {self.newest_cut} newest turns "
             f"cut, {self.knowledge_cut} knowledge texts cut",
-            "words unknown to the text tower": lacking,
+            "tokens unknown to the text tower": lacking,
         }
 
     @classmethod
@@ -171,13 +171,13 @@ def compose_context(
         row, newest_cut = _newest_turns(prefixes, codes, reply, text.context_tokens)
         dropped = len(codes) - len(row)
         kept = [(turn.text, code) for turn, code in zip(turns, codes, strict=True)][dropped:]
-        words, unknown = _words(tokenizer, [*kept, (inferred, known)])
+        tokens, unknown = _counts(tokenizer, [*kept, (inferred, known)])
         if reply:
             row.append(Segment(reply))
         if knowledge_ids := known.ids[: text.knowledge_tokens - 1]:
             row.append(Segment(knowledge_ids, type_id=1))
         knowledge_cut = int(len(knowledge_ids) < len(known.ids))
-        unread.append(Unread(1, dropped, newest_cut, knowledge_cut, words, unknown))
+        unread.append(Unread(1, dropped, newest_cut, knowledge_cut, tokens, unknown))
         rows.append(row)
     return _assemble(tokenizer, rows, context_length(text, has_knowledge)), unread
 
@@ -271,15 +271,15 @@ def _newest_turns(
     return turns[::-1], newest_cut
 
 
-def _words(
+def _counts(
     tokenizer: Tokenizer, encoded: Iterable[tuple[str, tokenizers.Encoding]]
 ) -> tuple[int, Counter[str]]:
-    """Counts the words of some texts, and those that the vocabulary lacks."""
-    words, unknown = 0, Counter[str]()
+    """Counts the tokens of some texts, and what the vocabulary lacks."""
+    tokens, unknown = 0, Counter[str]()
     for text, code in encoded:
-        words += len(set(code.word_ids))
-        unknown.update(tokenizer.unknown_words(text, code))
-    return words, unknown
+        tokens += len(code.ids)
+        unknown.update(tokenizer.unknown(text, code))
+    return tokens, unknown
 
 
 def _newest_words(code: tokenizers.Encoding, space: int) -> list[int]:

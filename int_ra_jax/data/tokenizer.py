@@ -59,8 +59,8 @@ class Tokenizer:
         read = [self._as_read(text) for text in texts]
         return self._backend.encode_batch(read, add_special_tokens=False)
 
-    def unknown_words(self, text: str, code: tokenizers.Encoding) -> list[str]:
-        """Returns the words of a text that the vocabulary lacks, in their order.
+    def unknown(self, text: str, code: tokenizers.Encoding) -> list[str]:
+        """Returns the parts of a text that the vocabulary lacks, one for each unknown token.
 
         Args:
           text: what was encoded.
@@ -68,13 +68,9 @@ class Tokenizer:
         """
         if self.unknown_id not in code.ids:
             return []
-        text, words = self._as_read(text), code.word_ids
-        lacking = {words[n] for n, one in enumerate(code.ids) if one == self.unknown_id}
-        spans: dict[int, list[tuple[int, int]]] = {}
-        for word, span in zip(words, code.offsets, strict=True):
-            if word in lacking:
-                spans.setdefault(word, []).append(span)
-        return [text[span[0][0] : span[-1][1]].strip() for span in spans.values()]
+        text = self._as_read(text)
+        spans = zip(code.ids, code.offsets, strict=True)
+        return [text[slice(*span)].strip() for one, span in spans if one == self.unknown_id]
 
     def _as_read(self, text: str) -> str:
         return self.emoji.to_words(text) if self.emoji else text

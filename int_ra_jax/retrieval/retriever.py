@@ -240,8 +240,8 @@ class Retriever:
             ],
             intention=names[order[0]] if len(order) else None,
             intention_probabilities={names[k]: float(probabilities[k]) for k in order},
-            words=unread.words,
-            unknown_words=dict(unread.unknown),
+            tokens=unread.tokens,
+            unknown=dict(unread.unknown),
         )
 
 

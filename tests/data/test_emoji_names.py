@@ -99,7 +99,7 @@ def test_a_table_of_ones_own_is_kept_beside_the_tokenizer(tmp_path):
     for copy in (tokenizer, load_tokenizer(str(tmp_path / "kept"))):
         read = copy.encode(["so 😭😭", "so❤"])
         assert [code.ids for code in read] == [code.ids for code in wanted]
-        assert copy.unknown_words("so 😭 🙃", copy.encode(["so 😭 🙃"])[0]) == ["🙃"]
+        assert copy.unknown("so 😭 🙃", copy.encode(["so 😭 🙃"])[0]) == ["🙃"]
     assert worded("👍👍🏽", EmojiNames(GERMAN)) == "Daumen hoch Daumen, dunkel"
 
 

@@ -193,36 +193,36 @@ def test_oldest_turns_go_first_and_a_long_newest_turn_keeps_its_end(tiny_tokeniz
     old, middle, new = "we won the match today", "tell me more", "wait what"
     config = text_config(context_tokens=17)
     tokens, (cut,) = compose_context(tiny_tokenizer, [talk(old, middle, new)], config, False)
-    assert cut == Unread(conversations=1, turns_dropped=1, words=5)
+    assert cut == Unread(conversations=1, turns_dropped=1, tokens=5)
     row = " ".join(words(tiny_tokenizer, tokens))
     assert row == "[CLS] b : tell me more [SEP] a : wait what [SEP] b : [SEP]"
     long = " ".join(["good morning"] * 20) + " wait what"
     tokens, (cut,) = compose_context(
         tiny_tokenizer, [talk(old, long)], text_config(context_tokens=12), False
     )
-    assert cut == Unread(conversations=1, turns_dropped=1, newest_cut=1, words=42)
+    assert cut == Unread(conversations=1, turns_dropped=1, newest_cut=1, tokens=42)
     row = words(tiny_tokenizer, tokens)
     assert row[:3] == ["[CLS]", "b", ":"]
     assert row[-6:] == ["wait", "what", "[SEP]", "b", ":", "[SEP]"]
     assert len(row) == 12
 
 
-def test_unknown_words_are_counted_where_they_are_read(tiny_tokenizer):
+def test_unknown_tokens_are_counted_where_they_are_read(tiny_tokenizer):
     spoken = talk("dropped 喵 turn", "so 喵 good喵", "喵 morning", knowledge={"xWant": ("猫",)})
     _, (unread,) = compose_context(tiny_tokenizer, [spoken], text_config(context_tokens=24), True)
     assert unread.turns_dropped == 1
     # Chinese characters are words of their own.
-    assert unread.words == 4 + 2 + 1
+    assert unread.tokens == 4 + 2 + 1
     assert unread.unknown == {"喵": 3, "猫": 1}
-    told = Unread.together([unread, unread]).notes("keep")["words unknown to the text tower"]
+    told = Unread.together([unread, unread]).notes("keep")["tokens unknown to the text tower"]
     assert told == "8 of 14 (57.1%): 喵 (6), 猫 (2)"
-    assert Unread().notes("keep")["words unknown to the text tower"] == "0 of 0 (0.0%)"
+    assert Unread().notes("keep")["tokens unknown to the text tower"] == "0 of 0 (0.0%)"
 
 
 def test_unknown_emoji_are_told_with_the_switch_that_names_them(tiny_tokenizer):
     _, (unread,) = compose_context(tiny_tokenizer, [talk("good😭😭")], text_config(), False)
     assert unread.unknown == {"good😭😭": 1}
-    key, hint = "words unknown to the text tower", "--config.text.emoji=words"
+    key, hint = "tokens unknown to the text tower", "--config.text.emoji=words"
     assert hint in unread.notes("keep")[key] and hint not in unread.notes("words")[key]
 
 
