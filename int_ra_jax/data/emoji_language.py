@@ -45,7 +45,7 @@ def names_for(dataset: Dataset, tokenizer: Tokenizer | None) -> EmojiNames:
 
 
 def reads(tokenizer: Tokenizer, names: EmojiNames) -> bool:
-    """Tells whether a tower's vocabulary is made for names, as far as it is for the English ones."""
+    """Tells whether a tower's vocabulary is made for names as it is for the English ones."""
     pieces, unknown = _cost(tokenizer, names)
     english, _ = _cost(tokenizer, emoji_names.in_language(DEFAULT))
     return pieces <= _MOST_PIECES * english and unknown <= _MOST_UNKNOWN * pieces

@@ -1,7 +1,7 @@
-"""Emoji as words, for a text tower whose vocabulary has none: it reads them all as one unknown word.
+"""Emoji as words, for a text tower whose vocabulary has none: it reads them all alike, as unknown.
 
 The names are CLDR's short names, as the package ``emoji`` holds them. They are written beside the
-tokenizer, so that what was trained reads the same names on any machine, whatever is installed there.
+tokenizer, so that a run reads the same names on any machine, whatever is installed there.
 """
 
 import json
@@ -64,9 +64,7 @@ class EmojiNames:
         begins = f"[{min(high)}-{max(high)}]" + (f"|[{low}]" if low else "")
         # Two letters are one flag, whether it has a name or not, or the next ones would be read
         # across flags. Joiners and tags are what is left of a sequence that has no name as a whole.
-        return re.compile(
-            f"{_JOINER}?(?={begins})({known}|[{_LETTERS}]{{2}})[{_JOINER}{_TAGS}]*"
-        )
+        return re.compile(f"{_JOINER}?(?={begins})({known}|[{_LETTERS}]{{2}})[{_JOINER}{_TAGS}]*")
 
 
 def load(directory: Path) -> EmojiNames | None:

@@ -195,7 +195,10 @@ def test_half_a_character_is_refused_in_one_line_where_no_file_was_read(
 ):
     whole = source.conversations("test")[0]
     half = dataclasses.replace(whole, **changes)
-    for search in (retriever.search_many, partial(retriever.rank, gallery=retriever._sticker, top_k=1)):
+    for search in (
+        retriever.search_many,
+        partial(retriever.rank, gallery=retriever._sticker, top_k=1),
+    ):
         with pytest.raises(ValueError, match=r"holds half a character .*leave it out$") as refused:
             search([whole, half])
         assert f"conversation {whole.id!r}: {where}: " in str(refused.value)
@@ -210,7 +213,10 @@ def test_an_answer_tells_which_words_the_text_tower_does_not_know(retriever, sou
     found = retriever.search(spoken, top_k=2)
     assert (found.tokens, found.unknown) == (7, {"😭": 2, "喵": 2})
     assert json.loads(json.dumps(found.to_json()))["unknown"] == {"😭": 2, "喵": 2}
-    assert found.to_lines()[-1] == "4 of 7 words or parts of words are unknown to the text tower: 😭 喵"
+    assert (
+        found.to_lines()[-1]
+        == "4 of 7 words or parts of words are unknown to the text tower: 😭 喵"
+    )
     known = dataclasses.replace(spoken, turns=(Turn("ann", "we won"),))
     answers = retriever.search_many([known, spoken], top_k=2)
     assert [one.unknown for one in answers] == [{}, {"😭": 2, "喵": 2}]
