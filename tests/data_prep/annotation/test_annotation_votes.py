@@ -298,8 +298,8 @@ def test_agreement_on_stickers_is_counted_over_who_was_asked(votes):
     assert bool(lines) == bool(asked)
     if not asked:
         return
-    for name, given in asked.items():
-        assert f"{name} {list(given.values()).count(SENT)} of {len(given)}" in lines[0]
+    for name, answers in asked.items():
+        assert f"{name} {list(answers.values()).count(SENT)} of {len(answers)}" in lines[0]
     chosen = [[g[c] for g in asked.values() if g.get(c)] for c in "012345"]
     several = [one for one in chosen if len(one) >= 2]
     wanted = (sum(map(bool, chosen)), len(several), sum(len({*one}) == 1 for one in several))
