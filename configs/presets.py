@@ -91,8 +91,10 @@ def choices(config: ConfigDict) -> None:
     # What E5 gives every text alike is most of it, and hides what differs.
     config.model.text.standardise = True
     # From scratch the tower learns nothing of a hundred pictures but to tell them apart, for four
-    # times the time, and at most rates it collapses (docs/tables/choices.md).
+    # times the time, and at most rates it collapses (docs/comparison.md).
     config.model.image.update({"frozen_layers": -1, "standardise": True, "patch": 24})
+    # A sticker that train never uses would only be pushed down, by some losses and not by others.
+    config.loss.unseen_negatives = False
     # 62,000 conversations of 64 tokens in half precision are 2.9 GiB.
     config.train.update(
         {"batch_size": 128, "epochs": 3.0, "eval_steps": 148, "cache_dtype": "float16",

@@ -39,6 +39,9 @@ _ID_HEAD = {"model.text_pool": ("last", "mean")}
 _NO_HIDDEN_WORDS = {"loss.lambda_mlm": 0.0}
 # The others' 48 tokens hold 3.6 turns on average and seldom more than five.
 _FIVE_TURNS = {"model.utterances": 5}
+# The others read 64 tokens, which the newest turn and what it answers seldom fill, and compare with
+# the whole gallery.
+_TWO_LONG_TURNS = {"model.utterances": 2, "model.utterance_tokens": 64, "loss.bank_size": 0}
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Entry:
     Attributes:
       file: its config file.
       space: what the method leaves open, two choices, so that all spaces are of one size. In
-        ``choices`` the losses and the attributes that every system is offered come before it.
+        ``choices`` what every system is offered comes before it, where it applies.
       spaces: the table's preset -> another space.
       presets: the table's preset -> the file's, where it is not the one of the others.
       overrides: the table's preset -> what is set for this system alone.
@@ -129,7 +132,7 @@ SYSTEMS = {
         "srs",
         {"loss.negatives_from": ("any_other_sticker", "other_intent")},
         newest_turn=False,
-        overrides={"multilingual": _FIVE_TURNS, "scratch": _FIVE_TURNS},
+        overrides={"multilingual": _FIVE_TURNS, "scratch": _FIVE_TURNS, "choices": _TWO_LONG_TURNS},
     ),
     "mod": Entry(
         "mod",
@@ -212,7 +215,7 @@ def get_config(arg: str = "demo") -> ConfigDict:
         config.search.update({"trials": 12, "sampler": "tpe"})
         config.search.space.model = ConfigDict({"dropout": (0.1, 0.3, 0.5)})
         config.search.overrides = nested(
-            {"train.rows": 20_000, "train.epochs": 1.0, "train.eval_steps": 0}
+            {"train.rows": 20_000, "train.epochs": 2.0, "train.eval_steps": 0}
         )
     if arg == "smoke":
         config.update({"seeds": (0, 1), "resamples": 500})
@@ -262,7 +265,7 @@ _REGULARISED = ("model.dropout", "optim.lr", "optim.weight_decay")
 _ALSO_SHARED = {
     "multilingual": _REGULARISED,
     "choices": (
-        *_REGULARISED, "train.cache_dtype", "train.cache_limit_gib", "loss.bank_refresh_steps"
+        *_REGULARISED, "train.cache_dtype", "train.cache_limit_gib", "loss.unseen_negatives"
     ),
     "scratch": _REGULARISED,
 }  # fmt: skip
@@ -270,7 +273,7 @@ _LEARNING_RATES = {
     "paper": (3e-5, 1e-4, 3e-4, 1e-3),
     "demo": (5e-4, 1e-3, 2e-3, 4e-3),
     "multilingual": (5e-4, 1e-3, 2e-3, 4e-3),
-    "choices": (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
+    "choices": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
     "scratch": (1.5e-4, 3e-4, 6e-4, 1.2e-3),
     "smoke": (1e-3, 3e-3),
 }

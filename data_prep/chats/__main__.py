@@ -70,7 +70,7 @@ def parser() -> command.Parser:
             help="The program that wrote the export; jsonl for any other.",
         )
     add = options["collect"].add_argument
-    text = "Day, month and year in WhatsApp's dates; auto finds it out for each file."
+    text = "Day, month and year in WhatsApp's and LINE's dates; auto finds it out for each file."
     add("--date_order", choices=("auto", *ORDERS), default="auto", help=text)
     add = options["anonymise"].add_argument
     text = "File with the key of the hashes, outside OUT; made if it is not there."

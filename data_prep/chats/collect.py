@@ -4,6 +4,7 @@ Privacy: the result holds everything the export said, names included. Keep it as
 export itself, and delete it when the data set is built.
 """
 
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -17,30 +18,57 @@ from typing import Any
 from absl import logging
 from tqdm import tqdm
 
-from data_prep.chats import archives, neutral, pictures, step, telegram, whatsapp
+from data_prep import archives
+from data_prep.chats import (
+    chatlab,
+    discord,
+    line,
+    neutral,
+    pictures,
+    step,
+    telegram,
+    wechat,
+    whatsapp,
+)
 from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of
+from data_prep.formats import animations
 from data_prep.formats.pictures import suffix_of
 from data_prep.ledger import Ledger, LeftOut
 from data_prep.problems import Problems
-from int_ra_jax.data import images, schema
+from int_ra_jax.data import images
 
 # A reader is a module with FILES, the pattern of its files; STRICT, whether what is wrong with one
 # record refuses the export; read(source, problems), which yields the records; and hint(folder),
 # what to do where there is nothing to read.
-_READERS: dict[str, Any] = {"jsonl": neutral, "telegram": telegram, "whatsapp": whatsapp}
+_READERS: dict[str, Any] = {
+    "jsonl": neutral,
+    "telegram": telegram,
+    "whatsapp": whatsapp,
+    "wechat": wechat,
+    "chatlab": chatlab,
+    "discord": discord,
+    "line": line,
+}
 FORMATS = tuple(_READERS)
+_WITH_DATES = ("whatsapp", "line")  # whose dates have no order of their own
+# What programs call their owner in place of a name; masking it would take it out of all texts.
+_OWNER = frozenset(
+    (
+        *("me", "i", "you", "myself", "self", "我", "自己", "本人", "你", "您"),
+        *("自分", "私", "あなた", "나", "ฉัน", "คุณ"),
+    )
+)
 _OTHER = (".html", ".htm", ".rar", ".7z", ".tar", ".gz", ".tgz")  # never the file of an export
-ANIMATED = (".tgs", ".webm", ".was")  # what no image library decodes
 
 
 def collect(format: str, source: Path, out: Path, date_order: str = "auto") -> step.Counts:
     """Reads an export, and writes into ``report.json`` what became of each of its records.
 
     Args:
-      format: "jsonl", "telegram" or "whatsapp".
+      format: one of ``FORMATS``.
       source: the export's folder, or its file with the stickers beside it, or a zip of it.
       out: the step's directory.
-      date_order: of WhatsApp's dates: "auto", "dmy", "mdy" or "ymd".
+      date_order: of WhatsApp's and LINE's dates: "auto", "dmy", "mdy" or "ymd".
 
     Returns:
       What was counted.
@@ -56,7 +84,7 @@ def collect(format: str, source: Path, out: Path, date_order: str = "auto") -> s
     zips = archives.zips_of(source, reader.FILES)
     files = zips or _files(source, reader)
     settings = {"format": format, "date_order": date_order}
-    options = {"date_order": date_order} if format == "whatsapp" else {}
+    options = {"date_order": date_order} if format in _WITH_DATES else {}
 
     def work(building: Path) -> step.Counts:
         problems = Problems(source)
@@ -96,7 +124,8 @@ class _Collector:
         self.strict = strict  # whether what is wrong with one record refuses the export
         self.ledger = Ledger()
         self.stickers_left_out: Counter[str] = Counter()
-        self.known: dict[Path, str | None] = {}  # file of the export -> name in the step
+        # File of the export -> name in the step, or why there is none.
+        self.known: dict[Path, str | StickerLeftOut | ValueError] = {}
 
     def run(self, records: Iterable[Record]) -> step.Counts:
         spool = self.building / "spool.sqlite"
@@ -133,7 +162,7 @@ class _Collector:
             raise
         written = json.dumps(message.to_json(), ensure_ascii=False)
         try:
-            f"{written}{exported.name}".encode()
+            "".join((written, exported.name, *exported.aliases)).encode()
         except UnicodeEncodeError as error:
             raise LeftOut("characters that are not Unicode") from error
         if "\0" in message.text:
@@ -146,8 +175,10 @@ class _Collector:
                 where = f"duplicate id {message.id!r} in chat {message.chat[:40]!r}"
                 raise ValueError(f"{where}; leave one out") from error
             raise LeftOut("id of an earlier message of the chat") from error
-        person = (message.chat, message.sender, exported.name)
-        database.execute("INSERT OR IGNORE INTO person VALUES(?, ?, ?)", person)
+        given = (exported.name, *filter(None, exported.aliases))
+        names = dict.fromkeys("" if one.strip().casefold() in _OWNER else one for one in given)
+        people = [(message.chat, message.sender, name) for name in names]
+        database.executemany("INSERT OR IGNORE INTO person VALUES(?, ?, ?)", people)
 
     def _with_sticker(self, exported: Exported) -> Message:
         """Returns the message with its sticker taken over; words stay where the sticker cannot."""
@@ -155,42 +186,65 @@ class _Collector:
         if message.sticker is None:
             return message
         try:
-            return replace(message, sticker=self._sticker(exported.folder, message.sticker))
+            return replace(message, sticker=self._sticker(exported, message.sticker))
         except StickerLeftOut as lost:
             if not message.text:
                 raise
             self.stickers_left_out[lost.why] += 1
             return replace(message, sticker=None)
 
-    def _sticker(self, folder: str, name: str) -> str:
-        """Takes a sticker over; returns its name in the step."""
+    def _sticker(self, exported: Exported, name: str) -> str:
+        """Takes a sticker over, or else its thumbnail; returns its name in the step."""
+        try:
+            return self._taken(exported.folder, name)
+        except StickerLeftOut:
+            if exported.thumbnail is None:
+                raise
+            with contextlib.suppress(StickerLeftOut):
+                return self._taken(exported.folder, exported.thumbnail)
+            raise
+
+    def _taken(self, folder: str, name: str) -> str:
         path = self.root / folder / name
+        if path not in self.known:
+            try:
+                self.known[path] = self._store(path, name)
+            except (StickerLeftOut, ValueError) as why:
+                self.known[path] = why
+        taken = self.known[path]
+        if isinstance(taken, Exception):
+            raise taken.with_traceback(None)
+        return taken
+
+    def _store(self, path: Path, name: str) -> str:
+        """Writes a sticker's picture into the step; returns its name there.
+
+        Raises:
+          StickerLeftOut: if it cannot be taken.
+          ValueError: likewise, where that refuses the export.
+        """
         try:
             inside = path.resolve().is_relative_to(self.root.resolve())
             if not inside or "\\" in name or "\0" in name:
                 raise ValueError("the path leaves the export")
-            if name.lower().endswith(ANIMATED):
-                raise StickerLeftOut("animated, without a thumbnail")
-            if path not in self.known:
-                self.known[path] = self._store(path) if path.is_file() else None
+            if not path.is_file():
+                if self.strict:
+                    raise ValueError("does not exist")
+                raise StickerLeftOut("file not in the export")
+            content = pictures.load(path)
+            if animations.is_animation(content):
+                content = animations.as_picture(content)
+            images.decode(content)  # raises ValueError for what cannot be decoded
+            content = pictures.without_metadata(content)
+        except animations.PackageMissingError as missing:
+            raise StickerLeftOut(f"animated; pip install {missing.package}") from missing
         except (ValueError, OSError) as error:
             if self.strict:
                 raise ValueError(f"sticker {name[:80]!r}: {error}") from error
             raise StickerLeftOut("no picture that can be read") from error
-        stored = self.known[path]
-        if stored is None and self.strict:
-            raise ValueError(f"sticker {name[:80]!r} does not exist")
-        if stored is None:
-            raise StickerLeftOut("file not in the export")
+        stored = hashlib.sha256(content).hexdigest()[:20] + suffix_of(content)
+        (self.building / step.STICKERS / stored).write_bytes(content)
         return stored
-
-    def _store(self, path: Path) -> str:
-        content = pictures.load(path)
-        images.decode(content)  # raises ValueError for what cannot be decoded
-        content = pictures.without_metadata(content)
-        name = hashlib.sha256(content).hexdigest()[:20] + suffix_of(content)
-        (self.building / step.STICKERS / name).write_bytes(content)
-        return name
 
     def _write(self, database: sqlite3.Connection) -> step.Counts:
         counts: Counter[str] = Counter()
@@ -211,7 +265,7 @@ class _Collector:
         counts["chats"], counts["senders"] = chats.fetchone()
         left_out = dict(sorted(self.stickers_left_out.items()))
         step.write_report(self.building, self.ledger)
-        stickers = len({name for name in self.known.values() if name})
+        stickers = len({name for name in self.known.values() if isinstance(name, str)})
         return dict(counts) | {"stickers": stickers, "stickers_left_out": left_out}
 
 
@@ -227,6 +281,6 @@ def _identity(files: list[Path], source: Path, zipped: bool) -> str:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     folder = source.parent if source.is_file() else source
     for path in () if zipped else sorted(folder.rglob("*")):
-        if path.suffix.lower() in schema.IMAGE_SUFFIXES:
+        if archives.may_be_sticker(path.name):
             digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
     return digest.hexdigest()

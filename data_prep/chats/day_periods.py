@@ -36,7 +36,7 @@ def normal(word: str) -> str:
     return "".join(kept)
 
 
-def _languages() -> list[str]:
+def languages() -> list[str]:
     """Returns the languages of phones; words of others would mean something else in these."""
     return " ".join(word_lists.lines(word_lists.shipped("phone_languages.txt"))).split()
 
@@ -46,7 +46,7 @@ def windows() -> dict[str, tuple[Window, ...]]:
     """Returns word -> when it is that part of the day, in every language that has the word."""
     found: dict[str, list[Window]] = {}
     known: dict[str, int] = {}  # which half of the day a word means in the first language with it
-    for place, name in enumerate(_languages()):
+    for place, name in enumerate(languages()):
         locale = Locale.parse(name)
         rules = locale.day_period_rules.get(None, {})
         periods = locale.day_periods.get("format", {})

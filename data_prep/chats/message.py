@@ -53,11 +53,16 @@ class Exported:
       message: with ``sticker`` naming a file of the export, relative to ``folder``.
       folder: the folder below which the export's own files lie, relative to the source.
       name: the sender's name as people read it.
+      aliases: other names of the sender, by which people may call each other.
+      thumbnail: a still picture of the sticker, below ``folder``, for where its own file cannot be
+        taken; or None.
     """
 
     message: Message
     folder: str = "."
     name: str = ""
+    aliases: tuple[str, ...] = ()
+    thumbnail: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,12 @@ class StickerLeftOut(LeftOut):
     def __init__(self, why: str) -> None:
         super().__init__(f"sticker: {why}")
         self.why = why
+
+
+def id_of(value: Any) -> str | None:
+    """Returns an id as a string, or None where an export's value is none."""
+    known = isinstance(value, str | int) and not isinstance(value, bool)
+    return str(value) if known and value != "" else None
 
 
 def files_of(source: Path, pattern: str) -> list[Path]:

@@ -19,6 +19,7 @@ FILES = "*.jsonl"
 # The form is written for this import, so whoever wrote a wrong line can mend it.
 STRICT = True
 MAX_LINE = 2**20
+_MAX_MILLISECONDS = 1e14
 _OPTIONAL = ("text", "sticker", "intention")
 
 
@@ -99,6 +100,26 @@ def seconds(time: Any) -> int:
         raise ValueError(
             f"time is {str(time)[:40]!r}, expected ISO 8601 or seconds since 1970"
         ) from error
+
+
+def moment(stamp: Any) -> int:
+    """Returns a point of time of an export as seconds since 1970.
+
+    Args:
+      stamp: ISO 8601, seconds, or milliseconds, which some exporters write; numbers may be strings.
+
+    Raises:
+      LeftOut: if it is none of these.
+    """
+    if isinstance(stamp, str) and stamp.strip().isdecimal() and len(stamp) < 15:
+        stamp = int(stamp)
+    is_number = isinstance(stamp, int | float) and not isinstance(stamp, bool)
+    if is_number and 1e11 <= stamp < _MAX_MILLISECONDS:
+        stamp = stamp / 1000
+    try:
+        return seconds(stamp)
+    except ValueError as error:
+        raise LeftOut("time of an unknown form") from error
 
 
 def _text(value: str | int | None) -> str | None:

@@ -29,7 +29,7 @@ CONTEXTS_FILE = "contexts.jsonl"
 STICKERS = "stickers"
 STEP_FILE = "step.json"
 REPORT_FILE = "report.json"
-VERSION = 2  # of what the steps write; another one makes every step run again
+VERSION = 3  # of what the steps write; another one makes every step run again
 
 Counts = dict[str, Any]
 

@@ -8,19 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import ijson
 
-from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of
-from data_prep.chats.neutral import seconds
+from data_prep.chats.json_stream import ERRORS, CountedLines, add_problem
+from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of, id_of
+from data_prep.chats.neutral import moment
 from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
 
 FILES = "**/result.json"
 STRICT = False
-MAX_MESSAGE = 2**20  # bytes; Telegram's own limit is far below
-ANIMATED = (".tgs", ".webm")
 # One chat stands at the top of the file, the chats of an account below these.
 _CHATS = ("", "chats.list.item", "left_chats.list.item")
 _MESSAGES = tuple(f"{owner}.messages.item".lstrip(".") for owner in _CHATS)
@@ -48,25 +47,6 @@ _MEDIA_TYPES = {
 }
 
 
-class _CountedLines:
-    """Hands a file over line by line, so that the parser's place is known as a line.
-
-    ``message`` counts the bytes since the parser was last outside a message: what it holds in
-    memory, which a file made to do harm would let grow without end.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.line, self.message = file, 0, 0
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self.file.readline(size)
-        self.line += chunk.endswith(b"\n")
-        self.message += len(chunk)
-        if self.message > MAX_MESSAGE:
-            raise ijson.JSONError(f"more than {MAX_MESSAGE:,} bytes in one message")
-        return chunk
-
-
 @dataclass
 class _Chat:
     """What is known of the chat whose messages are being read.
@@ -87,7 +67,7 @@ class _Chat:
         Telegram writes a message of a topic as an answer to the notice that the topic was made, or
         to a message of the topic.
         """
-        identity, answered = _id(record.get("id")), _id(record.get("reply_to_message_id"))
+        identity, answered = id_of(record.get("id")), id_of(record.get("reply_to_message_id"))
         if record.get("action") == "topic_created" and identity:
             self.roots.add(identity)
             self.topics[identity] = identity
@@ -104,7 +84,7 @@ class _Chat:
 def read(source: Path, problems: Problems) -> Iterator[Record]:
     """Yields a record for each message, a notice as well; what is no JSON becomes a problem.
 
-    Of an animated sticker the thumbnail is taken, because no image library decodes the animation.
+    Of an animated sticker that cannot be drawn the thumbnail is taken.
 
     Args:
       source: a file, or a folder with one export or several.
@@ -115,14 +95,12 @@ def read(source: Path, problems: Problems) -> Iterator[Record]:
         name = path.relative_to(root).as_posix()
         folder = path.parent.relative_to(root).as_posix()
         with path.open("rb") as file:
-            lines = _CountedLines(file)
+            lines = CountedLines(file)
             try:
                 for chat, record in _records(lines):
                     yield Record(name, max(lines.line, 1), partial(_exported, chat, record, folder))
-            except (ijson.JSONError, ValueError, RecursionError) as error:
-                text = " ".join(str(error).split())[:200]
-                message = f"not JSON: {text}. Export the chat again, as JSON."
-                problems.add(name, lines.line + 1, message)
+            except ERRORS as error:
+                add_problem(problems, name, lines.line + 1, error)
 
 
 def hint(folder: Path) -> str:
@@ -137,7 +115,7 @@ def hint(folder: Path) -> str:
     return f"{again}; then name the export's folder."
 
 
-def _records(lines: _CountedLines) -> Iterator[tuple[_Chat, Any]]:
+def _records(lines: CountedLines) -> Iterator[tuple[_Chat, Any]]:
     """Yields (chat, message); an id stands before the messages in every export."""
     chat, count, item = _Chat("chat"), 0, ""
     builder: ijson.ObjectBuilder | None = None
@@ -153,7 +131,7 @@ def _records(lines: _CountedLines) -> Iterator[tuple[_Chat, Any]]:
         if event == "start_map" and prefix in _CHATS:
             count += 1
             chat = _Chat(f"chat {count}" if prefix else "chat")
-        elif key == "id" and owner in _CHATS and (identity := _id(value)):
+        elif key == "id" and owner in _CHATS and (identity := id_of(value)):
             chat = _Chat(identity)
         elif prefix in _MESSAGES and event in ("start_map", "start_array"):
             item = prefix
@@ -180,7 +158,7 @@ def _exported(chat: _Chat, record: Any, folder: str) -> Exported:
     emoji = record.get("sticker_emoji")
     message = Message(
         chat=place,
-        id=_id(record.get("id")),
+        id=id_of(record.get("id")),
         time=_time(record),
         sender=sender,
         text=text,
@@ -188,22 +166,17 @@ def _exported(chat: _Chat, record: Any, folder: str) -> Exported:
         reply_to=reply_to,
         emoji=emoji if isinstance(emoji, str) else None,
     )
-    return Exported(message, folder, name)
+    return Exported(message, folder, name, thumbnail=_thumbnail(record))
 
 
 def _sender(record: dict[str, Any]) -> tuple[str, str]:
     """Returns the sender's id, by the name where there is no id, and the name or nothing."""
     given = record.get("from")
     name = given if isinstance(given, str) else ""
-    sender = _id(record.get("from_id")) or name
+    sender = id_of(record.get("from_id")) or name
     if not sender:
         raise LeftOut("message without a sender")
     return sender, name
-
-
-def _id(value: Any) -> str | None:
-    known = isinstance(value, str | int) and not isinstance(value, bool)
-    return str(value) if known and value != "" else None
 
 
 def _without_words(record: dict[str, Any]) -> str:
@@ -222,10 +195,7 @@ def _without_words(record: dict[str, Any]) -> str:
 def _time(record: dict[str, Any]) -> int:
     stamp = record.get("date_unixtime")
     written = stamp if isinstance(stamp, str) and stamp.isdecimal() and len(stamp) < 13 else None
-    try:
-        return seconds(record.get("date") if written is None else int(written))
-    except ValueError as error:
-        raise LeftOut("time of an unknown form") from error
+    return moment(record.get("date") if written is None else written)
 
 
 def _plain(text: Any) -> str:
@@ -271,14 +241,17 @@ def _inline(text: Any) -> str:
 
 
 def _sticker(record: dict[str, Any]) -> str:
-    """Returns the sticker's file, or its thumbnail where it is animated.
+    """Returns the sticker's file.
 
     A file that was not exported ("(File not included...)") keeps that text; the collector finds no
     such file and counts it.
     """
-    file, thumbnail = record.get("file"), record.get("thumbnail")
+    file = record.get("file")
     if not isinstance(file, str):
         raise StickerLeftOut("file not in the export")
-    if file.lower().endswith(ANIMATED) and isinstance(thumbnail, str):
-        return thumbnail
     return file
+
+
+def _thumbnail(record: dict[str, Any]) -> str | None:
+    thumbnail = record.get("thumbnail")
+    return thumbnail if isinstance(thumbnail, str) else None

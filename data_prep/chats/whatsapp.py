@@ -13,7 +13,9 @@ from typing import NoReturn
 
 from absl import logging
 
+from data_prep.chats import text_lines
 from data_prep.chats.message import Exported, Message, Record, files_of
+from data_prep.chats.text_lines import LOST
 from data_prep.chats.whatsapp_dates import ORDERS, Decision, Orders
 from data_prep.chats.whatsapp_heads import FORMS, Line, Reader, clean
 from data_prep.chats.whatsapp_senders import Senders
@@ -23,9 +25,6 @@ from data_prep.problems import Problems, short
 
 FILES = "**/*.txt"
 STRICT = False
-MAX_TEXT = 2**16
-_WIDE = (b"\xff\xfe", b"\xfe\xff")
-_LOST = "\ufffd"  # stands for bytes that are no text
 
 
 @dataclass
@@ -62,7 +61,7 @@ class _Survey:
     def of(cls, path: Path, name: str) -> "_Survey":
         """Reads a file to its end."""
         survey = cls(path, name, Texts(path.parent))
-        for number, text in _lines(path):
+        for number, text in text_lines.lines(path):
             if line := survey.heads.find(text, learning=True):
                 survey._add(number, line)
         return survey
@@ -174,29 +173,16 @@ def _refuse(reason: str) -> NoReturn:
     raise LeftOut(reason)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields number and text; of a line without an end, no more than a message may have."""
-    with path.open("rb") as file:
-        encoding = "utf-16" if file.read(2) in _WIDE else "utf-8-sig"
-    with path.open(encoding=encoding, errors="replace", newline="\n") as lines:
-        number, start = 1, True
-        while piece := lines.readline(MAX_TEXT):
-            if start:
-                yield number, piece.rstrip("\r\n")
-            start = piece.endswith("\n")
-            number += start
-
-
 def _bodies(survey: _Survey) -> Iterator[tuple[int, Line | None, str]]:
     """Yields number, first line and all that follows its head, with the record's lines joined."""
     begin, current = 0, None
     body: list[str] = []
-    room = MAX_TEXT
-    for number, text in _lines(survey.path):
+    room = text_lines.MAX_TEXT
+    for number, text in text_lines.lines(survey.path):
         if line := _begins(survey, text):
             if begin:
                 yield begin, current, "\n".join(body)
-            begin, current, body, room = number, line, [line.rest], MAX_TEXT
+            begin, current, body, room = number, line, [line.rest], text_lines.MAX_TEXT
         elif begin or text.strip():
             begin = begin or number
             if (room := room - len(text) - 1) > 0:
@@ -222,7 +208,7 @@ def _exported(
     """Returns the message of a record, or raises LeftOut."""
     if line.head is None:
         raise LeftOut("head of a message in a form that is not known")
-    if _LOST in body:
+    if LOST in body:
         raise LeftOut("bytes that are no text")
     first, newline, more = body.partition("\n")
     split = survey.senders.split(first, line.style.startswith("bracket"))

@@ -17,7 +17,7 @@ def validate(directory: Path, cleaned: Path | None = None) -> None:
       ValueError: if there is any problem and no copy without it was asked for.
       ValueError, FileExistsError: as ``write_cleaned``.
     """
-    found = inspect(directory, keeps=cleaned is not None)
+    found = inspect(directory, keeps=cleaned is not None, gallery=True)
     for problem in found.problems:
         print(problem)
     for warning in found.warnings:
@@ -43,7 +43,8 @@ def write_cleaned(found: Inspection, directory: Path) -> None:
     """
     prepared = found.prepared
     conversations = [c for split in schema.SPLITS for c in prepared.conversations[split]]
-    if not (conversations and prepared.stickers and prepared.intentions):
+    enough = conversations or prepared.info.get("gallery") is True
+    if not (enough and prepared.stickers and prepared.intentions):
         raise ValueError(
             f"nothing usable is left of {prepared.path}: {len(conversations)} conversations, "
             f"{len(prepared.stickers)} stickers, {len(prepared.intentions)} intentions."

@@ -127,7 +127,7 @@ def extract(work: Work, describer: Describer, frames: int = 4, side: int = 768) 
       PreparedDataError: if the directory is not valid.
       UnansweredError: if something got no answer; nothing is written then.
     """
-    prepared = read_prepared(work.directory)
+    prepared = read_prepared(work.directory, gallery=True)
     pictures: dict[str, Picture] = {}
     digests: dict[str, str] = {}
     for sticker in prepared.stickers:

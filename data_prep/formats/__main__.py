@@ -4,6 +4,7 @@
     python -m data_prep.formats --format=mod --language=c SRC OUT --leaks=drop
     python -m data_prep.formats --format=ced SRC OUT --stickers=PACK
     python -m data_prep.formats --format=stickerint SRC OUT --dry_run
+    python -m data_prep.formats --format=pack PACK.wastickers GALLERY
 
 docs/importing.md describes the formats. Everything that is wrong with the input is reported in one
 run, with file and line, and nothing is written then. Exported chats: python -m data_prep.chats.
@@ -11,7 +12,7 @@ run, with file and line, and nothing is written then. Exported chats: python -m 
 
 from data_prep import command
 from data_prep.formats import mod
-from data_prep.formats.importing import PUBLISHED, import_published
+from data_prep.formats.importing import PACK, PUBLISHED, import_published
 from data_prep.formats.staging import LEAKS
 
 
@@ -31,11 +32,11 @@ def parser() -> command.Parser:
             per_thread=line.per_thread,
             no_echoes=line.no_echoes,
         ),
-        source="the directory of the release",
+        source="the directory of the release; a folder or a file of packs",
         out="the directory to write",
     )
-    text = "The form of the release."
-    formats.add_argument("--format", choices=PUBLISHED, required=True, help=text)
+    text = "The form of the release; pack for stickers without conversations."
+    formats.add_argument("--format", choices=(*PUBLISHED, PACK), required=True, help=text)
     text = (
         "What happens to a text that stands in two splits: the input is refused, or the text is "
         "dropped from train (and from valid where test has it)."

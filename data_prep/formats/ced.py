@@ -5,14 +5,11 @@
 
 A reply counts if exactly one kind of sticker code stands in it, ``[code]`` of the pack, and no
 other code. What it answers is the post and the chain of replies above it (at most
-``MAX_PARENTS``). Ids are hashed; names, links and long numbers are masked. The same reply to the
-same context counts once. Posts with near-identical text stay in one split. Posts that were found to
-be rumours are read only where asked for.
-
-Source: CED_Dataset of github.com/thunlp/Chinese_Rumor_Dataset (Song et al. 2018, arXiv 1811.04175).
+``MAX_PARENTS``). People are numbered; names, links and long numbers are masked. The same reply to
+the same context counts once. Posts with near-identical text stay in one split. Posts that were
+found to be rumours are read only where asked for.
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,6 +139,7 @@ class _Thread:
         self._name, self._post, self._split, self._pack = name, post, split, pack
         self._replies: dict[str, Mapping[str, str]] = {}
         self._seen: set[tuple[str, ...]] = set()
+        self._people: dict[str, str] = {}
 
     def records(self, source: InputDirectory, file: str) -> list[tuple[int, Any]]:
         """Reads the file of replies to its end, and returns each record with its place."""
@@ -173,7 +171,7 @@ class _Thread:
         above = self._above(record)
         said = [mask(reply["text"]) for reply in above]
         turns = [Turn(AUTHOR, self._post)] if self._post else []
-        turns += [Turn(hashed(r["uid"]), t) for r, t in zip(above, said, strict=True) if t]
+        turns += [Turn(self._person(r["uid"]), t) for r, t in zip(above, said, strict=True) if t]
         if not turns and not own_words:
             raise LeftOut("nothing was said before the sticker")
         key = (*(turn.text for turn in turns), own_words, codes[0])
@@ -188,7 +186,7 @@ class _Thread:
             "direct": len(turns) == 1,
             "echo": sticker in standing,
         }
-        user = hashed(record["uid"])
+        user = self._person(record["uid"])
         return Choice(self._name, user, tuple(turns), own_words, sticker, self._split, facts)
 
     def _above(self, record: Mapping[str, str]) -> list[Mapping[str, str]]:
@@ -197,6 +195,10 @@ class _Thread:
         while (record := self._replies.get(record["parent"], {})) and len(above) < MAX_PARENTS:
             above.insert(0, record)
         return above
+
+    def _person(self, uid: str) -> str:
+        """A writer's pseudonym, of this thread alone: a hash of a number could be reversed."""
+        return self._people.setdefault(uid, f"u{len(self._people) + 1}")
 
     def _without_code(self, found: re.Match[str]) -> str:
         return "" if found[1] in self._pack.codes else found[0]
@@ -216,11 +218,6 @@ def _take(
 
 def _is_reply(record: Any) -> bool:
     return isinstance(record, dict) and all(isinstance(record.get(k), str) for k in _FIELDS)
-
-
-def hashed(uid: str) -> str:
-    """Returns the pseudonym of a user's id, the same in the whole corpus."""
-    return hashlib.sha256(uid.encode()).hexdigest()[:10]
 
 
 def mask(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
-from data_prep.formats import ced, choices, mod, multichat, stickerint, stickerint_lmdb
+from data_prep.formats import ced, choices, galleries, mod, multichat, stickerint, stickerint_lmdb
 from data_prep.formats.labels import Labels
 from data_prep.formats.reading import InputDirectory
 from data_prep.formats.staging import Description, Staging
@@ -51,6 +51,9 @@ PUBLISHED: dict[str, Format] = {
 }
 
 
+PACK = "pack"  # stickers without conversations, which become a gallery
+
+
 def import_published(
     name: str,
     source: Path,
@@ -62,8 +65,8 @@ def import_published(
     """Writes a published data set as a prepared directory, or everything that is wrong with it.
 
     Args:
-      name: one of ``PUBLISHED``.
-      source: its directory.
+      name: one of ``PUBLISHED``, or ``PACK``.
+      source: its directory; of packs a file or a folder (``galleries.import_packs``).
       out: must not exist yet, or be empty.
       leaks: "refuse" or "drop" a text that stands in two splits.
       dry_run: check everything and write nothing; ``out`` is not touched.
@@ -73,17 +76,21 @@ def import_published(
 
     Raises:
       BadInputError: with every problem of the input; then nothing was written.
-      FileNotFoundError: if ``source`` is no directory.
+      FileNotFoundError: if ``source`` is no directory, or no pack.
       FileExistsError: if ``out`` holds anything.
       ImportError: if a package that the format needs is missing.
       ValueError: for an option that the format does not take, or one that it lacks.
     """
-    form = PUBLISHED[name]
+    form = None if name == PACK else PUBLISHED[name]
+    read, needed = (form.options, form.needed) if form else ((), ())
     given = {key: value for key, value in options.items() if value}
-    wrong = [f"--{key} is not read by --format={name}" for key in given if key not in form.options]
-    wrong += [f"--format={name} needs --{key}" for key in form.needed if key not in given]
+    wrong = [f"--{key} is not read by --format={name}" for key in given if key not in read]
+    wrong += [f"--format={name} needs --{key}" for key in needed if key not in given]
     if wrong:
         raise ValueError("; ".join(wrong))
+    if form is None:
+        galleries.import_packs(source, out, dry_run)
+        return
     if not source.is_dir():
         raise FileNotFoundError(f"{source} is no directory. Name the directory of the release.")
     problems = Problems(source)

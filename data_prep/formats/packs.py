@@ -139,6 +139,9 @@ def _sticker(
 ) -> PackSticker:
     read = readings[identity]
     attributes = {key: read["attributes"][key] for key in ATTRIBUTES}
+    # Its name is what a sticker says, beside what is written on it.
+    said = dict.fromkeys(filter(None, (name, attributes["verbal"])))
+    attributes["verbal"] = ", ".join(said)
     return PackSticker(identity, name, tuple(codes), picture, tuple(read["intentions"]), attributes)
 
 

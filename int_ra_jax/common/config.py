@@ -99,7 +99,26 @@ def total_steps(config: ConfigDict, train_size: int) -> int:
 
 def save(config: ConfigDict, path: Path) -> None:
     """Writes the resolved config as JSON, so that the workdir alone can be evaluated."""
-    replace_text(path, json.dumps(config.to_dict(), indent=2, default=list) + "\n")
+    replace_text(path, to_json(config) + "\n")
+
+
+def to_json(config: ConfigDict) -> str:
+    """Returns the resolved config as JSON."""
+    return json.dumps(config.to_dict(), indent=2, default=list)
+
+
+def from_json(text: str) -> ConfigDict:
+    """Returns the config that ``to_json`` wrote, locked; it has tuples where JSON has lists."""
+    record = json.loads(
+        text,
+        object_hook=lambda found: {
+            key: tuple(value) if isinstance(value, list) else value for key, value in found.items()
+        },
+    )
+    for key, value in _later(record["model"]["name"]).items():
+        *sections, name = key.split(".")
+        functools.reduce(operator.getitem, sections, record).setdefault(name, value)
+    return ConfigDict(record, convert_dict=True).lock()
 
 
 def load(workdir: Path) -> ConfigDict:
@@ -116,17 +135,7 @@ def load(workdir: Path) -> ConfigDict:
         raise FileNotFoundError(
             f"--workdir={workdir} holds no config.json: no run was started there.{hint}"
         )
-    # A config has tuples where JSON has lists.
-    record = json.loads(
-        path.read_text(),
-        object_hook=lambda found: {
-            key: tuple(value) if isinstance(value, list) else value for key, value in found.items()
-        },
-    )
-    for key, value in _later(record["model"]["name"]).items():
-        *sections, name = key.split(".")
-        functools.reduce(operator.getitem, sections, record).setdefault(name, value)
-    return ConfigDict(record, convert_dict=True).lock()
+    return from_json(path.read_text())
 
 
 def flag_problem(

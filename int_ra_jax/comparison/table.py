@@ -12,7 +12,7 @@ DIR/table                          what is written
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from int_ra_jax.comparison.table_config import BUDGET, RECIPE, SEARCH_SEED, Entr
 from int_ra_jax.comparison.table_run import (
     Execute,
     Job,
+    Processes,
     RunFailedError,
-    in_processes,
     terminable,
 )
 from int_ra_jax.comparison.trials import Trials
@@ -57,8 +57,10 @@ def make(
     """
     table = table_config.read(settings, launcher.parent)
     workdir = workdir.absolute()
-    with closing(Trials(workdir, settings.search)) as search:
-        execute = execute or in_processes(launcher, workdir / "compiled")
+    with ExitStack() as stack:
+        search = stack.enter_context(closing(Trials(workdir, settings.search)))
+        if execute is None:
+            execute = stack.enter_context(closing(Processes(launcher, workdir / "compiled")))
         runs = _Runs(table, workdir, execute, search)
         if not settings.write_only:
             runs.prepare()

@@ -1,28 +1,28 @@
 """One run of a table: what it is, whether it is done, and doing it.
 
-A run is two commands, ``--mode=train`` and ``--mode=eval``, each in a process of its own: one that
-fails, or is killed for its memory, takes nothing else with it, and can be repeated by hand.
+A run is two commands, ``--mode=train`` and ``--mode=eval``, which can be repeated by hand. A
+process of their own does them, run after run: one that fails, or is killed for its memory, takes
+nothing else with it.
 """
 
 import dataclasses
 import json
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from absl import logging
 from ml_collections import ConfigDict
 
 from int_ra_jax.common import config as configuration
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.log import METRICS_FILE, read_metrics
 from int_ra_jax.comparison.table_config import Entry
+from int_ra_jax.comparison.worker import Worker
 from int_ra_jax.run.workdir import PRIMARY_METRIC
 
 RECORD = "table_run.json"  # in a run's folder, written last: the run is done
@@ -124,63 +124,55 @@ class Job:
 Execute = Callable[[Job], None]
 
 
-def in_processes(launcher: Path, compiled: Path) -> Execute:
-    """Returns what does a run in processes of its own.
+class Processes:
+    """Does runs one after another in a process that stays, of which ``Worker`` tells more.
 
     Args:
       launcher: launch.py.
       compiled: folder of the programs that all runs share.
     """
 
-    def execute(job: Job) -> None:
-        job.workdir.mkdir(parents=True, exist_ok=True)
+    def __init__(self, launcher: Path, compiled: Path) -> None:
         # Evaluation, too, compiles what another run has compiled already.
         cache = {
             "JAX_COMPILATION_CACHE_DIR": str(compiled),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
-        commands = job.commands(launcher)
-        if dataclasses.replace(job, evaluates=False).record():  # as a trial
-            commands = commands[1:]
-        for command in commands:
-            _run(command, job.workdir / LOG, {**cache, **os.environ})
+        self._worker = Worker(launcher.parent, {**cache, **os.environ})
 
-    return execute
+    def __call__(self, job: Job) -> None:
+        """Does a run.
 
+        Raises:
+          RunFailedError: if it ends with an error, or its process is killed.
+        """
+        job.workdir.mkdir(parents=True, exist_ok=True)
+        if not dataclasses.replace(job, evaluates=False).record():  # else trained as a trial
+            self._do(job.workdir, configuration.to_json(job.config))
+        if job.evaluates:
+            self._do(job.workdir)
 
-def _run(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
-    with log.open("ab") as file:
-        # A session of its own: Ctrl-C reaches this process alone, which passes on one signal.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            env=environment, start_new_session=True,
-        )  # fmt: skip
-        try:
-            code = process.wait()
-        except BaseException:
-            process.terminate()
-            logging.info("stopping: the run saves and ends; once more stops it at once")
-            try:
-                process.wait()
-            finally:
-                process.kill()
-            raise
-    if code < 0:
-        name = signal.Signals(-code).name
-        raise RunFailedError(f"killed by {name} (of memory, perhaps); its log is {log}")
-    if code:
-        raise RunFailedError(f"{_last_words(log)} (log: {log})")
+    def _do(self, workdir: Path, config: str = "") -> None:
+        log = workdir / LOG
+        code, error = self._worker.do(workdir, log, config)
+        if code < 0:
+            name = signal.Signals(-code).name
+            raise RunFailedError(f"killed by {name} (of memory, perhaps); its log is {log}")
+        if code:
+            raise RunFailedError(f"it ended without a word (log: {log})")
+        if error:
+            raise RunFailedError(f"{_last_lines(error)} (log: {log})")
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._worker.close()
 
 
-def _last_words(log: Path) -> str:
-    """Returns the error that a command ended with: launch.py's message, or its last lines."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
-        lines = file.read().decode("utf-8", "replace").splitlines()
-    starts = [i for i, line in enumerate(lines) if line.startswith("launch.py: ")]
-    shown = lines[starts[-1] :] if starts else [line for line in lines if line.strip()][-3:]
-    return "\n  ".join(shown).removeprefix("launch.py: ") or "it ended without a word"
+def _last_lines(error: str) -> str:
+    """Returns an error as it is, and of a traceback its last lines."""
+    lines = error.splitlines()
+    return "\n  ".join(lines[-3:] if lines[0].startswith("Traceback") else lines)
 
 
 @contextmanager

@@ -63,6 +63,8 @@ class Dataset:
           metadata: what the builder stored: content_hash, intentions, has_knowledge, info.
         """
         self._splits = splits
+        self._limited = dict[int, Dataset]()
+        self._targets = dict[str, tuple[np.ndarray, np.ndarray]]()
         self._gallery = gallery
         self.content_hash: str = metadata["content_hash"]
         self.intentions: tuple[str, ...] = tuple(metadata["intentions"])
@@ -82,6 +84,8 @@ class Dataset:
         size = self.size("train")
         if not 0 < rows < size:
             return self
+        if rows in self._limited:
+            return self._limited[rows]
         chosen = np.sort(np.random.default_rng(0).permutation(size)[:rows])
         metadata = {
             # What is kept under the hash of the data is another's.
@@ -91,7 +95,8 @@ class Dataset:
             "info": self.info,
         }
         splits = {**self._splits, "train": _Chosen(self._splits["train"], chosen)}
-        return Dataset(splits, self._gallery, metadata)
+        self._limited[rows] = Dataset(splits, self._gallery, metadata)
+        return self._limited[rows]
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -146,10 +151,6 @@ class Dataset:
         if split not in self._targets:
             self._targets[split] = self.targets(self.conversations(split))
         return self._targets[split]
-
-    @cached_property
-    def _targets(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        return {}
 
     def _records(self, split: str) -> Records:
         if split not in self._splits:

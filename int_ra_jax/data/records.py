@@ -13,6 +13,7 @@ from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader
 
+from int_ra_jax.common import process_memory
 from int_ra_jax.data import schema
 from int_ra_jax.data.dataset import Dataset, UnreadableRecordsError
 
@@ -39,13 +40,17 @@ def open_records(data_dir: str | Path, content_hash: str) -> Dataset:
       FileNotFoundError: if these records are not there.
       UnreadableRecordsError: if they are damaged, with every file.
     """
-    builders = found_builders(Path(data_dir), content_hash)
-    if builders is None:
-        raise FileNotFoundError(
-            f"no records of the data set {content_hash[:_HASH_DIGITS]} in {data_dir}. "
-            "Copy the working directory whole, or build them again with --mode=train."
-        )
-    return opened(builders)
+
+    def found() -> Dataset:
+        builders = found_builders(Path(data_dir), content_hash)
+        if builders is None:
+            raise FileNotFoundError(
+                f"no records of the data set {content_hash[:_HASH_DIGITS]} in {data_dir}. "
+                "Copy the working directory whole, or build them again with --mode=train."
+            )
+        return opened(builders)
+
+    return process_memory.once(("records", Path(data_dir), content_hash), found)
 
 
 class _Shards:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from absl import logging
 
+from int_ra_jax.common import process_memory
 from int_ra_jax.data import schema
 from int_ra_jax.data.chunks import Chunk, conversations, cut
 from int_ra_jax.data.dataset import Dataset
@@ -171,7 +172,10 @@ def prepare(
             "Make one with `python -m data_prep.embedded` or an importer of data_prep."
         )
     data_dir = Path(data_dir)
-    return opened(_built(prepared_dir, data_dir) or _build(prepared_dir, data_dir, beam))
+    return process_memory.once(
+        ("data set", prepared_dir, data_dir),
+        lambda: opened(_built(prepared_dir, data_dir) or _build(prepared_dir, data_dir, beam)),
+    )
 
 
 def _built(prepared_dir: Path, data_dir: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 Nothing is known here of how rows are composed; that is ``text``.
 """
 
+import copy
 import json
 import re
 import string
@@ -13,6 +14,7 @@ from typing import Any
 
 import tokenizers
 
+from int_ra_jax.common import process_memory
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.model_directory import DESCRIPTION_FILES, is_lfs_pointer, resolve_directory
 from int_ra_jax.data import emoji_names
@@ -75,6 +77,12 @@ class Tokenizer:
     def _as_read(self, text: str) -> str:
         return self.emoji.to_words(text) if self.emoji else text
 
+    def with_emoji(self, names: EmojiNames | None) -> "Tokenizer":
+        """Returns the tokenizer that reads names in the place of emoji, or emoji as they are."""
+        other = copy.copy(self)
+        other.emoji = names
+        return other
+
     def save(self, directory: Path) -> None:
         """Writes the tokenizer, so that a working directory can be used without its source."""
         _open(self._directory).save_pretrained(directory)
@@ -103,7 +111,12 @@ def load_tokenizer(path_or_name: str) -> Tokenizer:
         text and pad it.
       FileNotFoundError: if there is no such directory.
     """
-    return Tokenizer(resolve_directory(path_or_name))
+    directory = resolve_directory(path_or_name)
+    # The same in the workdirs of all runs with one tower that read emoji alike.
+    saved = [directory / name for name in (_OPENED, emoji_names.FILE)]
+    files = [path.read_bytes() if path.is_file() else None for path in saved]
+    key = directory if files[0] is None else tuple(files)
+    return process_memory.once(("tokenizer", key), lambda: Tokenizer(directory))
 
 
 def _saved(directory: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]] | None:

@@ -86,17 +86,20 @@ def validate(directory: str | Path) -> list[Problem]:
     return inspect(directory).problems
 
 
-def read_prepared(directory: str | Path, skip_bad: bool = False) -> PreparedDirectory:
+def read_prepared(
+    directory: str | Path, skip_bad: bool = False, gallery: bool = False
+) -> PreparedDirectory:
     """Reads a prepared directory.
 
     Args:
       directory: as described in ``data.schema``.
       skip_bad: leave out bad records and log them, instead of refusing the directory.
+      gallery: take a gallery without conversations as well, as ``inspect``.
 
     Raises:
       PreparedDataError: once, with all problems; with ``skip_bad`` only if nothing usable is left.
     """
-    found = inspect(directory)
+    found = inspect(directory, gallery=gallery)
     unusable = not (found.prepared.stickers and found.prepared.intentions and found.prepared.info)
     if found.problems and (unusable or not skip_bad):
         raise PreparedDataError(Path(directory), found.problems)
@@ -128,14 +131,15 @@ def read_outline(directory: str | Path) -> Inspection:
     return found
 
 
-def inspect(directory: str | Path, keeps: bool = True) -> Inspection:
+def inspect(directory: str | Path, keeps: bool = True, gallery: bool = False) -> Inspection:
     """Reads all that can be read of a prepared directory, and collects what is wrong with it.
 
     Args:
       directory: as described in ``data.schema``.
       keeps: whether the good conversations are kept; without them a directory of any size fits.
+      gallery: whether stickers alone are enough where dataset.json says ``"gallery": true``.
     """
-    return _Inspector(Path(directory), keeps).run()
+    return _Inspector(Path(directory), keeps).run(gallery)
 
 
 class _Inspector:
@@ -156,11 +160,13 @@ class _Inspector:
         self.sizes = dict.fromkeys(schema.SPLITS, 0)
         self.has_knowledge = False
 
-    def run(self) -> Inspection:
+    def run(self, gallery: bool = False) -> Inspection:
         self._read_intentions()
         self._read_stickers()
         self._read_conversations()
         info = self._read_info()
+        if not (gallery and info.get("gallery") is True and not self.conversation_lines):
+            self._check_splits(info.get("gallery") is True)
         prepared = PreparedDirectory(
             path=self.directory,
             conversations={split: tuple(kept) for split, kept in self.conversations.items()},
@@ -296,9 +302,15 @@ class _Inspector:
             identity, split = record.get("id"), record.get("split")
             if isinstance(identity, str):
                 self.conversation_lines.setdefault(identity, (number, sys.intern(str(split))))
+
+    def _check_splits(self, gallery: bool) -> None:
+        file = schema.CONVERSATIONS_FILE
+        why = (
+            "; this is a gallery of stickers, and only its stickers can be read" if gallery else ""
+        )
         for split, size in self.sizes.items():
             if not size and (self.directory / file).is_file():
-                self._report(file, 0, f"no valid conversation in split {split!r}")
+                self._report(file, 0, f"no valid conversation in split {split!r}{why}")
 
     def _take(self, record: dict[str, Any]) -> None:
         self.sizes[record["split"]] += 1

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from int_ra_jax.common import process_memory
+
 
 class ArrayStore:
     """A folder of arrays, each under the hash of everything that it was computed from.
@@ -66,6 +68,14 @@ class ArrayStore:
         if self._directory is None:
             return compute()
         path = self._directory / f"{name}-{digest(sources())}.npz"
+        return process_memory.once(path, lambda: self._get_all(name, path, compute))
+
+    def _get_all(
+        self,
+        name: str,
+        path: Path,
+        compute: Callable[[], Mapping[str, np.ndarray | jax.Array]],
+    ) -> Mapping[str, np.ndarray | jax.Array]:
         if path.is_file():
             try:
                 return _read(path)

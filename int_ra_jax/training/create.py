@@ -64,7 +64,7 @@ def _write(config: ConfigDict, workdir: Path) -> Dataset:
     # Records inside the workdir are not named: it may move.
     place = str(records.absolute()) if config.data.tfds_dir else ""
     whole, dataset = dataset, dataset.limited(config.train.rows)
-    _, intentions = dataset.targets(dataset.conversations("train"))
+    _, intentions = dataset.targets_of("train")
     counts = np.bincount(intentions, minlength=len(dataset.intentions)).tolist()
     description = {
         "content_hash": whole.content_hash,
@@ -84,8 +84,8 @@ def _write_towers(config: ConfigDict, dataset: Dataset, towers: Path) -> None:
     model = config.model
     if model.text.source:
         tokenizer = load_tokenizer(model.text.source)
-        tokenizer.emoji = _emoji(config, dataset, towers / "text", tokenizer)
-        tokenizer.save(towers / "text")
+        names = _emoji(config, dataset, towers / "text", tokenizer)
+        tokenizer.with_emoji(names).save(towers / "text")
         text_shape = load_tower_config(model.text.source, "text")
         _check_vocabulary(model.text.source, towers / "text", text_shape)
     else:

@@ -68,7 +68,7 @@ def test_every_system_is_offered_the_same_losses_and_attributes_on_real_choices(
         assert ("model.attributes" in entry.space) != without
         assert entry.config.eval.protocol == "exact"
         assert ("model.newest_turn" in entry.space) == (name != "srs")  # which reads turn by turn
-        assert entry.trial == {"train.rows": 20_000, "train.epochs": 1.0, "train.eval_steps": 0}
+        assert entry.trial == {"train.rows": 20_000, "train.epochs": 2.0, "train.eval_steps": 0}
     dual = systems["dual_encoder"].config
     assert (dual.model.attributes, dual.model.intention_fusion, dual.text.knowledge) == ("off",) * 3
     assert (dual.loss.lambda_int, dual.loss.retrieval) == (0.0, "multi_positive")

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
+from int_ra_jax.common import process_memory
 from int_ra_jax.data import emoji_language, emoji_names
 from int_ra_jax.data.dataset import Dataset
 from int_ra_jax.data.emoji_names import EmojiNames
@@ -98,7 +99,8 @@ def test_a_table_of_ones_own_is_kept_beside_the_tokenizer(tmp_path):
     assert tokenizer.emoji is None
     sad, hearts = (tokenizer.encode([text])[0].ids for text in ("so 😭", "so ❤️"))
     assert sad == hearts  # the fault: each is [UNK]
-    tokenizer.emoji = EmojiNames(GERMAN)
+    bare, tokenizer = tokenizer, tokenizer.with_emoji(EmojiNames(GERMAN))
+    assert bare.emoji is None  # it may be another run's in the same process
     wanted = tokenizer.encode(["so heulendes gesicht", "so rotes herz"])
     tokenizer.save(tmp_path / "kept")
     for copy in (tokenizer, load_tokenizer(str(tmp_path / "kept"))):
@@ -106,6 +108,21 @@ def test_a_table_of_ones_own_is_kept_beside_the_tokenizer(tmp_path):
         assert [code.ids for code in read] == [code.ids for code in wanted]
         assert copy.unknown("so 😭 🙃", copy.encode(["so 😭 🙃"])[0]) == ["🙃"]
     assert worded("👍👍🏽", EmojiNames(GERMAN)) == "Daumen hoch Daumen braun"
+
+
+def test_runs_of_one_process_share_a_tokenizer_only_where_they_read_emoji_alike(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(process_memory, "_kept", {})
+    train_wordpiece(["rotes herz"], tmp_path / "source", 300)
+    source = load_tokenizer(str(tmp_path / "source"))
+    for name, names in (("bare", None), ("worded", EmojiNames(GERMAN)), ("again", None)):
+        source.with_emoji(names).save(tmp_path / name)
+    bare, worded, again = (
+        load_tokenizer(str(tmp_path / name)) for name in ("bare", "worded", "again")
+    )
+    assert again is bare and bare.emoji is None
+    assert worded.emoji.names == GERMAN
 
 
 @pytest.mark.parametrize(

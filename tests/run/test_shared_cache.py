@@ -41,7 +41,12 @@ def test_an_evaluation_takes_what_another_run_left_and_finds_the_same(
     first = figures(tmp_path / "run")
     kept = {path.name.rsplit("-", 1)[0] for path in shared.iterdir()}
     assert kept == {
-        *("hidden-train", "hidden-valid", "hidden-test", "lengths-train", "linear", "vocabulary")
+        *(
+            f"{what}-{split}"
+            for what in ("hidden", "tokens")
+            for split in ("train", "valid", "test")
+        ),
+        *("linear", "vocabulary"),
     }
     with monkeypatch.context() as patched:
         patched.delattr(reference, "linear_scores")

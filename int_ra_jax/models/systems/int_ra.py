@@ -21,7 +21,6 @@ from int_ra_jax.models.layers import (
     HeadLinear,
     LayerNorm,
     dropout,
-    masked_mean,
     split_key,
     unit_norm,
 )
@@ -51,8 +50,9 @@ class IntRA(TwoTowers):
         self.attribute_tokens, self.regions = model.attribute_tokens, model.regions
 
         width, image_width = setup.widths
-        # A frozen tower's features differ in spread from channel to channel.
-        self.newest_norm = LayerNorm(width, epsilon=1e-5, rngs=rngs) if model.newest_turn else None
+        # A frozen tower's features differ in spread from channel to channel, unless standardised.
+        normed = model.newest_turn and not model.text.standardise
+        self.newest_norm = LayerNorm(width, epsilon=1e-5, rngs=rngs) if normed else None
         self.intention_classifier = HeadLinear(width, facts.num_intentions, rngs=rngs)
         fused = self.intention_fusion == "fused"
         self.intention_fuse = (
@@ -105,7 +105,7 @@ class IntRA(TwoTowers):
         if self.newest_norm is None:
             return self.conversation_vectors(batch, tower_key, dropout_key)
         features = self.text_tokens(batch.context, batch.context_hidden, tower_key)
-        h = self.newest_norm(masked_mean(features, batch.context.turn == 1))
+        h = self.newest_norm(self.pooled(features, self.read(batch.context)))
         return dropout(h, self.dropout, dropout_key)
 
     def _intention_representation(

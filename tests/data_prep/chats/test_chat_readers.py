@@ -7,10 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.chats import neutral, step, telegram, whatsapp, whatsapp_dates
+from data_prep.chats import (
+    json_stream,
+    neutral,
+    step,
+    telegram,
+    text_lines,
+    whatsapp,
+    whatsapp_dates,
+)
 from data_prep.chats.collect import collect
 from data_prep.chats.whatsapp_dates import decide
 from data_prep.chats.whatsapp_heads import Reader
+from data_prep.formats import animations
 from data_prep.ledger import Ledger
 from data_prep.problems import BadInputError, Problems
 
@@ -156,10 +165,29 @@ def test_an_animated_sticker_gives_its_thumbnail_or_is_counted(tmp_path, exports
     )
     counts = collect("telegram", tmp_path, tmp_path / "out")
     assert counts["stickers"] == 1
-    assert counts["stickers_left_out"] == {
-        "animated, without a thumbnail": 1,
-        "file not in the export": 1,
-    }
+    assert counts["stickers_left_out"] == {"file not in the export": 2}
+
+
+@pytest.mark.parametrize("thumbnail", [{}, {"thumbnail": "t.jpg"}])
+@pytest.mark.parametrize("drawn", [True, False])
+def test_an_animated_sticker_is_drawn_or_its_thumbnail_is_taken(
+    drawn, thumbnail, tmp_path, exports, monkeypatch
+):
+    def as_picture(content):
+        if not drawn:
+            raise animations.PackageMissingError("painter")
+        return exports.sticker(2)
+
+    monkeypatch.setattr(animations, "as_picture", as_picture)
+    (tmp_path / "a.tgs").write_bytes(b"\x1f\x8b")
+    (tmp_path / "t.jpg").write_bytes(exports.sticker(1, form="PNG"))
+    sticker = {"media_type": "sticker", "text": "", "file": "a.tgs"} | thumbnail
+    telegram_messages(tmp_path, telegram_message(id=1), telegram_message(id=2, **sticker))
+    counts = collect("telegram", tmp_path, tmp_path / "out")
+    kept = drawn or bool(thumbnail)
+    assert counts["stickers_left_out"] == ({} if kept else {"animated; pip install painter": 1})
+    suffixes = {path.suffix for path in (tmp_path / "out" / step.STICKERS).iterdir()}
+    assert suffixes == ({".webp"} if drawn else {".png"} if kept else set())
 
 
 @pytest.mark.parametrize(
@@ -278,7 +306,7 @@ def test_broken_telegram_json_is_reported_with_its_line(tmp_path, exports):
 
 
 def test_a_message_without_an_end_is_reported_before_it_fills_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(telegram, "MAX_MESSAGE", 2**16)
+    monkeypatch.setattr(json_stream, "MAX_MESSAGE", 2**16)
     long = telegram_message(text="x" * 2**14)
     found = telegram_messages(tmp_path, *[long | {"id": number} for number in range(40)])
     assert len(found) == 40
@@ -306,7 +334,7 @@ def test_a_message_of_any_length_is_cut_and_the_next_one_is_found(tmp_path_facto
     head = "13/01/2021, 10:01 - Ann: "
     lines = [head + "begin", *("x" * length for length in lengths), head + "end"]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(whatsapp, "MAX_TEXT", limit + len(head))
+        patched.setattr(text_lines, "MAX_TEXT", limit + len(head))
         first, last = read_whatsapp(tmp_path_factory.mktemp("e"), "\n".join(lines))
     assert last.text == "end"
     assert len(first.text) <= 5 + limit + len(head)

@@ -104,6 +104,7 @@ def test_white_drawings_on_nothing_are_not_one_sticker(tmp_path):
         ball = Image.open(building / step.STICKERS / "ball.png")
         ball.resize((90, 90)).save(building / step.STICKERS / "ball, smaller.png")
         step.write_lines(building, step.CONTEXTS_FILE, ())
+        step.write_report(building, {})
         return {}
 
     shapes = {

@@ -89,7 +89,7 @@ def test_a_reply_has_the_post_and_the_chain_above_it_as_its_context(tmp_path):
     by_sticker = {row.sticker: row for row in rows}
     funny, sad = by_sticker["d_haha"], by_sticker["d_lei"]
     assert [turn.text for turn in funny.turns] == [TOPICS[0], "真的吗？", "当然了", "笑死"]
-    assert funny.turns[-1].speaker == funny.reply_speaker == ced.hashed("uc")
+    assert funny.turns[-1].speaker == funny.reply_speaker == "u3"
     assert funny.extra["times"] == 2
     assert funny.extra["case"] == "own_words"
     assert not funny.extra["direct"]

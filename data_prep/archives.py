@@ -1,7 +1,8 @@
-"""Exports that come as a zip: unpacked within bounds into a directory that is deleted again."""
+"""Exports and packs as a zip: unpacked within bounds into a directory that is deleted again."""
 
 import contextlib
 import lzma
+import re
 import tempfile
 import zipfile
 import zlib
@@ -12,8 +13,9 @@ from data_prep.problems import short
 from int_ra_jax.data import schema
 
 # What some reader opens. Of others the name alone counts: whether a chat attached such a file.
-_TEXTS = (".txt", ".json", ".jsonl", ".html")
-_READ = (*_TEXTS, *schema.IMAGE_SUFFIXES, ".tgs", ".webm", ".was")
+_TEXTS = (".txt", ".json", ".jsonl", ".csv", ".html")
+PICTURES = (*schema.IMAGE_SUFFIXES, ".tgs", ".webm", ".was")  # of stickers, animated ones too
+_HASH = re.compile(r"[0-9a-f]{32}", re.I)  # by which some programs name a picture
 MAX_MEMBERS = 200_000
 MAX_BYTES = 16 * 2**30  # of all members that are unpacked
 MAX_RATIO = 200  # of a member's size to its packed size, above which it is made to do harm
@@ -37,12 +39,14 @@ def zips_of(source: Path, pattern: str) -> list[Path]:
 
 
 @contextlib.contextmanager
-def unpacked(zips: Sequence[Path], beside: Path) -> Iterator[Path | None]:
+def unpacked(zips: Sequence[Path], beside: Path, whole: bool = False) -> Iterator[Path | None]:
     """Gives a directory with the zip unpacked, or each of several in a folder of its name.
 
     Args:
       zips: the files.
       beside: the directory in which the temporary one is made.
+      whole: whether members of every name are unpacked; else the texts and what may be a sticker,
+        and of the others an empty file tells the name.
 
     Yields:
       The directory; None without a zip.
@@ -55,16 +59,22 @@ def unpacked(zips: Sequence[Path], beside: Path) -> Iterator[Path | None]:
         return
     with tempfile.TemporaryDirectory(prefix="unpacked-", dir=beside) as scratch:
         for path in zips:
-            _unpack(path, Path(scratch) / path.stem if len(zips) > 1 else Path(scratch))
+            folder = Path(scratch) / path.stem if len(zips) > 1 else Path(scratch)
+            same = 1
+            while len(zips) > 1 and folder.exists():  # cats.zip beside cats.wastickers
+                folder, same = folder.with_name(f"{path.stem} {same + 1}"), same + 1
+            _unpack(path, folder, whole)
         yield Path(scratch)
 
 
-def _unpack(path: Path, folder: Path) -> None:
+def _unpack(path: Path, folder: Path, whole: bool) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [one for one in archive.infolist() if not one.is_dir()]
-            wrong = [f"{short(one.filename)} {why}" for one in members if (why := _wrong(one))]
-            total = sum(one.file_size for one in members if _is_read(one))
+            read = [one for one in members if whole or _is_read(one)]
+            wrong = [f"{short(one.filename)} {why}" for one in members if (why := _leaves(one))]
+            wrong += [f"{short(one.filename)} {why}" for one in read if (why := _swells(one))]
+            total = sum(one.file_size for one in read)
             if len(members) > MAX_MEMBERS:
                 wrong.append(f"{len(members):,} members; at most {MAX_MEMBERS:,} are read")
             if total > MAX_BYTES:
@@ -75,7 +85,7 @@ def _unpack(path: Path, folder: Path) -> None:
             for one in members:
                 target = folder / one.filename
                 target.parent.mkdir(parents=True, exist_ok=True)
-                if _is_read(one):
+                if whole or _is_read(one):
                     _copy(archive, one, target)
                 else:
                     target.touch(exist_ok=False)
@@ -92,17 +102,27 @@ def _unpack(path: Path, folder: Path) -> None:
         raise ValueError(f"{path} is not unpacked: {error}. {_UNPACK}, or export again.") from error
 
 
+def may_be_sticker(name: str) -> bool:
+    """Whether a file of this name may hold a sticker: by its suffix, or a hash without one."""
+    return name.lower().endswith(PICTURES) or _HASH.fullmatch(PurePosixPath(name).name) is not None
+
+
 def _is_read(member: zipfile.ZipInfo) -> bool:
-    return member.filename.lower().endswith(_READ)
+    return member.filename.lower().endswith(_TEXTS) or may_be_sticker(member.filename)
 
 
-def _wrong(member: zipfile.ZipInfo) -> str:
-    """Returns why a member is not unpacked, or nothing."""
+def _leaves(member: zipfile.ZipInfo) -> str:
+    """Returns why a member has no place in the folder, or nothing."""
     name = member.filename
     parts = PurePosixPath(name).parts
     if ".." in parts or name.startswith("/") or "\\" in name or PureWindowsPath(name).drive:
         return "leaves the folder"
-    if _is_read(member) and member.file_size > max(_SMALL, MAX_RATIO * member.compress_size):
+    return ""
+
+
+def _swells(member: zipfile.ZipInfo) -> str:
+    """Returns why a member is not unpacked, or nothing."""
+    if member.file_size > max(_SMALL, MAX_RATIO * member.compress_size):
         return f"unpacks to {member.file_size:,} bytes of {member.compress_size:,}"
     return ""
 
