@@ -94,6 +94,9 @@ def get_config(arg: str = "") -> ConfigDict:
             "name_tokens": 16,  # tokens per intention name  # not in paper
             "speakers": "prefix",  # prefix: "A :" before each turn, replier named last | off
             "knowledge": "append",  # append: C_know after the turns (eq. 3) | off
+            # keep: as they are | words: each by its name, in the language that the tower reads,
+            # since a vocabulary without emoji reads them all alike  # not in paper
+            "emoji": "keep",
         }
     )
     config.data = ConfigDict(
@@ -210,6 +213,7 @@ RULES: dict[str, Rule] = {
     "model.dtype": one_of("float32", "bfloat16"),
     "text.speakers": one_of("prefix", "off"),
     "text.knowledge": one_of("append", "off"),
+    "text.emoji": one_of("keep", "words"),
     "data.resize": one_of("squeeze", "crop"),
     "data.frame": one_of("first", "middle"),
     "optim.name": one_of("adam", "adamw"),

@@ -60,6 +60,7 @@ def demo(config: ConfigDict) -> None:
     config.data.image_size = 96
     # The last two or three turns: what is said last says most about the reply.
     config.text.update({"context_tokens": 32, "attribute_tokens": 12, "name_tokens": 8})
+    config.text.emoji = "words"  # MiniLM's vocabulary has none
     config.optim.update(
         {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05, "schedule": "cosine",
          "warmup_steps": 50, "clip_norm": 1.0}
@@ -75,6 +76,7 @@ def multilingual(config: ConfigDict) -> None:
     """
     demo(config)
     config.model.text.source = "intfloat/multilingual-e5-small"
+    config.text.emoji = "keep"  # its vocabulary has those that are in use
     _thousand_conversations(config)
 
 
@@ -108,6 +110,7 @@ def scratch(config: ConfigDict) -> None:
         {"source": "", "frozen_layers": 0, "width": 128, "layers": 2, "heads": 4,
          "vocabulary": 4000}
     )  # fmt: skip
+    config.text.emoji = "keep"  # the vocabulary is the data's
     _thousand_conversations(config)
     config.optim.lr = 3e-4
 

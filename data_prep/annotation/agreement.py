@@ -15,8 +15,10 @@ import numpy as np
 from statsmodels.stats.inter_rater import aggregate_raters, cohens_kappa, fleiss_kappa
 
 from data_prep.annotation import workspace
-from data_prep.annotation.decisions import TIE, decide
-from data_prep.annotation.workspace import Votes
+from data_prep.annotation.decisions import TIE, by_conversation, decide
+from data_prep.annotation.workspace import SENT, Votes
+
+_FIT = ("does not fit", "fits")
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,16 @@ class Kappa:
     high: float | None = None
 
 
-def cohen(votes: Votes, intentions: Sequence[str]) -> list[Kappa]:
-    """Compares each pair of annotators, in the order of their names."""
+def cohen(votes: Votes, classes: Sequence[str]) -> list[Kappa]:
+    """Compares each pair of annotators, in the order of their names; ``classes`` can be voted."""
     found = []
     for pair in combinations(sorted(votes), 2):
-        ratings, left_out = _ratings(votes, pair, intentions)
+        ratings, left_out = _ratings(votes, pair, classes)
         counts = (len(ratings), left_out, _same(ratings))
         if _undefined(ratings):
             found.append(Kappa(pair, *counts, None))
             continue
-        table = np.zeros((len(intentions) + 1,) * 2, dtype=int)
+        table = np.zeros((len(classes) + 1,) * 2, dtype=int)
         np.add.at(table, tuple(ratings.T), 1)
         used = np.flatnonzero(table.sum(0) + table.sum(1))
         with np.errstate(invalid="ignore", divide="ignore"):  # a z value that nobody reads
@@ -61,12 +63,12 @@ def cohen(votes: Votes, intentions: Sequence[str]) -> list[Kappa]:
     return found
 
 
-def fleiss(votes: Votes, intentions: Sequence[str]) -> Kappa | None:
+def fleiss(votes: Votes, classes: Sequence[str]) -> Kappa | None:
     """Compares all annotators who rated anything; None with fewer than two."""
     names = tuple(name for name in sorted(votes) if votes[name])
     if len(names) < 2:
         return None
-    ratings, left_out = _ratings(votes, names, intentions)
+    ratings, left_out = _ratings(votes, names, classes)
     counts = (len(ratings), left_out, _same(ratings))
     if _undefined(ratings):
         return Kappa(names, *counts, None)
@@ -74,15 +76,13 @@ def fleiss(votes: Votes, intentions: Sequence[str]) -> Kappa | None:
     return Kappa(names, *counts, float(fleiss_kappa(table)))
 
 
-def _ratings(
-    votes: Votes, names: Sequence[str], intentions: Sequence[str]
-) -> tuple[np.ndarray, int]:
+def _ratings(votes: Votes, names: Sequence[str], classes: Sequence[str]) -> tuple[np.ndarray, int]:
     """What all of them rated, and the number of conversations that only some of them did.
 
     Returns:
       [conversations, annotators] class ids, the last one "none fits"; and the number.
     """
-    number = {name: index for index, name in enumerate(intentions)} | {None: len(intentions)}
+    number = {name: index for index, name in enumerate(classes)} | {None: len(classes)}
     rated = [set(votes[name]) for name in names]
     common = sorted(set.intersection(*rated))
     rows = [[number[votes[name][one]] for name in names] for one in common]
@@ -110,16 +110,57 @@ def summary_lines(workdir: Path) -> list[str]:
       BadInputError: if a file has a line that is no event.
     """
     settings = workspace.read_settings(workdir)
-    votes = workspace.read_votes(workdir, settings)
-    adjudicated = workspace.read_adjudication(workdir, settings)
-    decided = decide(votes, adjudicated)
-    counts = ", ".join(f"{name} {len(given)}" for name, given in votes.items()) or "nobody yet"
-    both = fleiss(votes, settings.intentions)
-    ties = sum(one.how == TIE for one in decided.values())
+    said = workspace.read_votes(workdir, settings)
+    intentions, stickers = workspace.read_adjudication(workdir, settings)
+    decided, fitting = decide(said.intentions, intentions), decide(said.stickers, stickers)
+    counts = ", ".join(f"{name} {len(given)}" for name, given in said.intentions.items())
+    ties = {one for found in (decided, fitting) for one in found if found[one].how == TIE}
     return [
-        f"rated: {counts}",
-        f"{len(decided)} conversations, {len(adjudicated)} adjudicated, {ties} ties to adjudicate",
-        *(f"Cohen's kappa {_line(pair)}" for pair in cohen(votes, settings.intentions)),
+        f"rated: {counts or 'nobody yet'}",
+        f"{len(decided)} conversations, {len(intentions)} adjudicated, "
+        f"{len(ties)} ties to adjudicate",
+        *_kappas(said.intentions, settings.intentions),
+        *sticker_lines(said.stickers),
+    ]
+
+
+def sticker_lines(votes: Votes) -> list[str]:
+    """Says in lines how far annotators agree that stickers fit, and on which others would.
+
+    Kappa is on the first alone: which sticker another one would be is chosen out of so many that
+    chance has no part in it.
+
+    Args:
+      votes: annotator -> conversation -> the sticker; see ``workspace.sticker_votes_in``.
+
+    Returns:
+      No lines where nobody was asked.
+    """
+    asked = {name: given for name, given in votes.items() if given}
+    if not asked:
+        return []
+    fits = {name: {c: _FIT[vote == SENT] for c, vote in g.items()} for name, g in asked.items()}
+    others = [
+        [vote for vote in given.values() if vote] for given in by_conversation(asked).values()
+    ]
+    several = [chosen for chosen in others if len(chosen) > 1]
+    alike = sum(len({*chosen}) == 1 for chosen in several)
+    shares = (
+        f"{name} {sum(vote == _FIT[True] for vote in given.values())} of {len(given)}"
+        for name, given in fits.items()
+    )
+    return [
+        "the sticker that was sent fits: " + ", ".join(shares),
+        *(f"whether it fits, {line}" for line in _kappas(fits, _FIT)),
+        f"another sticker: chosen for {sum(map(bool, others))} conversations, by two or more for "
+        f"{len(several)}, by these alike for {alike}",
+    ]
+
+
+def _kappas(votes: Votes, classes: Sequence[str]) -> list[str]:
+    both = fleiss(votes, classes)
+    return [
+        *(f"Cohen's kappa {_line(pair)}" for pair in cohen(votes, classes)),
         f"Fleiss' kappa {_line(both)}" if both else "Fleiss' kappa needs two annotators",
     ]
 

@@ -1,4 +1,7 @@
-"""One conversation on the screen: bubbles, the sticker, a button for each intention."""
+"""One conversation on the screen: bubbles, the sticker, a button for each intention.
+
+Where the sticker does not fit, another one is picked first, and the intention is given to that.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,12 +11,13 @@ from nicegui.events import KeyEventArguments
 
 from data_prep.annotation.journal import LABEL, NONE_FITS, SKIP
 from data_prep.annotation.sessions import Project, Session
-from data_prep.annotation.workspace import Vote
+from data_prep.annotation.workspace import SENT, Vote
 from int_ra_jax.data.schema import Conversation, Turn
 
 KEYS = "1234567890qwertyuiopasdfghjklzxcvbnm"  # further intentions have a button only
-NONE_KEY, SKIP_KEY, UNDO_KEY = "-", "ArrowRight", "ArrowLeft"
+NONE_KEY, SKIP_KEY, UNDO_KEY, OTHER_KEY = "-", "ArrowRight", "ArrowLeft", "."
 NONE_TEXT = "none fits"
+_PAGE = 24  # stickers that are offered at once
 _COLOURS = ("blue-1", "amber-1", "purple-1", "teal-1", "pink-1", "lime-2")
 _REPLIER_COLOUR = "green-2"
 
@@ -25,6 +29,8 @@ class Board:
         self._project, self._session, self._adjudicate = project, session, adjudicate
         self._current: str | None = None
         self._note = ""
+        self._chosen: str | None = None  # in the place of the sticker that was sent
+        self._picking, self._words, self._offered = False, "", _PAGE
         self._actions: dict[str, Callable[[], None]] = {UNDO_KEY: self._undo}
         self._next()
 
@@ -48,7 +54,11 @@ class Board:
             with ui.column().classes("chat"):
                 self._chat(conversation)
             with ui.column().classes("choice"):
-                self._choices(conversation)
+                self._question(conversation)
+                if self._picking:
+                    self._picker()
+                else:
+                    self._choices(conversation)
         ui.run_javascript("document.querySelector('.chat').scrollTop = 1e6")
 
     def _header(self) -> None:
@@ -102,17 +112,78 @@ class Board:
         picture.props["alt"] = "sticker"
         return picture
 
-    def _choices(self, conversation: Conversation) -> None:
+    def _question(self, conversation: Conversation) -> None:
+        others = [
+            vote
+            for vote in dict.fromkeys(self._session.sticker_votes(conversation.id).values())
+            if vote in self._project.pictures and vote != self._chosen
+        ]
         with ui.row().classes("ask"):
-            self._picture(conversation.sticker).classes("large")
+            self._picture(self._chosen or conversation.sticker).classes("large")
             with ui.column().classes("question"):
                 ui.label(f"What does {conversation.reply_speaker} mean by this sticker?").classes(
                     "title"
                 )
                 for text in self._said(conversation.id):
                     ui.label(text).classes("vote")
+                if self._chosen:
+                    ui.label("in the place of the sticker that was sent").classes("note")
                 if self._note:
                     ui.label(self._note).classes("note")
+                with ui.row():
+                    if self._picking or self._chosen:
+                        self._button("the sent one fits", "", partial(self._pick, None))
+                    if not self._picking:
+                        self._button("another fits better", OTHER_KEY, self._open_picker)
+                    for vote in others:
+                        self._offer(vote)
+
+    def _picker(self) -> None:
+        """The gallery, the likest first, to pick another sticker from."""
+        with ui.row().classes("ask"):
+            field = ui.input("tag, word or name", value=self._words).mark("words")
+            field.props("outlined dense clearable debounce=200").on_value_change(
+                lambda event: self._search(event.value or "")
+            )
+            without = partial(self._decide, NONE_FITS, fits=False)
+            self._button("no sticker fits", "", without)
+        self._found()
+
+    @ui.refreshable_method
+    def _found(self) -> None:
+        assert self._current is not None
+        sent = self._project.conversations[self._current].sticker
+        found = self._project.similar.search(sent, self._words)
+        if not found:
+            ui.label("No other sticker has these words.").classes("note")
+        with ui.element("div").classes("gallery"):
+            for sticker in found[: self._offered]:
+                self._offer(sticker)
+        if len(found) > self._offered:
+            ui.button(f"more of {len(found)}", on_click=self._more).props("flat no-caps")
+
+    def _offer(self, sticker: str) -> None:
+        with ui.button(on_click=partial(self._pick, sticker)).props("flat dense") as button:
+            self._picture(sticker).classes("small")
+        button.mark(f"pick-{self._project.pictures[sticker]}")
+
+    def _open_picker(self) -> None:
+        self._picking, self._words, self._offered = True, "", _PAGE
+        self._content.refresh()
+
+    def _search(self, words: str) -> None:
+        self._words, self._offered = words, _PAGE
+        self._found.refresh()
+
+    def _more(self) -> None:
+        self._offered += _PAGE
+        self._found.refresh()
+
+    def _pick(self, sticker: str | None) -> None:
+        self._chosen, self._picking = sticker, False
+        self._content.refresh()
+
+    def _choices(self, conversation: Conversation) -> None:
         voted = set(self._session.votes(conversation.id).values())
         with ui.element("div").classes("grid"):
             for index, name in enumerate(self._project.settings.intentions):
@@ -125,8 +196,9 @@ class Board:
             self._button("skip for now", "→", partial(self._decide, SKIP), key=SKIP_KEY)
 
     def _said(self, conversation: str) -> list[str]:
+        stickers = self._session.sticker_votes(conversation)
         return [
-            f"{annotator}: {_text(vote)}"
+            f"{annotator}: {_text(vote)}{_of_sticker(stickers.get(annotator, SENT))}"
             for annotator, vote in self._session.votes(conversation).items()
         ]
 
@@ -155,11 +227,14 @@ class Board:
         if act := self._actions.get(name if len(name) > 1 else name.lower()):
             act()
 
-    def _decide(self, action: str, intention: str | None = None) -> None:
+    def _decide(self, action: str, intention: str | None = None, fits: bool | None = None) -> None:
         if self._current is None:
             return
+        chosen = None if action == SKIP or fits is False else self._chosen
+        if action != SKIP and fits is None:
+            fits = chosen is None
         try:
-            self._session.act(action, self._current, intention)
+            self._session.act(action, self._current, intention, fits, chosen)
         except OSError as error:
             ui.notify(f"Not saved: {error}. Nothing was changed.", type="negative", timeout=0)
             return
@@ -176,15 +251,26 @@ class Board:
         if undone is None or undone.conversation not in self._project.conversations:
             ui.notify("There is nothing to take back.")
             return
-        self._current = undone.conversation
+        self._turn_to(undone.conversation)
+        if undone.sticker in self._project.pictures:
+            self._chosen = undone.sticker
         was = "skipped" if undone.action == SKIP else _text(undone.intention)
         self._note = f"taken back: {was}"
         self._content.refresh()
 
     def _next(self) -> None:
         waiting = self._session.open()
-        self._current = waiting[0] if waiting else None
+        self._turn_to(waiting[0] if waiting else None)
+
+    def _turn_to(self, conversation: str | None) -> None:
+        self._current, self._chosen, self._picking = conversation, None, False
 
 
 def _text(vote: Vote) -> str:
     return NONE_TEXT if vote is None else vote
+
+
+def _of_sticker(vote: Vote) -> str:
+    if vote is None:
+        return ", no sticker fits"
+    return "" if vote == SENT else ", by another sticker"

@@ -1,27 +1,30 @@
-"""From several people's votes to one intention, or to none where they are even."""
+"""From several people's votes to one answer, or to none where they are even.
+
+Intentions and stickers follow the same rule.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from data_prep.annotation.workspace import Vote, Votes
+from data_prep.annotation.workspace import Said, Vote, Votes
 
 ADJUDICATED, AGREED, MAJORITY, TIE = "adjudicated", "agreed", "majority", "tie"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of one conversation.
+    """What became of one conversation, as for its intention or its sticker.
 
     Attributes:
       how: ``ADJUDICATED``, ``AGREED`` (all who voted said the same, one person included),
         ``MAJORITY`` (one answer has more votes than any other) or ``TIE``.
-      intention: what was decided; None for "none fits" and for a tie.
+      answer: what was decided; None for "none fits" and for a tie.
       votes: annotator -> vote.
     """
 
     how: str
-    intention: Vote
+    answer: Vote
     votes: Mapping[str, Vote]
 
 
@@ -62,8 +65,14 @@ def _majority(votes: Mapping[str, Vote]) -> Decision:
     return Decision(MAJORITY, first, votes)
 
 
-def disagreements(votes: Votes) -> list[str]:
-    """Returns the conversations on which people disagree: ties first, then by id."""
-    decided = decide(votes, {})
-    split = [one for one in decided if decided[one].how in (TIE, MAJORITY)]
-    return sorted(split, key=lambda one: (decided[one].how != TIE, one))
+def disagreements(said: Said) -> list[str]:
+    """Returns the conversations on which people disagree: ties first, then by id.
+
+    A disagreement is one on the intention, or on whether the sticker fits and which one does.
+    """
+    hows: dict[str, set[str]] = defaultdict(set)
+    for votes in (said.intentions, said.stickers):
+        for one, decision in decide(votes, {}).items():
+            hows[one].add(decision.how)
+    split = [one for one, how in hows.items() if how & {TIE, MAJORITY}]
+    return sorted(split, key=lambda one: (TIE not in hows[one], one))

@@ -1,14 +1,15 @@
-"""Writes a prepared directory whose intentions are what annotators decided.
+"""Writes a prepared directory whose intentions and gold stickers are what annotators decided.
 
-A conversation takes the adjudicated intention, else the one with more votes than any other. Ties,
-"none fits" and what nobody rated have none: they are left out, or keep the intention they had. Each
-is counted, on the terminal and in dataset.json. ``intentions`` of a sticker are those of its
-conversations in train; valid and test add none.
+A conversation takes the adjudicated intention, else the one with more votes than any other, and by
+the same rule the sticker that was sent or another one. Ties, "none fits" and what nobody rated have
+no decision: they are left out, or keep what they had. Each is counted, on the terminal and in
+dataset.json, which names the stickers that were replaced. ``intentions`` of a sticker are those of
+its conversations in train; valid and test add none.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from int_ra_jax.data.schema import Conversation, PreparedDirectory, StickerEntry
 from int_ra_jax.data.validation import read_prepared
 
 LEAVE_OUT, KEEP = "leave_out", "keep"
+SENT_STICKER = "sent_sticker"  # key of a conversation's row: what ``sticker`` was before
 
 
 def export(prepared_dir: Path, workdir: Path, out: Path, undecided: str) -> dict[str, int]:
-    """Writes a prepared directory with the decided intentions.
+    """Writes a prepared directory with the decided intentions and stickers.
 
     Args:
       prepared_dir: the directory that was annotated.
@@ -42,8 +44,10 @@ def export(prepared_dir: Path, workdir: Path, out: Path, undecided: str) -> dict
     settings = workspace.read_settings(workdir)
     prepared = read_prepared(prepared_dir)
     workspace.check_same_data(workdir, settings, prepared)
-    votes = workspace.read_votes(workdir, settings)
-    decided = decide(votes, workspace.read_adjudication(workdir, settings))
+    said = workspace.read_votes(workdir, settings)
+    intentions, stickers = workspace.read_adjudication(workdir, settings)
+    decided = Decided(decide(said.intentions, intentions), decide(said.stickers, stickers))
+    _check_gallery(prepared, decided)
     counts = _counts(prepared, decided)
     conversations = [
         one
@@ -51,42 +55,85 @@ def export(prepared_dir: Path, workdir: Path, out: Path, undecided: str) -> dict
         for one in _annotated(prepared.conversations[split], decided, undecided)
     ]
     _check_splits(conversations)
+    replaced = [
+        {"conversation": one.id, "sent": one.extra[SENT_STICKER], "chosen": one.sticker}
+        for one in conversations
+        if one.id in decided.chosen
+    ]
     schema.write_prepared(
         out,
         conversations,
         stickers_of_train(prepared.stickers, conversations, prepared.intentions),
         prepared.intentions,
-        _info(prepared, votes, counts, undecided),
+        _info(prepared, len(said.intentions), counts, replaced, undecided),
         {sticker.image: prepared_dir / sticker.image for sticker in prepared.stickers},
     )
-    return counts
+    return counts | ({"with another sticker": len(replaced)} if replaced else {})
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What became of the conversations.
+
+    Attributes:
+      intentions: decisions on the intention.
+      stickers: decisions on the sticker, of conversations for which anybody was asked.
+    """
+
+    intentions: Mapping[str, Decision]
+    stickers: Mapping[str, Decision]
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Conversation -> the sticker that was chosen in the place of the one that was sent."""
+        return {one: found.answer for one, found in self.stickers.items() if found.answer}
+
+    def how(self, conversation: str) -> str:
+        """Says how a conversation was decided, or why it was not."""
+        sticker, intention = (found.get(conversation) for found in (self.stickers, self.intentions))
+        if sticker is not None and sticker.answer is None:
+            return "tie on the sticker" if sticker.how == TIE else "no sticker fits"
+        if intention is None:
+            return "not rated"
+        if intention.answer is None and intention.how != TIE:
+            return "none fits"
+        return intention.how
+
+    def is_decided(self, conversation: str) -> bool:
+        """Whether a conversation has an intention, and a sticker where that was asked."""
+        sticker, intention = self.stickers.get(conversation), self.intentions.get(conversation)
+        fits = sticker is None or sticker.answer is not None
+        return fits and intention is not None and intention.answer is not None
 
 
 def _annotated(
-    conversations: Iterable[Conversation], decided: Mapping[str, Decision], undecided: str
+    conversations: Iterable[Conversation], decided: Decided, undecided: str
 ) -> list[Conversation]:
     kept = []
     for one in conversations:
-        decision = decided.get(one.id)
-        if decision is not None and decision.intention is not None:
-            kept.append(replace(one, intention=decision.intention))
-        elif undecided == KEEP:
-            kept.append(one)
+        if not decided.is_decided(one.id) and undecided != KEEP:
+            continue
+        decision, chosen = decided.intentions.get(one.id), decided.chosen.get(one.id)
+        if decision is not None and decision.answer is not None:
+            one = replace(one, intention=decision.answer)
+        if chosen is not None:
+            one = replace(one, sticker=chosen, extra={**one.extra, SENT_STICKER: one.sticker})
+        kept.append(one)
     return kept
 
 
-def _counts(prepared: PreparedDirectory, decided: Mapping[str, Decision]) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for members in prepared.conversations.values():
-        for one in members:
-            decision = decided.get(one.id)
-            if decision is None:
-                counts["not rated"] += 1
-            elif decision.intention is None and decision.how != TIE:
-                counts["none fits"] += 1
-            else:
-                counts[decision.how] += 1
-    return dict(sorted(counts.items()))
+def _counts(prepared: PreparedDirectory, decided: Decided) -> dict[str, int]:
+    members = (one for split in prepared.conversations.values() for one in split)
+    return dict(sorted(Counter(decided.how(one.id) for one in members).items()))
+
+
+def _check_gallery(prepared: PreparedDirectory, decided: Decided) -> None:
+    gallery = {one.id for one in prepared.stickers}
+    if unknown := sorted({*decided.chosen.values()} - gallery):
+        raise ValueError(
+            f"annotators chose stickers that {prepared.path} does not have: {', '.join(unknown)}. "
+            "Name the directory that was annotated."
+        )
 
 
 def _check_splits(conversations: Sequence[Conversation]) -> None:
@@ -119,14 +166,19 @@ def stickers_of_train(
 
 
 def _info(
-    prepared: PreparedDirectory, votes: workspace.Votes, counts: Mapping[str, int], undecided: str
+    prepared: PreparedDirectory,
+    annotators: int,
+    counts: Mapping[str, int],
+    replaced: Sequence[Mapping[str, str]],
+    undecided: str,
 ) -> dict[str, Any]:
     """The origin's own counts would be wrong here; they stay with the origin's description."""
     kept = ("name", "version", "licence", "source", "language", "attribution")
     return {key: prepared.info[key] for key in kept if key in prepared.info} | {
         "annotation": {
-            "annotators": len(votes),
+            "annotators": annotators,
             "conversations": dict(counts),
+            "replaced_stickers": list(replaced),
             "undecided": undecided,
         },
         "annotated_from": {k: v for k, v in prepared.info.items() if k != "files"},

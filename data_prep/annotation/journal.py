@@ -38,6 +38,9 @@ class Event:
       action: one of ``ACTIONS``; an undo takes back the last event that is not undone yet.
       conversation: id of what it was done to.
       intention: the name given; None unless the action is ``LABEL``.
+      fits: whether the sticker that was sent fits; None where nobody was asked, as in files from
+        before the page asked.
+      sticker: id of the one that would fit instead; None where it fits, or none does.
     """
 
     time: str
@@ -45,6 +48,8 @@ class Event:
     action: str
     conversation: str
     intention: str | None = None
+    fits: bool | None = None
+    sticker: str | None = None
 
 
 def check_name(name: str) -> str:
@@ -123,12 +128,26 @@ def _event(record: object, intentions: frozenset[str]) -> Event:
         fields[name] = value
     if fields["action"] not in ACTIONS:
         raise ValueError(f"action is {short(fields['action'])}, not one of {', '.join(ACTIONS)}")
+    fits, sticker = _about_sticker(record)
     if fields["action"] != LABEL:
-        return Event(**fields)
+        return Event(**fields, fits=fits, sticker=sticker)
     intention = record.get("intention")
     if not isinstance(intention, str) or intention not in intentions:
         raise ValueError(f"unknown intention {short(intention)}")
-    return Event(**fields, intention=intention)
+    return Event(**fields, intention=intention, fits=fits, sticker=sticker)
+
+
+def _about_sticker(record: Mapping[str, object]) -> tuple[bool | None, str | None]:
+    fits, sticker = record.get("fits"), record.get("sticker")
+    if fits is not None and not isinstance(fits, bool):
+        raise ValueError(f"fits is {short(fits)}, neither true nor false")
+    if sticker is None:
+        return fits, None
+    if not isinstance(sticker, str) or not sticker:
+        raise ValueError(f"sticker is {short(sticker)}, no sticker's id")
+    if fits is not False:
+        raise ValueError(f"sticker is {short(sticker)}, where another one needs fits: false")
+    return fits, sticker
 
 
 class Journal:
@@ -172,14 +191,22 @@ class Journal:
             )
         self.current = latest(self._events)
 
-    def record(self, by: str, action: str, conversation: str, intention: str | None = None) -> None:
-        """Writes one event; when this returns it is on the disk.
+    def record(
+        self,
+        by: str,
+        action: str,
+        conversation: str,
+        intention: str | None = None,
+        fits: bool | None = None,
+        sticker: str | None = None,
+    ) -> None:
+        """Writes one event, see ``Event``; when this returns it is on the disk.
 
         Raises:
           OSError: if it could not be written; then nothing of it is in the file.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        event = Event(now, by, action, conversation, intention)
+        event = Event(now, by, action, conversation, intention, fits, sticker)
         fields = {name: value for name, value in asdict(event).items() if value is not None}
         line = json.dumps(fields, ensure_ascii=False).encode() + b"\n"
         try:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from data_prep.annotation import workspace
 from data_prep.annotation.decisions import by_conversation, disagreements
 from data_prep.annotation.journal import SKIP, Event, Journal, check_name
+from data_prep.annotation.similar import Similar
 from data_prep.annotation.workspace import Settings, Vote
 from int_ra_jax.data.schema import Conversation, PreparedDirectory
 
@@ -20,12 +22,14 @@ class Session:
       journal: where the decisions go.
       open: returns the conversations that are to be decided, in order, skipped ones last.
       votes: returns what others said of a conversation, to be shown; nothing while annotating.
+      sticker_votes: likewise which sticker they found to fit.
     """
 
     by: str
     journal: Journal
     open: Callable[[], Sequence[str]]
-    votes: Callable[[str], Mapping[str, Vote]]
+    votes: Callable[[str], Mapping[str, Vote]] = lambda one: {}
+    sticker_votes: Callable[[str], Mapping[str, Vote]] = lambda one: {}
 
     def decided(self) -> int:
         """Returns how many conversations the journal decides."""
@@ -35,9 +39,16 @@ class Session:
         """Returns how many wait to be looked at again."""
         return sum(event.action == SKIP for event in self.journal.current.values())
 
-    def act(self, action: str, conversation: str, intention: str | None = None) -> None:
-        """Writes a decision; when this returns it is on the disk."""
-        self.journal.record(self.by, action, conversation, intention)
+    def act(
+        self,
+        action: str,
+        conversation: str,
+        intention: str | None = None,
+        fits: bool | None = None,
+        sticker: str | None = None,
+    ) -> None:
+        """Writes a decision, see ``journal.Event``; when this returns it is on the disk."""
+        self.journal.record(self.by, action, conversation, intention, fits, sticker)
 
     def undo(self) -> Event | None:
         """Takes the last decision back and returns it; None if there is none."""
@@ -69,6 +80,11 @@ class Project:
         self._shared = frozenset(workspace.shared_ids(ids, self.settings.overlap))
         self.pictures = {one.id: n for n, one in enumerate(self.prepared.stickers)}
 
+    @cached_property
+    def similar(self) -> Similar:
+        """The gallery's words, by which another sticker is found."""
+        return Similar(self.prepared.stickers)
+
     def annotator(self, name: str) -> Session:
         """Opens the session of an annotator.
 
@@ -80,10 +96,10 @@ class Project:
         if self.only not in (None, name):
             raise ValueError(f"this page is {self.only}'s alone")
         journal = self._journal(workspace.annotator_file(self.workdir, check_name(name)))
-        votes = workspace.read_votes(self.workdir, self.settings)
+        votes = workspace.read_votes(self.workdir, self.settings).intentions
         self._elsewhere = {other: given for other, given in votes.items() if other != name}
         order = workspace.order_for(name, list(self.conversations), self.settings.overlap)
-        return Session(name, journal, lambda: self._open(name, journal, order), lambda one: {})
+        return Session(name, journal, lambda: self._open(name, journal, order))
 
     def adjudicator(self, name: str) -> Session:
         """Opens the one session for disagreements; who decides is noted with each decision.
@@ -92,19 +108,20 @@ class Project:
           LockedError, BadInputError, ValueError: as ``annotator``.
         """
         journal = self._journal(self.workdir / workspace.ADJUDICATION_FILE)
-        votes = workspace.read_votes(self.workdir, self.settings)
-        said = by_conversation(votes)
-        disputed = [one for one in disagreements(votes) if one in self.conversations]
+        said = workspace.read_votes(self.workdir, self.settings)
+        votes, stickers = by_conversation(said.intentions), by_conversation(said.stickers)
+        disputed = [one for one in disagreements(said) if one in self.conversations]
         return Session(
             check_name(name),
             journal,
             lambda: _skipped_last(disputed, journal),
-            lambda one: said.get(one, {}),
+            lambda one: votes.get(one, {}),
+            lambda one: stickers.get(one, {}),
         )
 
     def names(self) -> list[str]:
         """Returns the annotators that have a file."""
-        return sorted(workspace.read_votes(self.workdir, self.settings))
+        return sorted(workspace.read_votes(self.workdir, self.settings).intentions)
 
     def close(self) -> None:
         """Releases every file."""

@@ -23,7 +23,9 @@ ANNOTATORS = "annotators"
 ADJUDICATION_FILE = f"adjudication{SUFFIX}"
 DEFAULT_OVERLAP = 0.2
 
-Vote = str | None  # None: no intention fits
+SENT = ""  # a vote on the sticker: the one that was sent fits; no id is empty
+
+Vote = str | None  # None: no intention fits, or no sticker
 Votes = Mapping[str, Mapping[str, Vote]]  # annotator -> conversation -> vote
 
 
@@ -176,27 +178,57 @@ def votes_in(current: Mapping[str, Event]) -> dict[str, Vote]:
     }
 
 
-def read_votes(workdir: Path, settings: Settings) -> dict[str, dict[str, Vote]]:
+def sticker_votes_in(current: Mapping[str, Event]) -> dict[str, Vote]:
+    """Returns which sticker was said to fit, by conversation, where that was asked.
+
+    ``SENT`` for the one that was sent, the id of another, or None where none does.
+    """
+    return {
+        one: SENT if event.fits else event.sticker
+        for one, event in current.items()
+        if event.action != SKIP and event.fits is not None
+    }
+
+
+@dataclass(frozen=True)
+class Said:
+    """What annotators, or the adjudication, decided.
+
+    Attributes:
+      intentions: annotator -> conversation -> the intention.
+      stickers: annotator -> conversation -> the sticker; see ``sticker_votes_in``.
+    """
+
+    intentions: dict[str, dict[str, Vote]]
+    stickers: dict[str, dict[str, Vote]]
+
+
+def read_votes(workdir: Path, settings: Settings) -> Said:
     """Reads every annotator's decisions, by name.
 
     Raises:
       BadInputError: if a file has a line that is no event.
     """
     files = sorted((workdir / ANNOTATORS).glob(f"*{SUFFIX}"))
-    return {path.stem: _read(path, settings) for path in files}
+    read = {path.stem: _read(path, settings) for path in files}
+    return Said(
+        {name: votes_in(current) for name, current in read.items()},
+        {name: sticker_votes_in(current) for name, current in read.items()},
+    )
 
 
-def read_adjudication(workdir: Path, settings: Settings) -> dict[str, Vote]:
-    """Reads what was decided where annotators disagree.
+def read_adjudication(workdir: Path, settings: Settings) -> tuple[dict[str, Vote], dict[str, Vote]]:
+    """Reads what was decided where annotators disagree: on the intention, and on the sticker.
 
     Raises:
       BadInputError: if the file has a line that is no event.
     """
-    return _read(workdir / ADJUDICATION_FILE, settings)
+    current = _read(workdir / ADJUDICATION_FILE, settings)
+    return votes_in(current), sticker_votes_in(current)
 
 
-def _read(path: Path, settings: Settings) -> dict[str, Vote]:
+def _read(path: Path, settings: Settings) -> dict[str, Event]:
     events, unfinished = read_events(path, settings.intentions)
     if unfinished:
         logging.warning("%s: an unfinished last line is left out: %r", path, unfinished[:200])
-    return votes_in(latest(events))
+    return latest(events)

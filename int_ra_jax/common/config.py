@@ -43,6 +43,7 @@ _LATER: dict[str, Any] = {
     "loss.unseen_negatives": True,
     "model.text.standardise": False,
     "model.image.standardise": False,
+    "text.emoji": "keep",
 }
 # Those that Int-RA had from the start.
 _LATER_BUT_IN_INT_RA: dict[str, Any] = {

@@ -10,12 +10,13 @@ classes hold NumPy arrays on the host and, while JAX maps over them, shardings a
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flax import struct
 
 ATTRIBUTES: tuple[str, ...] = ("gesture", "posture", "facial", "verbal")
+_NAMED = 10  # unknown tokens are named in a line
 RELATIONS: tuple[str, ...] = ("xIntent", "xNeed", "xWant", "xEffect", "xReact")
 
 
@@ -181,11 +182,21 @@ class RankedList:
     """What a search returns: the best stickers first, and the intention that was predicted.
 
     A system that predicts none gives None and no probabilities.
+
+    Attributes:
+      stickers: the best first.
+      intention: the likeliest one.
+      intention_probabilities: of all, the likeliest first.
+      tokens: words, or parts of words, of the turns that were read and of the knowledge.
+      unknown: the text of those that the text tower's vocabulary lacks, with how often; it reads
+        them all alike.
     """
 
     stickers: list[RankedSticker]
     intention: str | None
     intention_probabilities: dict[str, float]
+    tokens: int = 0
+    unknown: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain dicts and lists, ready for json.dumps."""
@@ -193,10 +204,12 @@ class RankedList:
             "intention": self.intention,
             "intention_probabilities": self.intention_probabilities,
             "stickers": [vars(sticker) for sticker in self.stickers],
+            "tokens": self.tokens,
+            "unknown": self.unknown,
         }
 
     def to_lines(self) -> list[str]:
-        """Returns lines for a terminal: the three likeliest intentions, then one a sticker."""
+        """Returns lines for a terminal: the likeliest intentions, the stickers, what is unknown."""
         likeliest = list(self.intention_probabilities.items())[:3]
         lines = []
         if likeliest:
@@ -204,4 +217,11 @@ class RankedList:
         for sticker in self.stickers:
             words = "; ".join(f"{k}: {v}" for k, v in sticker.attributes.items() if v)
             lines.append(f"{sticker.rank:3d}  {sticker.score:+.4f}  {sticker.sticker:20s} {words}")
+        if self.unknown:
+            number, named = sum(self.unknown.values()), list(self.unknown)
+            lines.append(
+                f"{number} of {self.tokens} words or parts of words are unknown to the text tower: "
+                + " ".join(named[:_NAMED])
+                + (" ..." if len(named) > _NAMED else "")
+            )
         return lines

@@ -21,7 +21,7 @@ from int_ra_jax.data.dataset import Dataset
 from int_ra_jax.data.schema import Conversation
 from int_ra_jax.data.text import (
     TextConfig,
-    Truncation,
+    Unread,
     compose_context,
 )
 from int_ra_jax.data.tokenizer import Tokenizer
@@ -52,13 +52,13 @@ class Composed:
       tokens: Tokens [M, L] of numpy leaves.
       sticker: i32[M], gallery row of the gold sticker.
       intention: i32[M], class id of the annotated intention.
-      cut: what the budgets of ``config.text`` cut.
+      unread: what of the conversations is not read.
     """
 
     tokens: Tokens
     sticker: Int32[np.ndarray, "M"]
     intention: Int32[np.ndarray, "M"]
-    cut: Truncation = field(default_factory=Truncation)
+    unread: Unread = field(default_factory=Unread)
 
     @property
     def lengths(self) -> Int32[np.ndarray, "M"]:
@@ -338,13 +338,13 @@ def compose_split(dataset: Dataset, tokenizer: Tokenizer, text: TextConfig, spli
         Tokens(*map(np.concatenate, leaves)),
         np.concatenate([part.sticker for part in parts]),
         np.concatenate([part.intention for part in parts]),
-        sum((part.cut for part in parts), Truncation()),
+        Unread.together(part.unread for part in parts),
     )
 
 
 def measure(
     dataset: Dataset, tokenizer: Tokenizer, text: TextConfig, split: str
-) -> tuple[Int32[np.ndarray, "M"], Truncation]:
+) -> tuple[Int32[np.ndarray, "M"], Unread]:
     """Composes a whole split and keeps nothing but its lengths.
 
     Args:
@@ -354,13 +354,13 @@ def measure(
       split: "train", as a rule.
 
     Returns:
-      i32[M], tokens of each conversation, and the counts of what did not fit.
+      i32[M], tokens of each conversation, and the counts of what is not read.
     """
-    lengths, cut = [np.zeros(0, np.int32)], Truncation()
+    lengths, unread = [np.zeros(0, np.int32)], []
     for part in _composed_in_parts(dataset, tokenizer, text, split):
         lengths.append(part.lengths)
-        cut += part.cut
-    return np.concatenate(lengths), cut
+        unread.append(part.unread)
+    return np.concatenate(lengths), Unread.together(unread)
 
 
 def _composed_in_parts(
@@ -378,5 +378,5 @@ def _compose(
     text: TextConfig,
     conversations: Sequence[Conversation],
 ) -> Composed:
-    tokens, cut = compose_context(tokenizer, conversations, text, dataset.has_knowledge)
-    return Composed(tokens, *dataset.targets(conversations), cut)
+    tokens, unread = compose_context(tokenizer, conversations, text, dataset.has_knowledge)
+    return Composed(tokens, *dataset.targets(conversations), Unread.together(unread))

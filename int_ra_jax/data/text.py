@@ -7,19 +7,23 @@ short way, ``[CLS] text [SEP]``. Only numpy here: the same code serves training 
 """
 
 import itertools
-import operator
+import json
 import string
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import tokenizers
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int32, UInt8
 
 from int_ra_jax.common.types import ATTRIBUTES, RELATIONS, Tokens
+from int_ra_jax.data.emoji_names import has_emoji
 from int_ra_jax.data.schema import Conversation, StickerEntry
 from int_ra_jax.data.tokenizer import Tokenizer
+
+_COMMONEST, _SHOWN = 5, 20  # unknown tokens are told, and characters of each
 
 
 @runtime_checkable
@@ -44,23 +48,62 @@ class TextConfig(Protocol):
 
 
 @dataclass(frozen=True)
-class Truncation:
-    """What did not fit; add two of them for the counts of both.
+class Unread:
+    """What a text tower does not read of conversations: what did not fit, and what it cannot spell.
 
     Attributes:
       conversations: number of conversations composed.
       turns_dropped: old turns left out as a whole.
       newest_cut: conversations whose newest turn alone was too long and lost its beginning.
       knowledge_cut: conversations whose knowledge lost its end.
+      tokens: words, or parts of words, of the turns that were not dropped and of the knowledge.
+      unknown: the text of those that the vocabulary lacks, with how often.
     """
 
     conversations: int = 0
     turns_dropped: int = 0
     newest_cut: int = 0
     knowledge_cut: int = 0
+    tokens: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
 
-    def __add__(self, other: "Truncation") -> "Truncation":
-        return Truncation(*map(operator.add, astuple(self), astuple(other)))
+    @classmethod
+    def together(cls, parts: Iterable["Unread"]) -> "Unread":
+        """Returns the counts of several."""
+        parts = list(parts)
+        unknown: Counter[str] = Counter()
+        for part in parts:
+            unknown.update(part.unknown)
+        numbers = (name for name in vars(cls()) if name != "unknown")
+        return cls(**{n: sum(getattr(p, n) for p in parts) for n in numbers}, unknown=unknown)
+
+    def to_array(self) -> UInt8[np.ndarray, " bytes"]:
+        """Returns the counts as what is kept beside arrays."""
+        return np.frombuffer(json.dumps(vars(self)).encode(), np.uint8)
+
+    def notes(self, emoji: str) -> dict[str, str]:
+        """Tells a reader of the log what is not read, and what can be done about emoji.
+
+        Args:
+          emoji: ``config.text.emoji``.
+        """
+        number, commonest = self.unknown.total(), self.unknown.most_common(_COMMONEST)
+        lacking = f"{number} of {self.tokens} ({100 * number / max(self.tokens, 1):.1f}%)"
+        if commonest:
+            lacking += ": " + ", ".join(f"{word[:_SHOWN]} ({n})" for word, n in commonest)
+        if emoji == "keep" and any(has_emoji(word) for word, _ in commonest):
+            lacking += "; --config.text.emoji=words reads emoji as their names"
+        return {
+            "truncation": f"{self.turns_dropped} old turns dropped, {self.newest_cut} newest turns "
+            f"cut, {self.knowledge_cut} knowledge texts cut",
+            "tokens unknown to the text tower": lacking,
+        }
+
+    @classmethod
+    def from_array(cls, kept: UInt8[np.ndarray, " bytes"]) -> "Unread":
+        """Returns what ``to_array`` has kept."""
+        counts = json.loads(kept.tobytes())
+        return cls(**{**counts, "unknown": Counter(counts["unknown"])})
 
 
 class Segment(NamedTuple):
@@ -88,7 +131,7 @@ def compose_context(
     conversations: Sequence[Conversation],
     text: TextConfig,
     has_knowledge: bool,
-) -> tuple[Tokens, Truncation]:
+) -> tuple[Tokens, list[Unread]]:
     """Composes conversations into the rows that the text tower reads.
 
     Turns without text (a sticker alone) are passed over. Names of users never reach the model: each
@@ -103,8 +146,8 @@ def compose_context(
       has_knowledge: whether the data set has any; without, no width is spent on it.
 
     Returns:
-      Tokens [B, L] of numpy leaves with L = ``context_length(text, has_knowledge)``, and what was
-      cut.
+      Tokens [B, L] of numpy leaves with L = ``context_length(text, has_knowledge)``, and what of
+      each conversation is not read.
 
     Raises:
       ValueError: if ``context_tokens`` cannot hold one word.
@@ -118,21 +161,25 @@ def compose_context(
     encoded = iter(tokenizer.encode(flat + knowledge))
     turn_codes = [list(itertools.islice(encoded, len(turns))) for turns in texts]
     named = text.speakers == "prefix"
-    rows, total = [], Truncation()
-    for conversation, turns, codes, known in zip(
-        conversations, texts, turn_codes, encoded, strict=True
+    rows, unread = [], []
+    for conversation, turns, codes, inferred, known in zip(
+        conversations, texts, turn_codes, knowledge, encoded, strict=True
     ):
         letters = _letters(conversation)
         prefixes = [tokenizer.prefix(letters[t.speaker]) if named else [] for t in turns]
         reply = tokenizer.prefix(letters[conversation.reply_speaker]) if named else []
-        row, cut = _newest_turns(prefixes, codes, reply, text.context_tokens)
+        row, newest_cut = _newest_turns(prefixes, codes, reply, text.context_tokens)
+        dropped = len(codes) - len(row)
+        kept = [(turn.text, code) for turn, code in zip(turns, codes, strict=True)][dropped:]
+        tokens, unknown = _counts(tokenizer, [*kept, (inferred, known)])
         if reply:
             row.append(Segment(reply))
         if knowledge_ids := known.ids[: text.knowledge_tokens - 1]:
             row.append(Segment(knowledge_ids, type_id=1))
-        total += cut + Truncation(1, knowledge_cut=int(len(knowledge_ids) < len(known.ids)))
+        knowledge_cut = int(len(knowledge_ids) < len(known.ids))
+        unread.append(Unread(1, dropped, newest_cut, knowledge_cut, tokens, unknown))
         rows.append(row)
-    return _assemble(tokenizer, rows, context_length(text, has_knowledge)), total
+    return _assemble(tokenizer, rows, context_length(text, has_knowledge)), unread
 
 
 def join_knowledge(conversation: Conversation) -> str:
@@ -202,8 +249,8 @@ def _encode_short(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> To
 
 def _newest_turns(
     prefixes: list[list[int]], codes: list[tokenizers.Encoding], reply: list[int], budget: int
-) -> tuple[list[Segment], Truncation]:
-    """Takes turns from the newest back while they fit; the first always, if need be cut."""
+) -> tuple[list[Segment], int]:
+    """Takes turns from the newest back while they fit; the first always, if need be cut: then 1."""
     room = budget - 1 - (len(reply) + 1 if reply else 0)
     turns: list[Segment] = []
     newest_cut = 0
@@ -221,7 +268,18 @@ def _newest_turns(
             words, newest_cut = _newest_words(code, space), 1
         turns.append(Segment([*prefix, *words], turn=len(turns) + 1))
         room = space - len(words)
-    return turns[::-1], Truncation(0, len(codes) - len(turns), newest_cut)
+    return turns[::-1], newest_cut
+
+
+def _counts(
+    tokenizer: Tokenizer, encoded: Iterable[tuple[str, tokenizers.Encoding]]
+) -> tuple[int, Counter[str]]:
+    """Counts the tokens of some texts, and what the vocabulary lacks."""
+    tokens, unknown = 0, Counter[str]()
+    for text, code in encoded:
+        tokens += len(code.ids)
+        unknown.update(tokenizer.unknown(text, code))
+    return tokens, unknown
 
 
 def _newest_words(code: tokenizers.Encoding, space: int) -> list[int]:

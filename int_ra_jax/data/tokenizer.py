@@ -3,6 +3,7 @@
 Nothing is known here of how rows are composed; that is ``text``.
 """
 
+import copy
 import json
 import re
 import string
@@ -16,6 +17,8 @@ import tokenizers
 from int_ra_jax.common import process_memory
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.model_directory import DESCRIPTION_FILES, is_lfs_pointer, resolve_directory
+from int_ra_jax.data import emoji_names
+from int_ra_jax.data.emoji_names import EmojiNames
 
 _MIN_VOCABULARY = 200
 _OPENED = "opened.json"  # beside a saved tokenizer: what opening it gave
@@ -34,7 +37,9 @@ class Tokenizer:
       sep_id: id that closes a segment: what it puts behind a text, [SEP] or </s>.
       pad_id: id of padding; the mask, not this id, says what is real.
       mask_id: id that stands for a hidden word, [MASK]; None where the vocabulary has none.
+      unknown_id: id of what the vocabulary lacks, [UNK]; None where it can spell everything.
       vocab_size: number of rows the embedding table must have at least.
+      emoji: names that are read in the place of emoji; None reads them as they are.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -45,11 +50,38 @@ class Tokenizer:
         self.mask_id: int | None = special["mask"]
         _read_literals_as_text(self._backend, {self.cls_id, self.sep_id, self.pad_id})
         self._prefixes: dict[str, list[int]] = {}
+        # Of the models, that of a sentencepiece vocabulary does not tell.
+        unknown = getattr(self._backend.model, "unk_token", None) or "<unk>"
+        self.unknown_id: int | None = self._backend.token_to_id(unknown)
+        self.emoji: EmojiNames | None = emoji_names.load(directory)
         self.vocab_size = max(self._backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def encode(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         """Tokenises texts as ordinary words, whatever they contain."""
-        return self._backend.encode_batch(list(texts), add_special_tokens=False)
+        read = [self._as_read(text) for text in texts]
+        return self._backend.encode_batch(read, add_special_tokens=False)
+
+    def unknown(self, text: str, code: tokenizers.Encoding) -> list[str]:
+        """Returns the parts of a text that the vocabulary lacks, one for each unknown token.
+
+        Args:
+          text: what was encoded.
+          code: its encoding.
+        """
+        if self.unknown_id not in code.ids:
+            return []
+        text = self._as_read(text)
+        spans = zip(code.ids, code.offsets, strict=True)
+        return [text[slice(*span)].strip() for one, span in spans if one == self.unknown_id]
+
+    def _as_read(self, text: str) -> str:
+        return self.emoji.to_words(text) if self.emoji else text
+
+    def with_emoji(self, names: EmojiNames | None) -> "Tokenizer":
+        """Returns the tokenizer that reads names in the place of emoji, or emoji as they are."""
+        other = copy.copy(self)
+        other.emoji = names
+        return other
 
     def save(self, directory: Path) -> None:
         """Writes the tokenizer, so that a working directory can be used without its source."""
@@ -58,6 +90,8 @@ class Tokenizer:
         ids = dict(zip(names, (self.cls_id, self.sep_id, self.pad_id, self.mask_id), strict=True))
         opened = {"special": ids, "tokenizer": json.loads(self._backend.to_str())}
         replace_text(directory / _OPENED, json.dumps(opened, ensure_ascii=False) + "\n")
+        if self.emoji:
+            self.emoji.save(directory)
 
     def prefix(self, letter: str) -> list[int]:
         """Returns the token group that names a speaker, ``A :``."""
@@ -78,8 +112,10 @@ def load_tokenizer(path_or_name: str) -> Tokenizer:
       FileNotFoundError: if there is no such directory.
     """
     directory = resolve_directory(path_or_name)
-    saved = directory / _OPENED  # the same in the workdirs of all runs with one tower
-    key = saved.read_bytes() if saved.is_file() else directory
+    # The same in the workdirs of all runs with one tower that read emoji alike.
+    saved = [directory / name for name in (_OPENED, emoji_names.FILE)]
+    files = [path.read_bytes() if path.is_file() else None for path in saved]
+    key = directory if files[0] is None else tuple(files)
     return process_memory.once(("tokenizer", key), lambda: Tokenizer(directory))
 
 

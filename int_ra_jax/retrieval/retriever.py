@@ -31,7 +31,7 @@ from int_ra_jax.common.types import (
     Tokens,
 )
 from int_ra_jax.data.schema import Conversation, Turn
-from int_ra_jax.data.text import compose_context
+from int_ra_jax.data.text import Unread, compose_context
 from int_ra_jax.models.interface import Params, System, merge
 from int_ra_jax.run.array_store import digest
 from int_ra_jax.run.compiled_programs import PROGRAMS, kept_programs, traced
@@ -101,7 +101,7 @@ class Retriever:
           top_k: how many stickers, at most the gallery's size.
 
         Raises:
-          ValueError: if top_k is not in [1, N].
+          ValueError: if top_k is not in [1, N], or a text holds half a character.
         """
         return self.search_many([conversation], top_k)[0]
 
@@ -111,8 +111,9 @@ class Retriever:
         """Returns one ranked list per conversation; see ``search``."""
         if not conversations:
             return []
-        found = self.rank(conversations, self._sticker, top_k)
-        return [self._ranked(*row) for row in zip(*found, strict=True)]
+        tokens, unread = self._compose(conversations)
+        found = self._rank_tokens(tokens, self._sticker, top_k)
+        return [self._ranked(*row) for row in zip(*found, unread, strict=True)]
 
     def rank(
         self, conversations: Sequence[Conversation], gallery: Sticker, top_k: int
@@ -130,15 +131,37 @@ class Retriever:
           system predicts none.
 
         Raises:
-          ValueError: if top_k is not in [1, N].
+          ValueError: if top_k is not in [1, N], or a text holds half a character.
         """
-        run, number = self._run, len(jax.tree.leaves(gallery)[0])
+        return self._rank_tokens(self._compose(conversations)[0], gallery, top_k)
+
+    def _compose(self, conversations: Sequence[Conversation]) -> tuple[Tokens, list[Unread]]:
+        problems = [
+            f"conversation {one.id!a}: {where} {_HALF}"
+            for one in conversations
+            for where in _halves(
+                {
+                    "turns": [{"speaker": turn.speaker, "text": turn.text} for turn in one.turns],
+                    "reply_speaker": one.reply_speaker,
+                    "knowledge": {key: list(said) for key, said in (one.knowledge or {}).items()},
+                }
+            )
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        run = self._run
+        return compose_context(
+            run.tokenizer, conversations, run.config.text, run.dataset.has_knowledge
+        )
+
+    def _rank_tokens(
+        self, tokens: Tokens, gallery: Sticker, top_k: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Searches in batches; see ``rank``."""
+        number = len(jax.tree.leaves(gallery)[0])
         if not 1 <= top_k <= number:
             raise ValueError(f"top_k={top_k} of a gallery of {number} stickers; use 1 to {number}.")
         # Conversations of like length share a batch, and little of it is padding.
-        tokens, _ = compose_context(
-            run.tokenizer, conversations, run.config.text, run.dataset.has_knowledge
-        )
         lengths = tokens.mask.sum(axis=1)
         order = np.argsort(lengths, kind="stable")
         fitting = 1 << max(0, (_SCORES // number).bit_length() - 1)
@@ -205,7 +228,7 @@ class Retriever:
         return dataclasses.replace(names, hidden=program(*jax.tree.leaves(arguments)))
 
     def _ranked(
-        self, scores: np.ndarray, rows: np.ndarray, probabilities: np.ndarray
+        self, scores: np.ndarray, rows: np.ndarray, probabilities: np.ndarray, unread: Unread
     ) -> RankedList:
         entries = [self._run.dataset.stickers[row] for row in rows]
         names = self._run.dataset.intentions
@@ -217,6 +240,8 @@ class Retriever:
             ],
             intention=names[order[0]] if len(order) else None,
             intention_probabilities={names[k]: float(probabilities[k]) for k in order},
+            tokens=unread.tokens,
+            unknown=dict(unread.unknown),
         )
 
 

@@ -10,7 +10,7 @@ tokenizer and the shapes of both towers.
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -133,8 +133,8 @@ class Run:
                 of_split = self.dataset, self.tokenizer, self.config.text, split
                 composed = batches.compose_split(*of_split)
                 targets = {"sticker": composed.sticker, "intention": composed.intention}
-                cut = np.array(astuple(composed.cut))
-                return {**vars(composed.tokens), **targets, "cut": cut}
+                unread = composed.unread.to_array()
+                return {**vars(composed.tokens), **targets, "unread": unread}
 
             def sources() -> Iterator[str | bytes]:
                 yield from self.texts(split)
@@ -144,9 +144,9 @@ class Run:
                 name: np.asarray(leaf)
                 for name, leaf in self.shared.get_all(f"tokens-{split}", sources, compute).items()
             }
-            cut = text.Truncation(*kept.pop("cut").tolist())
+            unread = text.Unread.from_array(kept.pop("unread"))
             targets = kept.pop("sticker"), kept.pop("intention")
-            self._composed[split] = batches.Composed(Tokens(**kept), *targets, cut)
+            self._composed[split] = batches.Composed(Tokens(**kept), *targets, unread)
         return self._composed[split]
 
     @cached_property
@@ -167,7 +167,7 @@ class Run:
         for file in sorted((self.workdir / "towers" / "text").iterdir()):
             yield file.name
             yield file.read_bytes()
-        yield from self.code(("data/text.py", "data/tokenizer.py"))
+        yield from self.code(("data/text.py", "data/tokenizer.py", "data/emoji_names.py"))
 
     def code(self, places: tuple[str, ...]) -> Iterator[str | bytes]:
         """Yields the versions of what computes, and the code of rooms and files of the package."""

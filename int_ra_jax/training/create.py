@@ -13,10 +13,12 @@ from int_ra_jax.common import hosts
 from int_ra_jax.common.files import replace_text
 from int_ra_jax.common.model_directory import resolve_directory
 from int_ra_jax.common.nearest import nearest
-from int_ra_jax.data import sticker_int, text
+from int_ra_jax.data import emoji_names, sticker_int, text
 from int_ra_jax.data.dataset import Dataset
+from int_ra_jax.data.emoji_language import names_for
+from int_ra_jax.data.emoji_names import EmojiNames
 from int_ra_jax.data.gallery import training_texts
-from int_ra_jax.data.tokenizer import load_tokenizer, train_wordpiece
+from int_ra_jax.data.tokenizer import Tokenizer, load_tokenizer, train_wordpiece
 from int_ra_jax.models.towers.bert import BertConfig
 from int_ra_jax.models.towers.clip_vision import ClipVisionConfig
 from int_ra_jax.models.towers.shapes import load_tower_config
@@ -81,7 +83,9 @@ def _write_towers(config: ConfigDict, dataset: Dataset, towers: Path) -> None:
     (towers / "image").mkdir(parents=True, exist_ok=True)
     model = config.model
     if model.text.source:
-        load_tokenizer(model.text.source).save(towers / "text")
+        tokenizer = load_tokenizer(model.text.source)
+        names = _emoji(config, dataset, towers / "text", tokenizer)
+        tokenizer.with_emoji(names).save(towers / "text")
         text_shape = load_tower_config(model.text.source, "text")
         _check_vocabulary(model.text.source, towers / "text", text_shape)
     else:
@@ -120,15 +124,32 @@ def _learn_vocabulary(config: ConfigDict, dataset: Dataset, directory: Path) -> 
     size = config.model.text.vocabulary
 
     def learn() -> np.ndarray:
-        train_wordpiece(list(training_texts(dataset)), directory, size)
+        names = _emoji(config, dataset, directory)
+        texts = list(training_texts(dataset))
+        if names is not None:
+            texts = [names.to_words(text) for text in texts]
+            names.save(directory)
+        train_wordpiece(texts, directory, size)
         load_tokenizer(str(directory)).save(directory)
         files = {path.name: path.read_text(encoding="utf-8") for path in directory.iterdir()}
         return np.frombuffer(json.dumps(files).encode(), np.uint8)
 
+    def sources() -> list[str]:
+        return [dataset.content_hash, str(size), config.text.emoji]
+
     store = ArrayStore(config.train.shared_cache)
-    learnt = store.get("vocabulary", lambda: [dataset.content_hash, str(size)], learn)
+    learnt = store.get("vocabulary", sources, learn)
     for name, content in json.loads(np.asarray(learnt).tobytes()).items():
         replace_text(directory / name, content)
+
+
+def _emoji(
+    config: ConfigDict, dataset: Dataset, tower: Path, tokenizer: Tokenizer | None = None
+) -> EmojiNames | None:
+    """The names in place of emoji, which stay as they are once a run has begun with them."""
+    if config.text.emoji == "keep":
+        return None
+    return emoji_names.load(tower) or names_for(dataset, tokenizer)
 
 
 def _check_vocabulary(source: str, tower: Path, shape: BertConfig) -> None:

@@ -26,7 +26,7 @@ from int_ra_jax.common.log import MetricLog, Phases, log_start
 from int_ra_jax.common.params import flatten, replace_leaves
 from int_ra_jax.common.types import Batch, Resident
 from int_ra_jax.data.batches import Buckets, make_batches, measure
-from int_ra_jax.data.text import Truncation, context_length
+from int_ra_jax.data.text import Unread, context_length
 from int_ra_jax.evaluation.judge import judge, validate
 from int_ra_jax.models import registry
 from int_ra_jax.models.interface import Params, split
@@ -61,7 +61,7 @@ class Trainer:
     train_step: TrainStep
     abstract_state: TrainState
     encoder: Encoder
-    truncation: Truncation
+    unread: Unread
     buckets: Buckets | None = None
     resident: Resident | None = None
 
@@ -185,21 +185,21 @@ def selection_protocol(protocol: str) -> str:
     return "exact" if protocol == "exact" else "multi"
 
 
-def _measured(run: Run) -> tuple[np.ndarray, Truncation]:
-    """Returns how long train's conversations are and what was cut, as another run left them."""
+def _measured(run: Run) -> tuple[np.ndarray, Unread]:
+    """Returns how long train's conversations are and what is not read, as another run left them."""
     if composed := run.composed("train"):
-        return composed.lengths, composed.cut
+        return composed.lengths, composed.unread
 
     def compute() -> dict[str, np.ndarray]:
-        lengths, cut = measure(run.dataset, run.tokenizer, run.config.text, "train")
-        return {"lengths": lengths, "cut": np.array(dataclasses.astuple(cut))}
+        lengths, unread = measure(run.dataset, run.tokenizer, run.config.text, "train")
+        return {"lengths": lengths, "unread": unread.to_array()}
 
     def sources() -> Iterator[str | bytes]:
         yield from run.texts("train")
         yield from run.code(("data/batches.py",))
 
     kept = run.shared.get_all("lengths-train", sources, compute)
-    return np.asarray(kept["lengths"]), Truncation(*np.asarray(kept["cut"]).tolist())
+    return np.asarray(kept["lengths"]), Unread.from_array(np.asarray(kept["unread"]))
 
 
 def prepare(config: ConfigDict, workdir: Path) -> Trainer:
@@ -238,7 +238,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )  # fmt: skip
-    lengths, truncation = _measured(run)
+    lengths, unread = _measured(run)
     buckets = None
     if config.train.bucket_tokens:
         widest = context_length(config.text, run.dataset.has_knowledge)
@@ -246,7 +246,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Trainer:
         buckets = Buckets(lengths, multiple=multiple, window=window, widest=widest)
     encoder = Encoder(run, placement=sharding.placement(mesh))
     return Trainer(
-        run, mesh, total_steps, optimizer, info.trainable, step, abstract, encoder, truncation,
+        run, mesh, total_steps, optimizer, info.trainable, step, abstract, encoder, unread,
         buckets,
     )  # fmt: skip
 
@@ -272,7 +272,7 @@ def start(trainer: Trainer, checkpoints: Checkpoints) -> tuple[TrainState, bool]
         batch_size=config.train.batch_size,
         total_steps=trainer.total_steps,
         parameters={"all": (sum(sizes.values()), trained)},
-        notes={"starts from": origin, **_data_notes(run, trainer.truncation)},
+        notes={"starts from": origin, **_data_notes(run, trainer.unread)},
     )
     return state, resumed
 
@@ -379,12 +379,11 @@ def _in_host_memory() -> Any:
         return contextlib.nullcontext()
 
 
-def _data_notes(run: Run, cut: Truncation) -> dict[str, Any]:
+def _data_notes(run: Run, unread: Unread) -> dict[str, Any]:
     knowledge = "present" if run.dataset.has_knowledge else "none in this data set"
     return {
         "data": f"{run.dataset.name}: {run.dataset.size('train')} training conversations, "
         f"{len(run.dataset.stickers)} stickers, {len(run.dataset.intentions)} intentions",
         "knowledge": knowledge if run.config.text.knowledge == "append" else "switched off",
-        "truncation": f"{cut.turns_dropped} old turns dropped, {cut.newest_cut} newest turns cut, "
-        f"{cut.knowledge_cut} knowledge texts cut",
+        **unread.notes(run.config.text.emoji),
     }

@@ -25,6 +25,7 @@ def test_a_workdir_from_before_a_key_existed_is_read(tmp_path):
     del record["loss"]["unseen_negatives"]
     for tower in ("text", "image"):
         del record["model"][tower]["standardise"]
+    del record["text"]["emoji"]
     (tmp_path / "config.json").write_text(json.dumps(record))
     assert configuration.load(tmp_path).to_dict() == config.to_dict()
 
@@ -36,6 +37,7 @@ LATER = {
     "loss.unseen_negatives": False,
     "model.text.standardise": True,
     "model.image.standardise": True,
+    "text.emoji": "words",
     "model.newest_turn": True,
     "model.attributes": "on",
     "model.intention_match": 1.0,

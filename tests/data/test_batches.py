@@ -122,7 +122,7 @@ def test_a_kept_split_gives_the_batches_that_reading_gives(
     }
     lengths, cut = measure(tiny_source, tiny_tokenizer, text_config(), "train")
     np.testing.assert_array_equal(kept["train"].lengths, lengths)
-    assert kept["train"].cut == cut
+    assert kept["train"].unread == cut
     read = batches(7), list(eval_batches(tiny_source, tiny_tokenizer, text_config(), "test", 16))
     monkeypatch.setattr(type(tiny_source), "conversations", None)  # nothing is read any more
     test = eval_batches(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data.schema import Conversation, StickerEntry, Turn
 from int_ra_jax.data.text import (
-    Truncation,
+    Unread,
     compose_context,
     encode_attributes,
     encode_names,
@@ -71,7 +71,7 @@ def words(tokenizer, tokens, row=0):
 @given(record=records, config=configs)
 def test_newest_turn_is_present_and_the_budgets_hold(tiny_tokenizer, record, config):
     tokenizer, conversation = tiny_tokenizer, Conversation.from_json(record)
-    tokens, cut = compose_context(tokenizer, [conversation], config, has_knowledge=True)
+    tokens, (cut,) = compose_context(tokenizer, [conversation], config, has_knowledge=True)
     ids, mask, types = tokens.ids[0], tokens.mask[0], tokens.type_ids[0]
     length = config.context_tokens + config.knowledge_tokens * (config.knowledge == "append")
     assert ids.shape == (length,)
@@ -109,7 +109,7 @@ def test_newest_turn_is_present_and_the_budgets_hold(tiny_tokenizer, record, con
 @given(record=records, config=configs)
 def test_turns_and_words_are_what_the_separators_say(tiny_tokenizer, record, config):
     tokenizer, conversation = tiny_tokenizer, Conversation.from_json(record)
-    tokens, cut = compose_context(tokenizer, [conversation], config, has_knowledge=True)
+    tokens, (cut,) = compose_context(tokenizer, [conversation], config, has_knowledge=True)
     kept = sum(bool(turn.text.strip()) for turn in conversation.turns) - cut.turns_dropped
     closed = 0
     for position, index in enumerate(tokens.ids[0].tolist()):
@@ -140,14 +140,15 @@ def split_at(ids, separator):
 @given(batch=st.lists(records, min_size=1, max_size=4), config=configs)
 def test_a_conversation_alone_equals_itself_in_a_batch(tiny_tokenizer, batch, config):
     batch = [Conversation.from_json(record) for record in batch]
-    together, total = compose_context(tiny_tokenizer, batch, config, has_knowledge=True)
-    counts = Truncation()
+    together, unread = compose_context(tiny_tokenizer, batch, config, has_knowledge=True)
+    counts = []
     for row, conversation in enumerate(batch):
-        alone, cut = compose_context(tiny_tokenizer, [conversation], config, has_knowledge=True)
+        alone, (cut,) = compose_context(tiny_tokenizer, [conversation], config, has_knowledge=True)
         np.testing.assert_array_equal(alone.ids[0], together.ids[row])
         np.testing.assert_array_equal(alone.type_ids[0], together.type_ids[row])
-        counts += cut
-    assert counts == total
+        counts.append(cut)
+    assert counts == unread
+    assert Unread.from_array(Unread.together(counts).to_array()) == Unread.together(unread)
 
 
 def test_composition_reads_as_equation_3(tiny_tokenizer):
@@ -191,19 +192,38 @@ def test_the_27th_speaker_is_aa(tiny_tokenizer):
 def test_oldest_turns_go_first_and_a_long_newest_turn_keeps_its_end(tiny_tokenizer):
     old, middle, new = "we won the match today", "tell me more", "wait what"
     config = text_config(context_tokens=17)
-    tokens, cut = compose_context(tiny_tokenizer, [talk(old, middle, new)], config, False)
-    assert cut == Truncation(conversations=1, turns_dropped=1)
+    tokens, (cut,) = compose_context(tiny_tokenizer, [talk(old, middle, new)], config, False)
+    assert cut == Unread(conversations=1, turns_dropped=1, tokens=5)
     row = " ".join(words(tiny_tokenizer, tokens))
     assert row == "[CLS] b : tell me more [SEP] a : wait what [SEP] b : [SEP]"
     long = " ".join(["good morning"] * 20) + " wait what"
-    tokens, cut = compose_context(
+    tokens, (cut,) = compose_context(
         tiny_tokenizer, [talk(old, long)], text_config(context_tokens=12), False
     )
-    assert cut == Truncation(conversations=1, turns_dropped=1, newest_cut=1)
+    assert cut == Unread(conversations=1, turns_dropped=1, newest_cut=1, tokens=42)
     row = words(tiny_tokenizer, tokens)
     assert row[:3] == ["[CLS]", "b", ":"]
     assert row[-6:] == ["wait", "what", "[SEP]", "b", ":", "[SEP]"]
     assert len(row) == 12
+
+
+def test_unknown_tokens_are_counted_where_they_are_read(tiny_tokenizer):
+    spoken = talk("dropped 喵 turn", "so 喵 good喵", "喵 morning", knowledge={"xWant": ("猫",)})
+    _, (unread,) = compose_context(tiny_tokenizer, [spoken], text_config(context_tokens=24), True)
+    assert unread.turns_dropped == 1
+    # Chinese characters are words of their own.
+    assert unread.tokens == 4 + 2 + 1
+    assert unread.unknown == {"喵": 3, "猫": 1}
+    told = Unread.together([unread, unread]).notes("keep")["tokens unknown to the text tower"]
+    assert told == "8 of 14 (57.1%): 喵 (6), 猫 (2)"
+    assert Unread().notes("keep")["tokens unknown to the text tower"] == "0 of 0 (0.0%)"
+
+
+def test_unknown_emoji_are_told_with_the_switch_that_names_them(tiny_tokenizer):
+    _, (unread,) = compose_context(tiny_tokenizer, [talk("good😭😭")], text_config(), False)
+    assert unread.unknown == {"good😭😭": 1}
+    key, hint = "tokens unknown to the text tower", "--config.text.emoji=words"
+    assert hint in unread.notes("keep")[key] and hint not in unread.notes("words")[key]
 
 
 def test_a_cut_turn_begins_with_a_whole_word(tiny_tokenizer):
@@ -218,7 +238,7 @@ def test_knowledge_is_cut_on_its_own_budget(tiny_tokenizer):
     knowledge = {"xWant": tuple(f"to feel {name}" for name in CUES)}
     with_knowledge = talk("good morning", knowledge=knowledge)
     config = text_config(knowledge_tokens=6)
-    tokens, cut = compose_context(tiny_tokenizer, [with_knowledge], config, True)
+    tokens, (cut,) = compose_context(tiny_tokenizer, [with_knowledge], config, True)
     assert cut.knowledge_cut == 1
     assert tokens.type_ids[0].sum() == 6
     bare, _ = compose_context(tiny_tokenizer, [talk("good morning")], config, True)

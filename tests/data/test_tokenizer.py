@@ -150,6 +150,15 @@ def test_special_tokens_in_a_message_are_text(ours, name, words):
     assert bool(ids) == bool("".join(words).strip())
 
 
+def test_unknown_tokens_are_told_by_their_text(ours):
+    for name, text, lacking in (
+        ("cased", "good ☂ morning ☂☂x", ["☂", "☂☂x"]),  # a word that it cannot spell is one token
+        ("unigram", "good☂☂ good 漢字", ["☂☂", "漢字"]),
+        ("cased", "good", []),
+    ):
+        assert ours[name].unknown(text, ours[name].encode([text])[0]) == lacking
+
+
 def test_the_frame_is_the_tokenizers_own_whatever_its_tokens_are_called(
     ours, directories, tmp_path
 ):

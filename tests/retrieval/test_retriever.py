@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from fixtures.trained import tiny_config
 
 from configs import clip
 from int_ra_jax.common.types import Sticker
+from int_ra_jax.data.schema import Turn
 from int_ra_jax.evaluation.evaluate import evaluate
 from int_ra_jax.retrieval import retriever as retrieval
 from int_ra_jax.retrieval.retriever import Retriever, read_conversation
@@ -175,6 +177,50 @@ def test_a_file_of_another_editor_is_read_all_the_same(encoding, tmp_path):
     with pytest.raises(ValueError, match="is not JSON in UTF-8 or UTF-16") as refused:
         read_conversation(path)
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"turns": (Turn("ann", "so"), Turn("bo", "half \ud83d of"))}, "turns[2].text"),
+        ({"turns": (Turn("ann", "\udc00"),)}, "turns[1].text"),
+        ({"turns": (Turn("a\ud83dn", "so"),)}, "turns[1].speaker"),
+        ({"turns": (Turn("ann", "a whole one in two \ud83d\ude00"),)}, "turns[1].text"),
+        ({"reply_speaker": "\ud800"}, "reply_speaker"),
+        ({"knowledge": {"xWant": ("rest", "\ud83d")}}, "knowledge.xWant[2]"),
+    ],
+)
+def test_half_a_character_is_refused_in_one_line_where_no_file_was_read(
+    retriever, source, changes, where
+):
+    whole = source.conversations("test")[0]
+    half = dataclasses.replace(whole, **changes)
+    for search in (
+        retriever.search_many,
+        partial(retriever.rank, gallery=retriever._sticker, top_k=1),
+    ):
+        with pytest.raises(ValueError, match=r"holds half a character .*leave it out$") as refused:
+            search([whole, half])
+        assert f"conversation {whole.id!r}: {where}: " in str(refused.value)
+        assert len(str(refused.value).splitlines()) == 1
+
+
+def test_an_answer_tells_which_words_the_text_tower_does_not_know(retriever, source):
+    whole = source.conversations("test")[0]
+    spoken = dataclasses.replace(
+        whole, turns=(Turn("ann", "we won 😭 today 喵喵 😭"),), reply_speaker="bo", knowledge=None
+    )
+    found = retriever.search(spoken, top_k=2)
+    assert (found.tokens, found.unknown) == (7, {"😭": 2, "喵": 2})
+    assert json.loads(json.dumps(found.to_json()))["unknown"] == {"😭": 2, "喵": 2}
+    assert (
+        found.to_lines()[-1]
+        == "4 of 7 words or parts of words are unknown to the text tower: 😭 喵"
+    )
+    known = dataclasses.replace(spoken, turns=(Turn("ann", "we won"),))
+    answers = retriever.search_many([known, spoken], top_k=2)
+    assert [one.unknown for one in answers] == [{}, {"😭": 2, "喵": 2}]
+    assert "unknown" not in " ".join(answers[0].to_lines())
 
 
 def test_a_missing_file_names_the_nearest(tmp_path):

@@ -102,7 +102,7 @@ def test_lengths_are_those_of_the_run_that_measured_them(trained, tmp_path, monk
     with monkeypatch.context() as patched:
         patched.setattr(loop, "measure", lambda *_: pytest.fail("measured again"))
         second = loop.prepare(config, tmp_path / "second")
-    assert second.truncation == first.truncation
+    assert second.unread == first.unread
     np.testing.assert_array_equal(second.buckets.lengths, first.buckets.lengths)
     with config.unlocked():
         config.text.context_tokens = 12

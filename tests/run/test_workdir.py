@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -39,6 +40,25 @@ def test_creating_a_workdir_twice_changes_nothing_a_checkpoint_depends_on(traine
     run = create_workdir(tiny_config(trained.prepared), workdir)
     assert {name: (workdir / name).read_bytes() for name in kept} == before
     assert run.fingerprint == open_run(trained.workdir).fingerprint
+
+
+def test_a_workdir_reads_emoji_as_it_was_begun_without_the_names_of_the_package(
+    trained, tmp_path, monkeypatch
+):
+    kept = open_run(trained.workdir)
+    sad, happy = (kept.tokenizer.encode([text])[0].ids for text in ("so 😭", "so 😂"))
+    assert sad == happy and kept.tokenizer.emoji is None
+    config = tiny_config(
+        trained.prepared, data__tfds_dir=str(trained.workdir / "tfds"), text__emoji="words"
+    )
+    create_workdir(config, tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "emoji", None)
+    run = create_workdir(config, tmp_path / "run")
+    assert run.config.text.emoji == "words"
+    read = run.tokenizer.encode(["so 😭", "so loudly crying face", "so 😂"])
+    assert read[0].ids == read[1].ids != read[2].ids
+    with pytest.raises(ValueError, match=r"text\.emoji"):
+        run.check({"fingerprint": kept.fingerprint})
 
 
 def test_a_run_on_some_rows_of_train_knows_these_alone_wherever_it_is_opened(trained, tmp_path):

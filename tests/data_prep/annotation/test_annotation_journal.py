@@ -25,6 +25,7 @@ from data_prep.annotation.journal import (
     read_events,
     remaining,
 )
+from data_prep.annotation.workspace import SENT, sticker_votes_in
 from data_prep.problems import BadInputError
 
 INTENTIONS = ("joy", "悲伤")
@@ -122,6 +123,51 @@ def test_a_finished_line_that_is_no_event_is_reported_with_its_line(line, tmp_pa
     assert path.read_bytes().count(b"\n") == 3  # nothing was repaired behind anybody's back
     with pytest.raises(BadInputError):  # and the lock is free again
         Journal(path, INTENTIONS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ('"fits": 1', "fits is 1, neither true nor false"),
+        ('"fits": "yes"', "fits is 'yes', neither true nor false"),
+        ('"fits": true, "sticker": "s1"', "where another one needs fits: false"),
+        ('"sticker": "s1"', "where another one needs fits: false"),
+        ('"fits": false, "sticker": ""', "sticker is '', no sticker's id"),
+        ('"fits": false, "sticker": ["s1"]', "no sticker's id"),
+    ],
+)
+def test_what_is_said_of_a_sticker_is_checked(fields, wrong, tmp_path):
+    path = tmp_path / "ann.jsonl"
+    path.write_text(
+        f'{{"time": "t", "by": "a", "action": "skip", "conversation": "c", {fields}}}\n'
+    )
+    with pytest.raises(BadInputError, match=wrong):
+        read_events(path, INTENTIONS)
+
+
+def test_another_sticker_is_kept_and_taken_back_with_its_decision(tmp_path):
+    path = tmp_path / "ann.jsonl"
+    old = '{"time": "t", "by": "a", "action": "label", "conversation": "c0", "intention": "joy"}\n'
+    path.write_text(old)
+    journal = Journal(path, INTENTIONS)
+    journal.record("ann", LABEL, "c1", "joy", True)
+    journal.record("ann", LABEL, "c2", "悲伤", False, "猫 1")
+    journal.record("ann", NONE_FITS, "c3", None, False)
+    journal.record("ann", SKIP, "c4")
+    journal.close()
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert [(one.get("fits"), one.get("sticker")) for one in lines] == [
+        (None, None), (True, None), (False, "猫 1"), (False, None), (None, None),
+    ]  # fmt: skip
+    # Nobody was asked in files from before.
+    votes = sticker_votes_in(latest(read_events(path, INTENTIONS)[0]))
+    assert votes == {"c1": SENT, "c2": "猫 1", "c3": None}
+    journal = Journal(path, INTENTIONS)
+    journal.undo("ann")
+    journal.undo("ann")
+    assert journal.undo("ann").sticker == "猫 1"
+    assert sticker_votes_in(journal.current) == {"c1": SENT}
+    journal.close()
 
 
 def test_a_second_process_is_refused_while_the_first_writes(tmp_path):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.prepared import draw_sticker
-from nicegui import app
+from nicegui import app, ui
 from PIL import Image
 
 from data_prep.annotation import workspace
@@ -123,6 +123,57 @@ def test_a_user_enters_a_name_decides_and_takes_back(hostile_directory, tmp_path
         ("label", "<b>rage</b>"),
         *[("none_fits", None)] * 3,
     ]
+
+
+def test_another_sticker_is_picked_and_shown_to_who_settles(hostile_directory, tmp_path):
+    project = opened(hostile_directory, tmp_path / "w")
+    (shared,) = workspace.shared_ids(list(project.conversations), project.settings.overlap)
+
+    async def journey(user):
+        await user.open("/annotate?name=ann")
+        user.find("another fits better").click()
+        await user.should_not_see("惊讶")  # the sticker first, then its intention
+        user.find(marker="words").type("nothing has this")
+        await user.should_see("No other sticker has these words.")
+        user.find(marker="words").clear()
+        await user.should_see(marker="pick-1")
+        user.find(marker="pick-1").click()
+        await user.should_see("in the place of the sticker that was sent")
+        user.find("惊讶").click()
+        await user.should_see("1 of 4")
+        user.find(marker="undo").click()
+        await user.should_see("in the place of the sticker that was sent")
+        user.find("the sent one fits").click()
+        await user.should_not_see("in the place of the sticker that was sent")
+        user.find(kind=ui.button, content="惊讶").click()
+        await user.should_see("1 of 4")
+        user.find("another fits better").click()
+        await user.should_see("no sticker fits")
+        user.find("no sticker fits").click()
+        await user.should_see("2 of 4")
+        project.annotator("ann").act(LABEL, shared, "joy", True)
+        project.annotator("bo").act(LABEL, shared, "joy", False, "s1")
+        await user.open("/adjudicate?name=cy")
+        await user.should_see("ann: joy")
+        await user.should_see("bo: joy, by another sticker")
+        user.find(marker="pick-1").click()
+        await user.should_see("in the place of the sticker that was sent")
+        user.find(kind=ui.button, content="joy").click()
+        await user.should_see("Nothing left to decide")
+        await user.open("/agreement?name=cy")
+        await user.should_see("the sticker that was sent fits: ann ")
+
+    visit(project, journey)
+    lines = (tmp_path / "w" / "annotators" / "ann.jsonl").read_text("utf-8").splitlines()
+    said = [(e["action"], e.get("fits"), e.get("sticker")) for e in map(json.loads, lines)]
+    assert said[:4] == [
+        ("label", False, "s1"),
+        ("undo", None, None),
+        ("label", True, None),
+        ("none_fits", False, None),
+    ]
+    settled = json.loads((tmp_path / "w" / "adjudication.jsonl").read_text("utf-8"))
+    assert (settled["intention"], settled["fits"], settled["sticker"]) == ("joy", False, "s1")
 
 
 def test_disputes_show_what_was_said_and_agreement_its_figures(hostile_directory, tmp_path):

@@ -1,7 +1,9 @@
 """Order, decisions, agreement and export of an annotation."""
 
+import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from data_prep.annotation import workspace
-from data_prep.annotation.agreement import cohen, fleiss, summary_lines
+from data_prep.annotation.agreement import cohen, fleiss, sticker_lines, summary_lines
 from data_prep.annotation.decisions import (
     ADJUDICATED,
     AGREED,
@@ -27,6 +29,9 @@ from data_prep.annotation.decisions import (
 from data_prep.annotation.export import KEEP, LEAVE_OUT, export
 from data_prep.annotation.journal import LABEL, NONE_FITS, SKIP
 from data_prep.annotation.sessions import Project
+from data_prep.annotation.similar import Similar
+from data_prep.annotation.workspace import SENT
+from int_ra_jax.data.schema import StickerEntry
 from int_ra_jax.data.validation import read_prepared, validate
 
 NAMES = ("joy", "sadness", "anger", "surprise")
@@ -79,13 +84,13 @@ def test_a_decision_has_more_votes_than_any_other_answer(votes, adjudicated):
     for one, decision in decided.items():
         counts = Counter(given[one] for given in votes.values() if one in given)
         if one in adjudicated:
-            assert (decision.how, decision.intention) == (ADJUDICATED, adjudicated[one])
+            assert (decision.how, decision.answer) == (ADJUDICATED, adjudicated[one])
             continue
         top = [vote for vote, count in counts.items() if count == max(counts.values())]
         expected = TIE if len(top) > 1 else AGREED if len(counts) == 1 else MAJORITY
         assert decision.how == expected
-        assert decision.intention == (None if expected == TIE else top[0])
-    disputed = disagreements(votes)
+        assert decision.answer == (None if expected == TIE else top[0])
+    disputed = disagreements(workspace.Said(votes, {}))
     hows = [decide(votes, {})[one].how for one in disputed]
     assert hows == sorted(hows, key=lambda how: how != TIE)
     assert set(hows) <= {TIE, MAJORITY}
@@ -225,6 +230,116 @@ def test_stickers_learn_nothing_from_valid_and_test(directory, project, tmp_path
     carried = {(s.id, name) for s in found.stickers for name in s.intentions}
     assert carried == served
     assert "surprise" in {c.intention for c in found.conversations["test"]}
+
+
+def test_a_gold_sticker_is_replaced_by_the_rule_of_the_intentions(directory, project, tmp_path):
+    train = [c.id for c in project.prepared.conversations["train"]]
+    sent = {c.id: c.sticker for c in project.prepared.conversations["train"]}
+    others = {one: [s for s in project.pictures if s != sent[one]] for one in train}
+    alike, most, tie, none, asked_nobody, settled = train[:6]
+    people = [project.annotator(name) for name in ("ann", "bo", "cy")]
+    for session in people:
+        for one in project.conversations:
+            session.act(LABEL, one, "anger", None if one == asked_nobody else True)
+        session.act(LABEL, alike, "joy", False, others[alike][0])
+        session.act(NONE_FITS, none, None, False)
+    for number, session in enumerate(people[:2]):
+        session.act(LABEL, most, "anger", False, others[most][1])
+        session.act(LABEL, tie, "anger", False, others[tie][number])
+        session.act(LABEL, settled, "anger", False, others[settled][number])
+    adjudicator = project.adjudicator("dan")
+    assert adjudicator.open() == [*sorted([tie, settled]), most]  # ties come first
+    votes = {"ann": others[tie][0], "bo": others[tie][1], "cy": SENT}
+    assert adjudicator.sticker_votes(tie) == votes
+    adjudicator.act(LABEL, settled, "surprise", True)
+    counts = export(directory, project.workdir, tmp_path / "out", LEAVE_OUT)
+    assert counts == {
+        ADJUDICATED: 1, AGREED: 21, "no sticker fits": 1, "tie on the sticker": 1,
+        "with another sticker": 2,
+    }  # fmt: skip
+    assert validate(tmp_path / "out") == []
+    found = read_prepared(tmp_path / "out")
+    rows = {one.id: one for one in found.conversations["train"]}
+    assert not {tie, none} & rows.keys()
+    replaced = {alike: others[alike][0], most: others[most][1]}
+    for one, row in rows.items():
+        assert row.sticker == replaced.get(one, sent[one])
+        assert row.extra.get("sent_sticker") == (sent[one] if one in replaced else None)
+    assert rows[settled].intention == "surprise" and rows[alike].intention == "joy"
+    assert found.info["annotation"]["replaced_stickers"] == [
+        {"conversation": one, "sent": sent[one], "chosen": replaced[one]} for one in (alike, most)
+    ]
+    served = {s.id: s.intentions for s in found.stickers}
+    assert "joy" in served[others[alike][0]]
+    assert export(directory, project.workdir, tmp_path / "kept", KEEP) == counts
+    rows = {c.id: c for c in read_prepared(tmp_path / "kept").conversations["train"]}
+    assert (rows[tie].sticker, rows[none].sticker) == (sent[tie], sent[none])
+
+
+def test_a_sticker_that_the_gallery_does_not_have_stops_the_export(directory, project, tmp_path):
+    annotate_all(project, ["ann"])
+    one = project.prepared.conversations["train"][0].id
+    project.annotator("ann").act(LABEL, one, "joy", False, "gone")
+    with pytest.raises(ValueError, match=r"chose stickers that .* does not have: gone"):
+        export(directory, project.workdir, tmp_path / "out", LEAVE_OUT)
+    assert not (tmp_path / "out").exists()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    votes=st.dictionaries(
+        st.sampled_from(["ann", "bo", "cy"]),
+        st.dictionaries(st.sampled_from("012345"), st.sampled_from([SENT, SENT, "s1", "s2", None])),
+    )
+)
+def test_agreement_on_stickers_is_counted_over_who_was_asked(votes):
+    lines = sticker_lines(votes)
+    asked = {name: given for name, given in votes.items() if given}
+    assert bool(lines) == bool(asked)
+    if not asked:
+        return
+    for name, answers in asked.items():
+        assert f"{name} {list(answers.values()).count(SENT)} of {len(answers)}" in lines[0]
+    chosen = [[g[c] for g in asked.values() if g.get(c)] for c in "012345"]
+    several = [one for one in chosen if len(one) >= 2]
+    wanted = (sum(map(bool, chosen)), len(several), sum(len({*one}) == 1 for one in several))
+    told = re.findall(r"for (\d+)", lines[-1])
+    assert [int(number) for number in told] == list(wanted)
+    for pair, line in zip(itertools.combinations(sorted(asked), 2), lines[1:], strict=False):
+        common = sorted(asked[pair[0]].keys() & asked[pair[1]].keys())
+        both = [[asked[name][c] == SENT for c in common] for name in pair]
+        if len({*both[0], *both[1]}) == 2:
+            figure = re.search(rf"whether it fits, .* {', '.join(pair)}: (-?\d\.\d+)", line)
+            assert float(figure[1]) == pytest.approx(cohen_kappa_score(*both), abs=6e-4)
+
+
+def test_other_stickers_are_found_by_words_and_by_what_they_have_in_common():
+    def entry(name, facial="", verbal="", tags=()):
+        attributes = {"gesture": "", "posture": "", "facial": facial, "verbal": verbal}
+        return StickerEntry(name, f"images/{name}.png", attributes, tags=tags)
+
+    similar = Similar(
+        [
+            entry("cat_07", "a grinning face", "Good Morning", ("cat",)),
+            entry("dog_1", "a crying face", "", ("dog", "😭")),
+            entry("cat_08", "a crying face", "早上好", ("cat",)),
+            entry("blank"),
+            entry("cat_09", "a grinning face", "", ("cat", "😂")),
+        ]
+    )
+    assert similar.search("cat_07") == ["cat_09", "cat_08", "dog_1", "blank"]
+    for words, found in (
+        ("CRYING", {"cat_08", "dog_1"}),
+        ("cat cry", {"cat_08"}),
+        ("😭", {"dog_1"}),
+        ("早上", {"cat_08"}),
+        ("cat_09", {"cat_09"}),
+        ("nothing", set()),
+        ("  ", {"cat_09", "cat_08", "dog_1", "blank"}),
+    ):
+        assert {*similar.search("cat_07", words)} == found
+    assert similar.search("blank") == ["cat_07", "dog_1", "cat_08", "cat_09"]  # in their order
+    assert Similar([entry("alone")]).search("alone") == []
 
 
 def test_a_split_without_a_decision_stops_the_export_before_it_writes(directory, project, tmp_path):
