@@ -69,7 +69,7 @@ def top_k(
 ) -> tuple[Float[Array, "*B k"], Int32[Array, "*B k"]]:
     """Picks the k best gallery rows of each query, best first; equal scores by lower index.
 
-    For answers that are shown: figures are computed by ``metrics``, which takes the mean over all orders of ties.
+    For answers that are shown: figures are those of ``metrics``, the mean over all orders of ties.
     NaN ranks last, as minus infinity, since a compiled function cannot raise.
 
     Args:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("openai", reason="the endpoint backend needs the openai package")
 
-from data_prep.extraction import attributes, comet
+from data_prep.extraction import attributes, comet, dialogue
 from data_prep.extraction.attributes import Describer
 from data_prep.extraction.comet import FromChat
 from data_prep.extraction.dialogue import BackendError
@@ -317,7 +317,7 @@ def test_whatever_a_server_sends_the_ledger_sums(bare, tmp_path_factory, bodies)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EndpointChat, "_body", sent)
-        patch.setattr("data_prep.extraction.dialogue.IN_A_ROW", 1000)
+        patch.setattr(dialogue, "IN_A_ROW", 1000)
         infer(bare, tmp_path, "http://localhost:1/v1", leave=True)
     ledger = ledger_of(tmp_path / "out")
     left_out = sum(one["count"] for one in ledger["left_out"].values())
