@@ -106,7 +106,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "image_size": 224,  # pixels, square; the released code's  # not in paper
             # squeeze: the whole sticker | crop: its middle square, as CLIP was trained
             "resize": "squeeze",
-            "frame": "first",  # which frame of an animation: first | middle
+            # which frame of an animation: first | middle | mean (of the features of four)
+            "frame": "first",
         }
     )
     config.mesh = ConfigDict({"data": 1, "fsdp": 1, "tensor": 1})  # devices; data=-1: all the rest
@@ -215,7 +216,7 @@ RULES: dict[str, Rule] = {
     "text.knowledge": one_of("append", "off"),
     "text.emoji": one_of("keep", "words"),
     "data.resize": one_of("squeeze", "crop"),
-    "data.frame": one_of("first", "middle"),
+    "data.frame": one_of("first", "middle", "mean"),
     "optim.name": one_of("adam", "adamw"),
     "optim.schedule": one_of("constant", "cosine", "linear"),
     "log.profile_steps": window,

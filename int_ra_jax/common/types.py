@@ -86,14 +86,16 @@ class Bank:
     table of U unique texts that ``attribute_index`` points into.
 
     Attributes:
-      pixels: u8[N, S, S, 3] RGB on white; None once ``image_hidden`` replaces it.
+      pixels: u8[N, S, S, 3] RGB on white, or u8[N, F, S, S, 3] where a sticker is the mean of
+        some frames; None once ``image_hidden`` replaces it.
       attributes: Tokens [U, A].
       attribute_index: i32[N, J], row of ``attributes``; any row where the attribute is absent.
       attribute_mask: bool[N, J], True where the sticker has that attribute (its text is not empty).
       intentions: bool[N, K], intentions with which the sticker is annotated in train, and only
         there: valid and test annotations never reach training.
       index: i32[N], the row's own gallery index, kept when rows are gathered.
-      image_hidden: f[N, 1+P, Dv], the frozen lower layers' output where cached, else None.
+      image_hidden: f[N, 1+P, Dv], or of each frame f[N, F, 1+P, Dv], the frozen lower
+        layers' output where cached, else None.
       attribute_hidden: f[U, A, Dt], likewise for the attribute texts.
     """
 

@@ -13,6 +13,7 @@ from int_ra_jax.data.dataset import Dataset
 from int_ra_jax.data.text import encode_attributes, join_knowledge
 from int_ra_jax.data.tokenizer import Tokenizer
 
+FRAMES = 4  # of each sticker, where an animation is the mean of its frames
 _LOG_EVERY = 500
 
 
@@ -32,7 +33,7 @@ def gallery_bank(
       tokenizer: of the text tower.
       image_size: S, pixels.
       attribute_tokens: A.
-      frame: of animated stickers; see ``images.load_pixels``.
+      frame: of animated stickers; see ``images.load_pixels``. "mean" reads ``FRAMES`` of each.
       resize: how a sticker becomes a square; likewise.
       annotations: ``relevance_annotations`` of train where they are known: all of train is read
         for them otherwise.
@@ -42,10 +43,15 @@ def gallery_bank(
       conversations alone.
     """
     count = len(dataset.stickers)
-    pixels = np.empty((count, image_size, image_size, 3), np.uint8)
+    several = (FRAMES,) if frame == "mean" else ()
+    pixels = np.empty((count, *several, image_size, image_size, 3), np.uint8)
 
     def load(row: int) -> None:
-        pixels[row] = images.load_pixels(dataset.image(row), image_size, frame, resize)
+        image = dataset.image(row)
+        if several:
+            pixels[row] = images.load_frames(image, image_size, FRAMES, resize)
+        else:
+            pixels[row] = images.load_pixels(image, image_size, frame, resize)
 
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
         for done, _ in enumerate(pool.map(load, range(count)), start=1):

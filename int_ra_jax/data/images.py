@@ -61,9 +61,35 @@ def load_pixels(
     Raises:
       ValueError: if the image is unreadable, truncated, too large or of another format.
     """
+    content = content if isinstance(content, bytes) else Path(content).read_bytes()
+    return _square(decode(content, frame), size, resize)
+
+
+def load_frames(
+    content: bytes, size: int, count: int, resize: str = "squeeze"
+) -> UInt8[np.ndarray, "F S S 3"]:
+    """Decodes frames that stand evenly in an animation, as ``load_pixels`` does one.
+
+    Args:
+      content: an encoded image; of one that does not move each frame is the same.
+      size: S, edge of the result in pixels.
+      count: F.
+      resize: see ``load_pixels``.
+
+    Raises:
+      ValueError: as ``load_pixels``.
+    """
+    total = traits(content).frames
+    wanted = [(2 * place + 1) * total // (2 * count) for place in range(count)]
+    distinct = sorted({*wanted})  # an animation may have fewer
+    found = decode_frames(content, lambda _: distinct)
+    squares = [_square(one, size, resize) for one in found]
+    return np.stack([squares[distinct.index(place)] for place in wanted])
+
+
+def _square(image: Image.Image, size: int, resize: str) -> UInt8[np.ndarray, "S S 3"]:
     if resize not in RESIZES:
         raise ValueError(f"resize is {resize!r}. Choose one of {', '.join(RESIZES)}.")
-    image = decode(content if isinstance(content, bytes) else Path(content).read_bytes(), frame)
     width, height = (size, size) if resize == "squeeze" else _around_square(image, size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2

@@ -6,6 +6,7 @@ from the cache of the frozen layers' output.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import jax
@@ -112,7 +113,14 @@ class TwoTowers(nnx.Module):
         return self._text_prefix(tokens) if self.text_frozen else None
 
     def hidden_image(self, pixels: Array) -> Array | None:
-        """Returns the frozen lower layers' output f[N, 1+P, Dv], or None where none is frozen."""
+        """Returns the frozen lower layers' output, or None where none is frozen.
+
+        Args:
+          pixels: u8[N, S, S, 3], or u8[N, F, S, S, 3] of several frames.
+
+        Returns:
+          f[N, 1+P, Dv], or f[N, F, 1+P, Dv].
+        """
         return self._image_prefix(pixels) if self.image_frozen else None
 
     # ---- features -----------------------------------------------------------------------------
@@ -200,10 +208,17 @@ class TwoTowers(nnx.Module):
         return texts, hidden, index
 
     def image_tokens(self, bank: Bank) -> Float[Array, "N T Dv"]:
-        """Returns the features of stickers, the class token first, T = 1 + P."""
+        """Returns the features of stickers, the class token first, T = 1 + P.
+
+        Those of a sticker with several frames are the mean over them.
+        """
         hidden = bank.image_hidden
         hidden = self._image_prefix(bank.pixels) if hidden is None else hidden
-        features = self.image.suffix(hidden, self.image_frozen)
+        if hidden.ndim == 4:
+            each = _of_frames(lambda rows: self.image.suffix(rows, self.image_frozen), hidden)
+            features = jnp.mean(each.astype(jnp.float32), axis=1).astype(each.dtype)
+        else:
+            features = self.image.suffix(hidden, self.image_frozen)
         return features if self.image_standard is None else self.image_standard(features)
 
     def attention_maps(self, bank: Bank) -> Float[Array, "N J P"] | None:
@@ -344,11 +359,20 @@ class TwoTowers(nnx.Module):
         # LoRA leaves the embeddings as they are.
         return jax.lax.stop_gradient(hidden) if self.text_frozen or self.text_lora else hidden
 
-    def _image_prefix(self, pixels: Array) -> Float[Array, "N T Dv"]:
+    def _image_prefix(self, pixels: Array) -> Float[Array, "*N T Dv"]:
+        if pixels.ndim == 5:
+            return _of_frames(self._image_prefix, pixels)
         shape = self.image.config
         scaled = normalise(pixels, shape.image_mean, shape.image_std)  # [N, S, S, 3], f32
         hidden = self.image.prefix(jnp.asarray(scaled), self.image_frozen)
         return jax.lax.stop_gradient(hidden) if self.image_frozen or self.image_lora else hidden
+
+
+def _of_frames(compute: Callable[[Array], Array], frames: Array) -> Array:
+    """Returns what is computed of [N * F, ...] for [N, F, ...], as [N, F, ...]."""
+    number, count = frames.shape[:2]
+    computed = compute(frames.reshape(number * count, *frames.shape[2:]))
+    return computed.reshape(number, count, *computed.shape[1:])
 
 
 def _beside(vectors: Array | None, others: Array) -> Array:

@@ -19,6 +19,7 @@ from int_ra_jax.data.images import (
     as_upright,
     decode,
     ground_of,
+    load_frames,
     load_pixels,
     oddities,
     traits,
@@ -126,6 +127,15 @@ def test_the_stated_frame_of_an_animation_is_taken(kind):
     content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
     assert load_pixels(content, 8, "first")[0, 0, 2] == pytest.approx(0, abs=3)
     assert load_pixels(content, 8, "middle")[0, 0, 2] == pytest.approx(100, abs=3)
+
+
+@pytest.mark.parametrize(("total", "places"), [(1, [0, 0, 0]), (2, [0, 1, 1]), (9, [1, 4, 7])])
+def test_frames_stand_evenly_in_an_animation(total, places):
+    frames = [Image.new("RGB", (16, 16), (0, 0, 25 * n)) for n in range(total)]
+    more = {"save_all": True, "append_images": frames[1:]} if total > 1 else {}
+    found = load_frames(encoded(frames[0], "WEBP", lossless=True, **more), 8, 3)
+    assert found.shape == (3, 8, 8, 3)
+    assert [int(one[0, 0, 2]) for one in found] == [25 * place for place in places]
 
 
 def test_a_still_image_has_its_first_frame_in_the_middle(photo):

@@ -62,6 +62,20 @@ def test_the_cached_gallery_needs_no_pixels_and_encodes_the_same_stickers(opened
     np.testing.assert_allclose(cached, plain, atol=1e-5)
 
 
+def test_pictures_that_do_not_move_are_the_mean_of_their_frames(opened, tmp_path):
+    run, params, kept = opened
+    config = run.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.frame = "mean"
+    several = create_workdir(config, tmp_path / "mean")
+    assert several.bank.pixels.ndim == 5
+    cached = resident.build(several, params, HERE)
+    for bank in (None, cached.bank):
+        found = Encoder(several, bank, cached.labels).gallery(params).embedding
+        expected = Encoder(run, kept.bank, kept.labels).gallery(params).embedding
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_how_many_rows_are_cached_at_once_does_not_show(opened, monkeypatch):
     run, params, kept = opened
     monkeypatch.setattr(resident, "_CHUNK", 5)  # 12 stickers: the last chunk is filled up

@@ -1,5 +1,7 @@
 """CLIP: the loss is the diagonal's, the temperature stays in its range, no more is read."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,3 +132,21 @@ def test_scores_are_cosines_of_the_conversation_and_the_pixels_alone():
     moved = TOY.call("encode_sticker", bank.replace(pixels=pixels)).embedding
     changed = np.flatnonzero(np.abs(np.asarray(moved - sticker.embedding)).max(1) > 1e-5)
     assert changed.tolist() == [3] and GALLERY > 3
+
+
+@pytest.mark.parametrize("frozen", [0, 1, -1])
+def test_a_sticker_of_several_frames_is_the_mean_of_their_features(frozen):
+    toy = make_toy(system="clip", model__image__frozen_layers=frozen)
+    some = toy.resident.bank.rows(np.arange(3))
+    drawn = np.random.default_rng(0).integers(0, 256, (3, 2, *some.pixels.shape[1:]), np.uint8)
+    frames = jnp.asarray(drawn)
+    one, other = (
+        toy.call("image_tokens", dataclasses.replace(some, pixels=frames[:, place]))
+        for place in range(2)
+    )
+    several = dataclasses.replace(some, pixels=frames)
+    np.testing.assert_allclose(toy.call("image_tokens", several), (one + other) / 2, atol=1e-5)
+    if frozen:
+        hidden = toy.call("hidden_image", frames)
+        cached = dataclasses.replace(several, pixels=None, image_hidden=hidden)
+        np.testing.assert_allclose(toy.call("image_tokens", cached), (one + other) / 2, atol=1e-5)
