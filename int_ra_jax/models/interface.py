@@ -159,6 +159,14 @@ class System(Protocol):
         """
         ...
 
+    def text_tokens(self, tokens: Tokens, hidden: Array | None) -> Array:
+        """Returns the features of texts, f[B, L, Dt]; hidden is ``hidden_text`` where cached."""
+        ...
+
+    def image_tokens(self, bank: Bank) -> Array:
+        """Returns the features of stickers, f[N, T, Dv]."""
+        ...
+
     def hidden_text(self, tokens: Tokens) -> Array | None:
         """Returns the frozen lower layers' output for texts, or None where none is frozen."""
         ...

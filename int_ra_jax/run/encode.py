@@ -65,7 +65,7 @@ class Encoder:
             out_shardings=whole,
         )
         self._hidden = jax.jit(self._hidden_context, out_shardings=whole)
-        self._means = jax.jit(self._frozen_means, out_shardings=whole)
+        self._means = jax.jit(self._text_means, out_shardings=whole)
 
     @cached_property
     def bank(self) -> Bank:
@@ -187,10 +187,10 @@ class Encoder:
         return None if kept is None else self._everywhere(kept)
 
     def conversation_means(self, params: Params, split: str) -> np.ndarray:
-        """Returns the mean of the frozen text layers' output over each conversation's tokens.
+        """Returns the mean of the text tower's features over each conversation's tokens.
 
-        f32[M, Dt] in split order. Where ``train.shared_cache`` holds that output, it is not
-        computed again. Only for a system whose text tower has frozen layers.
+        f32[M, Dt] in split order, standardised where the model reads them so. Where
+        ``train.shared_cache`` holds the frozen layers' output, it is not computed again.
         """
         kept = self._run.config.train.cache_frozen and self._run.config.train.shared_cache
         hidden = self.hidden(params, split) if kept else None
@@ -258,10 +258,8 @@ class Encoder:
     def _encode_context(self, params: Params, batch: Batch, labels: Labels) -> Context:
         return self._merge(params).encode_context(dataclasses.replace(batch, labels=labels))
 
-    def _frozen_means(self, params: Params, tokens: Tokens, hidden: jax.Array | None) -> jax.Array:
-        hidden = self._merge(params).hidden_text(tokens) if hidden is None else hidden
-        assert hidden is not None, "no text layer is frozen"
-        return masked_mean(hidden, tokens.mask)
+    def _text_means(self, params: Params, tokens: Tokens, hidden: jax.Array | None) -> jax.Array:
+        return masked_mean(self._merge(params).text_tokens(tokens, hidden), tokens.mask)
 
     def _hidden_context(self, params: Params, batch: Batch) -> jax.Array | None:
         hidden = self._merge(params).hidden_text(batch.context)
