@@ -198,7 +198,8 @@ def _begins(survey: _Survey, text: str) -> Line | None:
         return line
     # Anybody may write "14/03/2024 18:00, dinner"; with the name of somebody who speaks in the chat
     # it is a head, in a form that this file has not.
-    named = line.style == "" or line.shown.startswith("[") or survey.senders.knows(line.rest)
+    whole = line.style in ("", "dash") or line.shown.startswith("[")
+    named = whole or survey.senders.knows(line.rest)
     return Line("", None, line.shown, line.rest, line.marked) if named else None
 
 

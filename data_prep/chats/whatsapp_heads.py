@@ -46,6 +46,7 @@ _TIME_FIRST = re.compile(
 # What else looks like a head: within brackets or before a dash, a time and the numbers of a date.
 _LOOKS = re.compile(r"\[(?P<in>[^\[\]\n]{8,60})\]\s|(?P<bare>[^\n]{8,60}?)\s[-\u2013\u2014]\s")
 _WORD = re.compile(r"[^\W\d_]+")
+_RARE = 4  # times as many heads as a style has the file's own; then it is that of pasted words
 _CLOCK = re.compile(r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?")
 
 
@@ -99,9 +100,13 @@ class Reader:
         return max(self.styles, key=lambda style: (self.styles[style], style), default="")
 
     def is_weak(self, style: str) -> bool:
-        """Whether a line of this style may be anybody's words in this file."""
+        """Whether a line of this style may be anybody's words in this file.
+
+        Messages that somebody copied and pasted bring heads of their own with them.
+        """
         own = {self.style, "colon"} if self.style == "comma" else {self.style}
-        return style not in own | {"bracket", "dash"}
+        common = _RARE * self.styles[style] >= self.styles[self.style]
+        return style not in own and not (common and style in ("bracket", "dash"))
 
     def find(self, line: str, learning: bool = False) -> Line | None:
         """Returns the line as the beginning of a record, or None where it goes on with one.
