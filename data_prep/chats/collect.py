@@ -51,11 +51,13 @@ _READERS: dict[str, Any] = {
 }
 FORMATS = tuple(_READERS)
 _WITH_DATES = ("whatsapp", "line")  # whose dates have no order of their own
-# What programs call their owner in place of a name; masking it would take it out of all texts.
-_OWNER = frozenset(
+# What programs call their owner, or whoever left, in place of a name; masking it would take it out
+# of all texts.
+_NOBODY = frozenset(
     (
         *("me", "i", "you", "myself", "self", "我", "自己", "本人", "你", "您"),
         *("自分", "私", "あなた", "나", "ฉัน", "คุณ"),
+        *("deleted user", "deleted account", "unknown", "已注销", "unknown user"),
     )
 )
 _OTHER = (".html", ".htm", ".rar", ".7z", ".tar", ".gz", ".tgz")  # never the file of an export
@@ -143,7 +145,8 @@ class _Collector:
                 self.problems.add(record.file, record.line, str(error))
         if not (self.ledger.kept or self.problems.total):
             told = str(self.ledger).replace("\n", ";")
-            self.problems.add(".", 0, f"no message of a person in the export: {told}")
+            other = "" if self.ledger.records_in else ". Is --format the program that wrote it?"
+            self.problems.add(".", 0, f"no message of a person in the export: {told}{other}")
         self.problems.stop_if_any()
         database.execute("CREATE INDEX ordered ON message(chat, time)")
         counts = self._write(database)
@@ -176,7 +179,7 @@ class _Collector:
                 raise ValueError(f"{where}; leave one out") from error
             raise LeftOut("id of an earlier message of the chat") from error
         given = (exported.name, *filter(None, exported.aliases))
-        names = dict.fromkeys("" if one.strip().casefold() in _OWNER else one for one in given)
+        names = dict.fromkeys("" if one.strip().casefold() in _NOBODY else one for one in given)
         people = [(message.chat, message.sender, name) for name in names]
         database.executemany("INSERT OR IGNORE INTO person VALUES(?, ?, ?)", people)
 

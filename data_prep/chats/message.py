@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.archives import is_noise
 from data_prep.ledger import LeftOut
 
 
@@ -110,4 +111,7 @@ def id_of(value: Any) -> str | None:
 
 def files_of(source: Path, pattern: str) -> list[Path]:
     """Returns an export's files to read: the source itself, or what the pattern finds in it."""
-    return [source] if source.is_file() else sorted(p for p in source.glob(pattern) if p.is_file())
+    if source.is_file():
+        return [source]
+    found = (path for path in source.glob(pattern) if path.is_file())
+    return sorted(path for path in found if not is_noise(path.relative_to(source)))
