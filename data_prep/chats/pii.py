@@ -75,7 +75,7 @@ class SenderNames:
         yield from self._ended(text)
 
     def _ended(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yields where a name has an ending ("Tobins", "Тобину", "토빈아") or "and", "to" before it."""
+        """Yields where a name has an ending ("Tobins", "Тобину", "토빈아") or "to" before it."""
         for word in _ENDED.finditer(text) if self._stems else ():
             folded = _caseless(word[0])
             has_case = folded != folded.upper()

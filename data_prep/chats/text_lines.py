@@ -5,14 +5,14 @@ from pathlib import Path
 
 MAX_TEXT = 2**16  # characters of a line, and of a message
 LOST = "\ufffd"  # stands for bytes that are no text
-_WIDE = (b"\xff\xfe", b"\xfe\xff")
+WIDE = (b"\xff\xfe", b"\xfe\xff")  # marks of UTF-16
 
 
 def encoding_of(path: Path) -> str:
     """Returns the encoding by the file's first bytes; UTF-16 may lack its mark."""
     with path.open("rb") as file:
         first = file.read(64)
-    if first[:2] in _WIDE:
+    if first.startswith(WIDE):
         return "utf-16"
     nul = [first[start::2].count(0) for start in (0, 1)]  # the empty halves of Latin and digits
     if len(first) > 3 and 0 in nul and max(nul) * 4 > len(first):

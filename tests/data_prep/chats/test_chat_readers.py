@@ -295,7 +295,7 @@ def test_a_second_download_of_an_export_is_found_and_a_wrong_format_is_asked_abo
     (message,) = step.read_messages(tmp_path / "out", "")
     assert message.time == 1_700_000_000
     (tmp_path / "result (1).json").write_text("[]")
-    with pytest.raises(BadInputError, match="0 records in, 0 kept. Is --format the program"):
+    with pytest.raises(BadInputError, match=r"0 records in, 0 kept\. Is --format the program"):
         collect("telegram", tmp_path, tmp_path / "new")
 
 

@@ -195,11 +195,18 @@ def chatlab_lines():
     return "# a note\n" + "\n\n".join(map(json.dumps, lines))
 
 
+FIRST, MEMBER_LINE, *LINES = chatlab_lines().split("\n\n")
 CHATLAB_FORMS = {
     "g.json": json.dumps(HEADER | {"members": [MEMBER], "messages": chatlab_messages()}),
     "indented.json": "\ufeff"
     + json.dumps(HEADER | {"members": [MEMBER], "messages": chatlab_messages()}, indent=2),
     "g.jsonl": chatlab_lines(),
+    "members last.json": json.dumps(HEADER | {"messages": chatlab_messages(), "members": [MEMBER]}),
+    "members last.jsonl": "\n".join((FIRST, *LINES, MEMBER_LINE)),
+}
+CHATLAB_FORMS |= {
+    f"wide {name}": text.removeprefix("\ufeff").encode("utf-16")
+    for name, text in CHATLAB_FORMS.items()
 }
 
 
