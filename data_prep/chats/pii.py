@@ -186,9 +186,22 @@ def find(
     for kind in KINDS:
         # The longest first: a full name before its parts.
         for start, end in sorted(found[kind], key=lambda span: (span[0] - span[1], span)):
+            if kind == "name":
+                start, end = _beside(text, start, end, taken)
             if start < end and all(end <= one.start or one.end <= start for one in taken):
                 taken.append(Span(start, end, kind))
     return sorted(taken)
+
+
+def _beside(text: str, start: int, end: int, taken: Iterable[Span]) -> tuple[int, int]:
+    """Returns what of a name is not taken: of "@Zorp Oak" the handle is "@Zorp" alone."""
+    for one in taken:
+        if one.start <= start < one.end:
+            start = min(one.end, end)
+        if one.start < end <= one.end:
+            end = max(one.start, start)
+    words = text[start:end]
+    return start + len(words) - len(words.lstrip()), end - len(words) + len(words.rstrip())
 
 
 def mask(text: str, spans: Iterable[Span]) -> str:

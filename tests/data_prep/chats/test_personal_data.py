@@ -117,6 +117,7 @@ def test_labels_are_read_to_the_character():
         (["ज़ोरबी"], "ज़ोरबीजी नमस्ते", "[name] नमस्ते"),
         (["זורבין"], "לזורבין", "[name]"),
         (["زوربين"], "وزوربين", "[name]"),
+        (["Zorp Bratt"], "hi @Zorp Bratt, @zorp", "hi [handle] [name], [handle]"),
         (["Der Chef"], "der Bus, sagt der Chef", "der Bus, sagt [name]"),
     ],
 )
