@@ -17,7 +17,15 @@ from typing import Any, NoReturn
 from absl import logging
 
 from data_prep.chats import json_stream, pictures, placeholders
-from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of, id_of
+from data_prep.chats.message import (
+    Exported,
+    Message,
+    Record,
+    StickerLeftOut,
+    files_of,
+    id_of,
+    naming,
+)
 from data_prep.chats.neutral import moment
 from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
@@ -179,6 +187,11 @@ def _refuse(reason: str) -> NoReturn:
 def _exported(chat: _Chat, record: Any) -> Exported:
     if not isinstance(record, dict):
         raise LeftOut("message that is no object")
+    with naming(*(record.get(key) for key in _NAMES_OF_SENDER)):
+        return _of_object(chat, record)
+
+
+def _of_object(chat: _Chat, record: dict[str, Any]) -> Exported:
     if record.get("_type", "message") != "message":
         raise LeftOut("line of a kind that is not known")
     kind = _kind(_first(record, _TYPE))

@@ -1,6 +1,7 @@
 """One message of a chat, as the steps of the construction hand it on."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,20 @@ class StickerLeftOut(LeftOut):
     def __init__(self, why: str) -> None:
         super().__init__(f"sticker: {why}")
         self.why = why
+
+
+@contextlib.contextmanager
+def naming(*names: object) -> Iterator[None]:
+    """Notes whom a record names if it is left out within: others may speak of them.
+
+    Args:
+      *names: those that are no text are passed over.
+    """
+    try:
+        yield
+    except LeftOut as reason:
+        reason.names += tuple(name for name in names if isinstance(name, str) and name.strip())
+        raise
 
 
 def id_of(value: Any) -> str | None:

@@ -13,7 +13,15 @@ from typing import Any
 import ijson
 
 from data_prep.chats.json_stream import ERRORS, CountedLines, add_problem
-from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of, id_of
+from data_prep.chats.message import (
+    Exported,
+    Message,
+    Record,
+    StickerLeftOut,
+    files_of,
+    id_of,
+    naming,
+)
 from data_prep.chats.neutral import moment
 from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
@@ -148,6 +156,13 @@ def _records(lines: CountedLines) -> Iterator[tuple[_Chat, Any]]:
 def _exported(chat: _Chat, record: Any, folder: str) -> Exported:
     if not isinstance(record, dict):
         raise LeftOut("message that is no object")
+    members = record.get("members")
+    some = members if isinstance(members, list) else ()
+    with naming(record.get("from"), record.get("actor"), *some):
+        return _of_object(chat, record, folder)
+
+
+def _of_object(chat: _Chat, record: dict[str, Any], folder: str) -> Exported:
     place, reply_to = chat.place(record)
     if record.get("type") != "message":
         service = record.get("type") == "service"

@@ -14,7 +14,7 @@ from typing import NoReturn
 from absl import logging
 
 from data_prep.chats import text_lines
-from data_prep.chats.message import Exported, Message, Record, files_of
+from data_prep.chats.message import Exported, Message, Record, files_of, naming
 from data_prep.chats.text_lines import LOST
 from data_prep.chats.whatsapp_dates import ORDERS, Decision, Orders
 from data_prep.chats.whatsapp_heads import FORMS, Line, Reader, clean
@@ -216,7 +216,8 @@ def _exported(
     if split is None:
         raise LeftOut("notice of the program")
     sender, said = split
-    text, sticker = survey.texts.read(said + newline + more, line)
+    with naming(clean(sender)):
+        text, sticker = survey.texts.read(said + newline + more, line)
     try:
         time = line.head.seconds(order)
     except ValueError as error:

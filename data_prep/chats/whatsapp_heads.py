@@ -49,6 +49,8 @@ _WORD = re.compile(r"[^\W\d_]+")
 _RARE = 4  # times as many heads as a style has the file's own; then it is that of pasted words
 _CLOCK = re.compile(r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?")
 
+_NAMED_MONTH = re.compile(r"\d{1,2}[-/.][^\W\d]{3,}[-/.]\d{2}")  # 14-Mar-24
+
 
 def clean(text: str) -> str:
     """Returns a text without marks of direction."""
@@ -193,12 +195,15 @@ def _looks(line: str) -> str:
     if match is None:
         return ""
     inside = match["in"] or match["bare"]
-    clock = _CLOCK.search(inside)
+    clocks = list(_CLOCK.finditer(inside))
+    # 14.03.24 may be a date as well.
+    clock = next((one for one in clocks if ":" in one[0]), clocks[-1] if clocks else None)
     if clock is None:
         return ""
     around = f"{inside[: clock.start()]} {inside[clock.end() :]}"
     numbers = re.findall(r"\d+", around)
     dated = len(numbers) >= 3 or (len(numbers) == 2 and any(len(one) == 4 for one in numbers))
+    dated = dated or _NAMED_MONTH.search(around) is not None
     few = len(_WORD.findall(around)) <= 5
     # A weekday may stand before a head; "party on 14 March 2024, 18:00 - bring cake" is somebody's.
     first = re.search(r"\d", inside)

@@ -78,6 +78,8 @@ def test_the_head_of_a_phone_of_any_language_is_read(head, hour, tmp_path):
     [
         "14 mars 2024 à 18:00 - ",
         "Thu, 14 Mar 2024 18:00 - ",
+        "Do., 14.03.24 18:00 - ",
+        "14-Mar-24 6:00 PM - ",
         "2024/3/14 魑魅3:10 - ",
         "[18:00, 14/3/2024] ",
     ],
