@@ -88,6 +88,11 @@ class SenderNames:
                     break
 
 
+def _is_joined(form: str) -> bool:
+    """Whether a name may stand within other letters; one kana or Thai letter is no name there."""
+    return bool(_CJK.search(form) or (len(form) > 1 and _JOINED.search(form)))
+
+
 def _may_end(form: str) -> bool:
     """Whether a name is long enough to be known by its beginning, and one word."""
     least = 2 if _HANGUL.match(form) else _SHORTEST if form[:1].upper() != form[:1].lower() else 3
@@ -114,7 +119,7 @@ class _Forms:
             lengths.setdefault(form[0], set()).add(len(form))
         self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
         # Where a form may begin: at a word's edge, and one of a script without blanks anywhere.
-        anywhere = sorted({re.escape(form[0]) for form in self._known if _JOINED.search(form)})
+        anywhere = sorted({re.escape(form[0]) for form in self._known if _is_joined(form)})
         self._begins = re.compile("|".join((r"(?<![^\W\d_])\S", *anywhere)))
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
@@ -133,7 +138,7 @@ class _Forms:
             return False
         # A word's edge counts between letters of an alphabet; Chinese does not separate words.
         joined = _WORD.match(text, start - 1) if start else None
-        return bool(_JOINED.search(form)) or not (joined or _WORD.match(text, end))
+        return _is_joined(form) or not (joined or _WORD.match(text, end))
 
 
 def _caseless(text: str) -> str:

@@ -208,7 +208,9 @@ def _exported(
 ) -> Exported:
     """Returns the message of a record, or raises LeftOut."""
     if line.head is None:
-        raise LeftOut("head of a message in a form that is not known")
+        speaks = survey.senders.split(line.rest, certain=True)
+        with naming(clean(speaks[0]) if speaks else None):
+            raise LeftOut("head of a message in a form that is not known")
     if LOST in body:
         raise LeftOut("bytes that are no text")
     first, newline, more = body.partition("\n")

@@ -122,7 +122,7 @@ class Reader:
         marked = line.startswith((MARK, RIGHT_MARK))
         if match is None:
             if looks := _looks(plain):
-                return Line("", None, looks, "", marked)
+                return Line("", None, looks, plain.partition(looks)[2].lstrip(), marked)
             return None
         style = _style(match)
         rest = line[passed(line, match.end()) :]

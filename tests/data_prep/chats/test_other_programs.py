@@ -148,6 +148,10 @@ SILENT = {
         "_chat.txt",
         "14/03/2024, 12:30 - Zorbin: <Media omitted>\n14/03/2024, 12:30 - Mira: Zorbin is late\n",
     ),
+    "whatsapp, an unknown head": (
+        "_chat.txt",
+        "14-Mar-24 12:30 - Zorbin: hi\n14/03/2024, 12:30 - Mira: Zorbin is late\n",
+    ),
     "line": (
         "a.txt",
         "2024/03/14(Thu)\n12:30\tZorbin\t[Sticker]\n12:31\tMira\tZorbin is late\n",
@@ -181,7 +185,7 @@ SILENT = {
 @pytest.mark.parametrize("format", SILENT)
 def test_who_says_no_word_that_is_kept_is_masked_and_no_person_of_the_chat(format, tmp_path):
     name, content = SILENT[format]
-    said, _, _ = collected(format, tmp_path, {name: content})
+    said, _, _ = collected(format.partition(",")[0], tmp_path, {name: content})
     assert [text for _, text in said] == ["Zorbin is late"]
     counts = json.loads((tmp_path / "out/step.json").read_text())["counts"]
     assert counts["senders"] == 1
