@@ -12,7 +12,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -108,6 +108,7 @@ class _Gallery:
         digest = hashlib.sha256(content).hexdigest()[:20]
         identity, file = f"sticker_{digest}", f"{digest}{suffix_of(content)}"
         if identity in self.entries:
+            self._say_more(identity, said)
             raise LeftOut("same picture as another sticker")
         name = said.name or ("" if path.stem in said.ids else _name(path.stem))
         about = {"name": name, "pack": manifest.title, "author": manifest.author}
@@ -123,6 +124,15 @@ class _Gallery:
             tags=tuple(tags),
             extra=extra,
         )
+
+    def _say_more(self, identity: str, said: Said) -> None:
+        """Adds to a sticker what another one with the same picture says."""
+        entry = self.entries[identity]
+        more = (*said.emoji, said.name, *said.tags)
+        tags = tuple(dict.fromkeys(one for one in (*entry.tags, *more) if one))
+        emoji = list(dict.fromkeys((*entry.extra.get("emoji", ()), *said.emoji)))
+        extra = {**entry.extra, "emoji": emoji} if emoji else entry.extra
+        self.entries[identity] = replace(entry, tags=tags, extra=extra)
 
 
 def import_packs(source: Path, out: Path, dry_run: bool = False) -> Ledger:

@@ -185,6 +185,11 @@ PACKS = {
         [("", ("😀",), "Owls"), ("", ("😭",), "Owls")],
         {},
     ),
+    "one picture twice": (
+        {"emoji.txt": '{"a": "😀", "b": "😭"}', "a.webp": picture(1), "b.webp": picture(1)},
+        [("a", ("😀", "a", "😭"), None)],
+        {"same picture as another sticker": 1},
+    ),
     "signal, by number": (
         {
             "manifest.json": json.dumps(SIGNAL | {"cover": {"id": 7}}),
