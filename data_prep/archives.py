@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 from data_prep.problems import short
 from int_ra_jax.data import schema
@@ -15,10 +15,13 @@ from int_ra_jax.data import schema
 # What some reader opens. Of others the name alone counts: whether a chat attached such a file.
 _TEXTS = (".txt", ".json", ".jsonl", ".csv", ".html")
 PICTURES = (*schema.IMAGE_SUFFIXES, ".tgs", ".webm", ".was")  # of stickers, animated ones too
+_NOISE = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")  # of file managers
+_SHADOW = "._"  # before a file's name: what macOS writes beside it
 _HASH = re.compile(r"[0-9a-f]{32}", re.I)  # by which some programs name a picture
 MAX_MEMBERS = 200_000
 MAX_BYTES = 16 * 2**30  # of all members that are unpacked
 MAX_RATIO = 200  # of a member's size to its packed size, above which it is made to do harm
+_SAYS_UTF8 = 0x800  # the flag of a member's name
 _SMALL = 2**20  # bytes; below, a high ratio is a text with many blanks
 _CHUNK = 2**20
 _UNPACK = "Unpack it yourself and name the folder"
@@ -70,7 +73,10 @@ def unpacked(zips: Sequence[Path], beside: Path, whole: bool = False) -> Iterato
 def _unpack(path: Path, folder: Path, whole: bool) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [one for one in archive.infolist() if not one.is_dir()]
+            for one in archive.infolist():
+                one.filename = _name_of(one)
+            members = [one for one in archive.infolist() if not one.filename.endswith("/")]
+            members = [one for one in members if not is_noise(PurePosixPath(one.filename))]
             read = [one for one in members if whole or _is_read(one)]
             wrong = [f"{short(one.filename)} {why}" for one in members if (why := _leaves(one))]
             wrong += [f"{short(one.filename)} {why}" for one in read if (why := _swells(one))]
@@ -102,6 +108,22 @@ def _unpack(path: Path, folder: Path, whole: bool) -> None:
         raise ValueError(f"{path} is not unpacked: {error}. {_UNPACK}, or export again.") from error
 
 
+def is_noise(path: PurePath) -> bool:
+    """Whether a file is of a file manager, and nobody's: ``__MACOSX/a``, ``._a``."""
+    return path.name.startswith(_SHADOW) or any(part in _NOISE for part in path.parts)
+
+
+def _name_of(member: zipfile.ZipInfo) -> str:
+    """Returns a member's name as its maker wrote it: zips of old programs do not say how."""
+    name = member.filename
+    if not name.isascii() and not member.flag_bits & _SAYS_UTF8:
+        for encoding in ("utf-8", "gb18030"):  # of macOS; of Windows in China
+            with contextlib.suppress(UnicodeError):
+                name = name.encode("cp437").decode(encoding)
+                break
+    return name.replace("\\", "/")
+
+
 def may_be_sticker(name: str) -> bool:
     """Whether a file of this name may hold a sticker: by its suffix, or a hash without one."""
     return name.lower().endswith(PICTURES) or _HASH.fullmatch(PurePosixPath(name).name) is not None
@@ -115,7 +137,7 @@ def _leaves(member: zipfile.ZipInfo) -> str:
     """Returns why a member has no place in the folder, or nothing."""
     name = member.filename
     parts = PurePosixPath(name).parts
-    if ".." in parts or name.startswith("/") or "\\" in name or PureWindowsPath(name).drive:
+    if ".." in parts or name.startswith("/") or PureWindowsPath(name).drive:
         return "leaves the folder"
     return ""
 

@@ -8,7 +8,13 @@ Value = TypeVar("Value")
 
 
 class LeftOut(Exception):
-    """Raised for a record that is not kept; its message is the reason's name."""
+    """Raised for a record that is not kept; its message is the reason's name.
+
+    Attributes:
+      names: of people whom the record names, and who may be spoken of in others.
+    """
+
+    names: tuple[str, ...] = ()
 
 
 @dataclass

@@ -5,6 +5,7 @@ another key of the message, names the picture where the exporter saved it. The J
 writes for itself differs in a few keys, and is read as well.
 """
 
+import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,7 +17,15 @@ from typing import Any, NoReturn
 from absl import logging
 
 from data_prep.chats import json_stream, pictures, placeholders
-from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of, id_of
+from data_prep.chats.message import (
+    Exported,
+    Message,
+    Record,
+    StickerLeftOut,
+    files_of,
+    id_of,
+    naming,
+)
 from data_prep.chats.neutral import moment
 from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
@@ -129,14 +138,17 @@ def hint(folder: Path) -> str:
 
 
 def _whole(path: Path, chat: _Chat, problems: Problems) -> Iterator[Record]:
+    if not json_stream.stands_before(path, b'"members"', b'"messages"'):
+        json_stream.note_all(path, chat.note)  # the members may stand behind the messages
     for line, message in json_stream.messages(path, chat.name, problems, chat.note):
         yield Record(chat.name, line, partial(_exported, chat, message))
 
 
 def _lines(path: Path, chat: _Chat) -> Iterator[Record]:
     """Yields the messages of JSON lines; a broken line is left out alone, as the form says."""
-    with path.open("rb") as lines:
-        number = 0
+    _add_members(path, chat)
+    with path.open("rb") as file:
+        lines, number = json_stream.as_utf8(file), 0
         while line := lines.readline(json_stream.MAX_MESSAGE + 1):
             number += 1
             if len(line) > json_stream.MAX_MESSAGE:
@@ -153,10 +165,19 @@ def _lines(path: Path, chat: _Chat) -> Iterator[Record]:
                 yield Record(chat.name, number, partial(_refuse, "line that is no JSON"))
                 continue
             kind = record.get("_type") if isinstance(record, dict) else None
-            if kind == "member":
-                chat.add_member(record)
-            elif kind != "header":
+            if kind not in ("member", "header"):
                 yield Record(chat.name, number, partial(_exported, chat, record))
+
+
+def _add_members(path: Path, chat: _Chat) -> None:
+    """Learns the members' names, wherever their lines stand."""
+    with path.open("rb") as file:
+        lines = json_stream.as_utf8(file)
+        while line := lines.readline(json_stream.MAX_MESSAGE + 1):
+            with contextlib.suppress(ValueError, RecursionError):
+                record = json.loads(line) if b'"member"' in line else None
+                if isinstance(record, dict) and record.get("_type") == "member":
+                    chat.add_member(record)
 
 
 def _refuse(reason: str) -> NoReturn:
@@ -166,6 +187,11 @@ def _refuse(reason: str) -> NoReturn:
 def _exported(chat: _Chat, record: Any) -> Exported:
     if not isinstance(record, dict):
         raise LeftOut("message that is no object")
+    with naming(*(record.get(key) for key in _NAMES_OF_SENDER)):
+        return _of_object(chat, record)
+
+
+def _of_object(chat: _Chat, record: dict[str, Any]) -> Exported:
     if record.get("_type", "message") != "message":
         raise LeftOut("line of a kind that is not known")
     kind = _kind(_first(record, _TYPE))

@@ -30,7 +30,7 @@ from data_prep.chats import (
     wechat,
     whatsapp,
 )
-from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of
+from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of, naming
 from data_prep.formats import animations
 from data_prep.formats.pictures import suffix_of
 from data_prep.ledger import Ledger, LeftOut
@@ -51,13 +51,16 @@ _READERS: dict[str, Any] = {
 }
 FORMATS = tuple(_READERS)
 _WITH_DATES = ("whatsapp", "line")  # whose dates have no order of their own
-# What programs call their owner in place of a name; masking it would take it out of all texts.
-_OWNER = frozenset(
+# What programs call their owner, or whoever left, in place of a name; masking it would take it out
+# of all texts.
+_NOBODY = frozenset(
     (
         *("me", "i", "you", "myself", "self", "我", "自己", "本人", "你", "您"),
         *("自分", "私", "あなた", "나", "ฉัน", "คุณ"),
+        *("deleted user", "deleted account", "unknown", "已注销", "unknown user"),
     )
 )
+_NO_CHAT = ""  # of people whose messages are all left out
 _OTHER = (".html", ".htm", ".rar", ".7z", ".tar", ".gz", ".tgz")  # never the file of an export
 
 
@@ -116,6 +119,14 @@ def _files(source: Path, reader: Any, shown: Path | None = None) -> list[Path]:
     raise FileNotFoundError(f"{what}. {reader.hint(source if source.is_dir() else source.parent)}")
 
 
+def _name(database: sqlite3.Connection, chat: str, sender: str, given: Iterable[str]) -> None:
+    """Stores the names of somebody."""
+    plain = (one.encode("utf-8", "ignore").decode() for one in given)
+    names = dict.fromkeys("" if one.strip().casefold() in _NOBODY else one for one in plain)
+    people = [(chat, sender, name) for name in names if name or sender]
+    database.executemany("INSERT OR IGNORE INTO person VALUES(?, ?, ?)", people)
+
+
 class _Collector:
     """One reading of an export; messages are sorted on disk, so that memory stays bounded."""
 
@@ -143,7 +154,8 @@ class _Collector:
                 self.problems.add(record.file, record.line, str(error))
         if not (self.ledger.kept or self.problems.total):
             told = str(self.ledger).replace("\n", ";")
-            self.problems.add(".", 0, f"no message of a person in the export: {told}")
+            other = "" if self.ledger.records_in else ". Is --format the program that wrote it?"
+            self.problems.add(".", 0, f"no message of a person in the export: {told}{other}")
         self.problems.stop_if_any()
         database.execute("CREATE INDEX ordered ON message(chat, time)")
         counts = self._write(database)
@@ -156,10 +168,16 @@ class _Collector:
         """Stores the message that a record becomes, or raises LeftOut: one of the two, always."""
         try:
             exported = record.make()
-            message = self._with_sticker(exported)
-        except StickerLeftOut as lost:
-            self.stickers_left_out[lost.why] += 1
+            with naming(exported.name, *exported.aliases):
+                self._insert(database, exported)
+        except LeftOut as lost:
+            if isinstance(lost, StickerLeftOut):
+                self.stickers_left_out[lost.why] += 1
+            _name(database, _NO_CHAT, _NO_CHAT, lost.names)
             raise
+
+    def _insert(self, database: sqlite3.Connection, exported: Exported) -> None:
+        message = self._with_sticker(exported)
         written = json.dumps(message.to_json(), ensure_ascii=False)
         try:
             "".join((written, exported.name, *exported.aliases)).encode()
@@ -176,9 +194,7 @@ class _Collector:
                 raise ValueError(f"{where}; leave one out") from error
             raise LeftOut("id of an earlier message of the chat") from error
         given = (exported.name, *filter(None, exported.aliases))
-        names = dict.fromkeys("" if one.strip().casefold() in _OWNER else one for one in given)
-        people = [(message.chat, message.sender, name) for name in names]
-        database.executemany("INSERT OR IGNORE INTO person VALUES(?, ?, ?)", people)
+        _name(database, message.chat, message.sender, given)
 
     def _with_sticker(self, exported: Exported) -> Message:
         """Returns the message with its sticker taken over; words stay where the sticker cannot."""
@@ -261,7 +277,10 @@ class _Collector:
         people = database.execute("SELECT chat, sender, name FROM person ORDER BY 1, 2, 3")
         rows = ({"chat": chat, "sender": sender, "name": name} for chat, sender, name in people)
         step.write_lines(self.building, step.PEOPLE_FILE, rows)
-        chats = database.execute("SELECT COUNT(DISTINCT chat), COUNT(DISTINCT sender) FROM person")
+        chats = database.execute(
+            "SELECT COUNT(DISTINCT chat), COUNT(DISTINCT sender) FROM person WHERE chat != ?",
+            (_NO_CHAT,),
+        )
         counts["chats"], counts["senders"] = chats.fetchone()
         left_out = dict(sorted(self.stickers_left_out.items()))
         step.write_report(self.building, self.ledger)

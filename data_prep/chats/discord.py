@@ -13,7 +13,15 @@ from typing import Any
 from absl import logging
 
 from data_prep.chats import json_stream, pictures, placeholders
-from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of, id_of
+from data_prep.chats.message import (
+    Exported,
+    Message,
+    Record,
+    StickerLeftOut,
+    files_of,
+    id_of,
+    naming,
+)
 from data_prep.chats.neutral import moment
 from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
@@ -84,6 +92,13 @@ def hint(folder: Path) -> str:
 def _exported(channel: _Channel, record: Any) -> Exported:
     if not isinstance(record, dict):
         raise LeftOut("message that is no object")
+    author = record.get("author")
+    given = author if isinstance(author, dict) else {}
+    with naming(given.get("nickname"), given.get("name")):
+        return _of_object(channel, record)
+
+
+def _of_object(channel: _Channel, record: dict[str, Any]) -> Exported:
     kind = str(record.get("type"))
     if kind not in (*_SAID, *_REPLIES):
         raise LeftOut("notice of the program")

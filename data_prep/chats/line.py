@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from absl import logging
 
 from data_prep.chats import day_periods, line_dates, placeholders, text_lines, word_lists
-from data_prep.chats.message import Exported, Message, Record, files_of
+from data_prep.chats.message import Exported, Message, Record, files_of, naming
 from data_prep.chats.whatsapp_dates import ORDERS, Decision, Head, Orders
 from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
@@ -256,7 +256,8 @@ def _exported(survey: _Survey, line: _Line, below: list[str], day: date | None) 
         text = text[1:-1].replace('""', '"').strip()
     if not sender.strip():
         raise LeftOut("notice of the program")
-    _check_words(survey, text, sender.strip())
+    with naming(sender):
+        _check_words(survey, text, sender.strip())
     order, clock = "ymd", line.clock
     time = Head((day.year, day.month, day.day), True, clock).seconds(order)
     message = Message(survey.name, None, time, sender.strip(), text)

@@ -1,10 +1,12 @@
 """One message of a chat, as the steps of the construction hand it on."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.archives import is_noise
 from data_prep.ledger import LeftOut
 
 
@@ -102,6 +104,20 @@ class StickerLeftOut(LeftOut):
         self.why = why
 
 
+@contextlib.contextmanager
+def naming(*names: object) -> Iterator[None]:
+    """Notes whom a record names if it is left out within: others may speak of them.
+
+    Args:
+      *names: those that are no text are passed over.
+    """
+    try:
+        yield
+    except LeftOut as reason:
+        reason.names += tuple(name for name in names if isinstance(name, str) and name.strip())
+        raise
+
+
 def id_of(value: Any) -> str | None:
     """Returns an id as a string, or None where an export's value is none."""
     known = isinstance(value, str | int) and not isinstance(value, bool)
@@ -110,4 +126,7 @@ def id_of(value: Any) -> str | None:
 
 def files_of(source: Path, pattern: str) -> list[Path]:
     """Returns an export's files to read: the source itself, or what the pattern finds in it."""
-    return [source] if source.is_file() else sorted(p for p in source.glob(pattern) if p.is_file())
+    if source.is_file():
+        return [source]
+    found = (path for path in source.glob(pattern) if path.is_file())
+    return sorted(path for path in found if not is_noise(path.relative_to(source)))

@@ -13,16 +13,25 @@ from typing import Any
 import ijson
 
 from data_prep.chats.json_stream import ERRORS, CountedLines, add_problem
-from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of, id_of
+from data_prep.chats.message import (
+    Exported,
+    Message,
+    Record,
+    StickerLeftOut,
+    files_of,
+    id_of,
+    naming,
+)
 from data_prep.chats.neutral import moment
 from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
 
-FILES = "**/result.json"
+FILES = "**/result*.json"
 STRICT = False
 # One chat stands at the top of the file, the chats of an account below these.
 _CHATS = ("", "chats.list.item", "left_chats.list.item")
 _MESSAGES = tuple(f"{owner}.messages.item".lstrip(".") for owner in _CHATS)
+_SAID = ("text", "caption", "title")  # keys of a rich message's words
 # What a message without words may hold instead, by the key that says so.
 _MEDIA = {
     "photo": "photo",
@@ -118,6 +127,7 @@ def hint(folder: Path) -> str:
 def _records(lines: CountedLines) -> Iterator[tuple[_Chat, Any]]:
     """Yields (chat, message); an id stands before the messages in every export."""
     chat, count, item = _Chat("chat"), 0, ""
+    seen: set[str] = set()
     builder: ijson.ObjectBuilder | None = None
     for prefix, event, value in ijson.parse(lines, use_float=True):
         if builder is not None:
@@ -132,7 +142,9 @@ def _records(lines: CountedLines) -> Iterator[tuple[_Chat, Any]]:
             count += 1
             chat = _Chat(f"chat {count}" if prefix else "chat")
         elif key == "id" and owner in _CHATS and (identity := id_of(value)):
-            chat = _Chat(identity)
+            # A person and a group may have the same number.
+            chat = _Chat(f"{identity} ({count})" if identity in seen else identity)
+            seen.add(identity)
         elif prefix in _MESSAGES and event in ("start_map", "start_array"):
             item = prefix
             builder = ijson.ObjectBuilder()
@@ -144,6 +156,13 @@ def _records(lines: CountedLines) -> Iterator[tuple[_Chat, Any]]:
 def _exported(chat: _Chat, record: Any, folder: str) -> Exported:
     if not isinstance(record, dict):
         raise LeftOut("message that is no object")
+    members = record.get("members")
+    some = members if isinstance(members, list) else ()
+    with naming(record.get("from"), record.get("actor"), *some):
+        return _of_object(chat, record, folder)
+
+
+def _of_object(chat: _Chat, record: dict[str, Any], folder: str) -> Exported:
     place, reply_to = chat.place(record)
     if record.get("type") != "message":
         service = record.get("type") == "service"
@@ -194,8 +213,8 @@ def _without_words(record: dict[str, Any]) -> str:
 
 def _time(record: dict[str, Any]) -> int:
     stamp = record.get("date_unixtime")
-    written = stamp if isinstance(stamp, str) and stamp.isdecimal() and len(stamp) < 13 else None
-    return moment(record.get("date") if written is None else written)
+    said = str(stamp) if isinstance(stamp, str | int) else ""
+    return moment(said if said.isdecimal() and len(said) < 13 else record.get("date"))
 
 
 def _plain(text: Any) -> str:
@@ -224,10 +243,10 @@ def _block_words(block: Any) -> Iterator[str]:
         for one in block:
             yield from _block_words(one)
     elif isinstance(block, dict):
-        if "text" in block:
-            yield _inline(block["text"]).strip()
         for key, inner in block.items():
-            if key != "text" and isinstance(inner, dict | list):
+            if key in _SAID:
+                yield _inline(inner).strip()
+            elif isinstance(inner, dict | list):
                 yield from _block_words(inner)
 
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 from absl import logging
 
 from data_prep.chats import pictures, placeholders, text_lines
-from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of
+from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of, naming
 from data_prep.chats.neutral import moment
 from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
@@ -201,6 +201,14 @@ def _exported(table: _Table, row: list[str], beside: pictures.Beside) -> Exporte
     if text_lines.LOST in text:
         raise LeftOut("bytes that are no text")
     sender, names, text = _sender(table, row, text)
+    with naming(*names):
+        return _said(table, row, beside, (sender, names, text))
+
+
+def _said(
+    table: _Table, row: list[str], beside: pictures.Beside, who: tuple[str, list[str], str]
+) -> Exported:
+    sender, names, text = who
     kind = _kind(table.cell(row, "type"))
     subkind = _kind(table.cell(row, "subtype")) if kind <= 0xFFFFFFFF else kind >> 32
     sticker = None

@@ -14,7 +14,7 @@ from typing import NoReturn
 from absl import logging
 
 from data_prep.chats import text_lines
-from data_prep.chats.message import Exported, Message, Record, files_of
+from data_prep.chats.message import Exported, Message, Record, files_of, naming
 from data_prep.chats.text_lines import LOST
 from data_prep.chats.whatsapp_dates import ORDERS, Decision, Orders
 from data_prep.chats.whatsapp_heads import FORMS, Line, Reader, clean
@@ -198,7 +198,8 @@ def _begins(survey: _Survey, text: str) -> Line | None:
         return line
     # Anybody may write "14/03/2024 18:00, dinner"; with the name of somebody who speaks in the chat
     # it is a head, in a form that this file has not.
-    named = line.style == "" or line.shown.startswith("[") or survey.senders.knows(line.rest)
+    whole = line.style in ("", "dash") or line.shown.startswith("[")
+    named = whole or survey.senders.knows(line.rest)
     return Line("", None, line.shown, line.rest, line.marked) if named else None
 
 
@@ -207,7 +208,9 @@ def _exported(
 ) -> Exported:
     """Returns the message of a record, or raises LeftOut."""
     if line.head is None:
-        raise LeftOut("head of a message in a form that is not known")
+        speaks = survey.senders.split(line.rest, certain=True)
+        with naming(clean(speaks[0]) if speaks else None):
+            raise LeftOut("head of a message in a form that is not known")
     if LOST in body:
         raise LeftOut("bytes that are no text")
     first, newline, more = body.partition("\n")
@@ -215,7 +218,8 @@ def _exported(
     if split is None:
         raise LeftOut("notice of the program")
     sender, said = split
-    text, sticker = survey.texts.read(said + newline + more, line)
+    with naming(clean(sender)):
+        text, sticker = survey.texts.read(said + newline + more, line)
     try:
         time = line.head.seconds(order)
     except ValueError as error:

@@ -46,7 +46,10 @@ _TIME_FIRST = re.compile(
 # What else looks like a head: within brackets or before a dash, a time and the numbers of a date.
 _LOOKS = re.compile(r"\[(?P<in>[^\[\]\n]{8,60})\]\s|(?P<bare>[^\n]{8,60}?)\s[-\u2013\u2014]\s")
 _WORD = re.compile(r"[^\W\d_]+")
+_RARE = 4  # times as many heads as a style has the file's own; then it is that of pasted words
 _CLOCK = re.compile(r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?")
+
+_NAMED_MONTH = re.compile(r"\d{1,2}[-/.][^\W\d]{3,}[-/.]\d{2}")  # 14-Mar-24
 
 
 def clean(text: str) -> str:
@@ -99,9 +102,13 @@ class Reader:
         return max(self.styles, key=lambda style: (self.styles[style], style), default="")
 
     def is_weak(self, style: str) -> bool:
-        """Whether a line of this style may be anybody's words in this file."""
+        """Whether a line of this style may be anybody's words in this file.
+
+        Messages that somebody copied and pasted bring heads of their own with them.
+        """
         own = {self.style, "colon"} if self.style == "comma" else {self.style}
-        return style not in own | {"bracket", "dash"}
+        common = _RARE * self.styles[style] >= self.styles[self.style]
+        return style not in own and not (common and style in ("bracket", "dash"))
 
     def find(self, line: str, learning: bool = False) -> Line | None:
         """Returns the line as the beginning of a record, or None where it goes on with one.
@@ -115,7 +122,7 @@ class Reader:
         marked = line.startswith((MARK, RIGHT_MARK))
         if match is None:
             if looks := _looks(plain):
-                return Line("", None, looks, "", marked)
+                return Line("", None, looks, plain.partition(looks)[2].lstrip(), marked)
             return None
         style = _style(match)
         rest = line[passed(line, match.end()) :]
@@ -188,12 +195,15 @@ def _looks(line: str) -> str:
     if match is None:
         return ""
     inside = match["in"] or match["bare"]
-    clock = _CLOCK.search(inside)
+    clocks = list(_CLOCK.finditer(inside))
+    # 14.03.24 may be a date as well.
+    clock = next((one for one in clocks if ":" in one[0]), clocks[-1] if clocks else None)
     if clock is None:
         return ""
     around = f"{inside[: clock.start()]} {inside[clock.end() :]}"
     numbers = re.findall(r"\d+", around)
     dated = len(numbers) >= 3 or (len(numbers) == 2 and any(len(one) == 4 for one in numbers))
+    dated = dated or _NAMED_MONTH.search(around) is not None
     few = len(_WORD.findall(around)) <= 5
     # A weekday may stand before a head; "party on 14 March 2024, 18:00 - bring cake" is somebody's.
     first = re.search(r"\d", inside)

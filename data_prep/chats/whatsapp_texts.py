@@ -7,6 +7,7 @@ languages (lists/whatsapp_*.txt). Words that a person wrote are never judged by 
 
 import functools
 import re
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,13 @@ _OWN_NAME = re.compile(r"^(?:IMG|VID|AUD|PTT|STK|DOC|GIF)-\d{8}-WA\d{4,}\.\w+$")
 _PLACEHOLDER = re.compile(r"^[<\uff1c](?P<words>[^<>\n\uff1c\uff1e]{3,60})[>\uff1e]$")
 _PROGRAM_END = re.compile(r"\u200e[<\uff1c][^<>\n]{3,80}[>\uff1e]\s*$")
 _LAST_WORDS = re.compile(r"[<\uff1c](?P<words>[^<>\n]{3,80})[>\uff1e]\s*$")
+_PLACE = re.compile(
+    r"(?:[^\n:\uff1a]{2,40}[:\uff1a]\s?)?https://maps\.google\.com/\?q=-?[\d.]+,-?[\d.]+"
+)
+_VOTES = r"[:\uff1a] [^\n]*\((?=[^()\n]{1,40}\))[^()\n]*\d[^()\n]*\)"
+_POLL = re.compile(
+    rf"\w{{2,30}}[:\uff1a]\n[^\n]+\n(?P<word>\w{{2,30}}){_VOTES}(?:\n(?P=word){_VOTES})+"
+)
 _MARKED = re.compile(r"[:\uff1a]\s?\u200e")
 _AFTER_NAME = re.compile(r"[:\uff1a]\s?")
 _STICKER_NAME = re.compile(r"(?:STK-|-STICKER-)", re.I)
@@ -42,6 +50,8 @@ _KINDS = {
     "voice or audio": "opus ogg mp3 m4a aac amr wav",
     "contact": "vcf",
 }
+# What Android writes without its mark, in any language.
+_FORMS = {"location": _PLACE, "poll": _POLL}
 _KIND_OF = {suffix: kind for kind, suffixes in _KINDS.items() for suffix in suffixes.split()}
 
 
@@ -70,14 +80,20 @@ class Texts:
     phrases: set[str] = field(default_factory=set)
     marked: bool = False
     documents: set[str] = field(default_factory=set)
+    _behind: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def add(self, rest: str) -> None:
         """Learns from the first line of what follows a head."""
         self.marked |= _MARKED.search(rest) is not None
         bracketed = _IN_BRACKETS.search(rest)
         attached = _WITH_PHRASE.match(_AFTER_NAME.split(clean(rest))[-1].strip())
-        if attached and _OWN_NAME.match(attached["file"]):
-            self.phrases.add(_bare(attached["phrase"]))
+        if attached:
+            phrase = _bare(attached["phrase"])
+            files = self._behind[phrase]
+            files.add(attached["file"])
+            if _OWN_NAME.match(attached["file"]) or (len(files) > 2 and " " in phrase):
+                self.phrases.add(phrase)
+                self._behind[phrase].clear()
         if (match := bracketed or attached) and match["file"].lower().endswith(".txt"):
             self.documents.add(clean(match["file"]).strip())
 
@@ -96,6 +112,8 @@ class Texts:
         file, words = self._attached(said, line)
         if file is None:
             words = self._without_placeholder(said, line)
+            if kind := next((name for name, form in _FORMS.items() if form.fullmatch(words)), None):
+                raise LeftOut(f"{kind} without words")
             if not words:
                 raise LeftOut("message without words")
             return words, None

@@ -10,8 +10,9 @@ files. What became of each sticker and file is in ``dataset.json`` under ``ledge
 import hashlib
 import re
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,7 +34,6 @@ _PACKS = (".wastickers", ".zip")
 _NUMBER = re.compile(r"[0-9]{1,6}")
 _TRAYS = ("tray",)  # names of the pack's own sign, where nothing says which file that is
 _SAYS_NOTHING = re.compile(r"\d+|[0-9a-f]{16,}|sticker|file|image|img|pack", re.I)
-_NOISE = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")  # of file managers
 
 
 @dataclass
@@ -43,10 +43,12 @@ class _Files:
     Attributes:
       by_name: name, and name without suffix, in lower case -> file.
       numbered: number at the beginning of a name -> file.
+      alone: number that is all of a name but its suffix -> file.
     """
 
     by_name: dict[str, Path] = field(default_factory=dict)
     numbered: dict[int, Path] = field(default_factory=dict)
+    alone: dict[int, Path] = field(default_factory=dict)
 
     @classmethod
     def of(cls, paths: Iterable[Path]) -> "_Files":
@@ -57,13 +59,20 @@ class _Files:
             files.by_name.setdefault(path.name.casefold(), path)
             if match := _NUMBER.match(path.stem):
                 files.numbered.setdefault(int(match[0]), path)
+                if match[0] == path.stem:
+                    files.alone.setdefault(int(match[0]), path)
         for path in found:
             files.by_name.setdefault(path.stem.casefold(), path)
         return files
 
     def called(self, name: str) -> Path | None:
-        """Returns the file of a name, which may have a folder before it, and a suffix or none."""
-        return self.by_name.get(name.replace("\\", "/").rpartition("/")[2].casefold())
+        """Returns the file of a name, which may have a folder before it, and a suffix or none.
+
+        A number may have noughts before it.
+        """
+        called = name.replace("\\", "/").rpartition("/")[2].casefold()
+        number = int(called) if _NUMBER.fullmatch(called) else -1
+        return self.by_name.get(called) or self.alone.get(number)
 
     def of_sticker(self, said: Said, total: int) -> Path | None:
         """Returns a sticker's file: by a name that is said, or by its place among numbers."""
@@ -99,6 +108,7 @@ class _Gallery:
         digest = hashlib.sha256(content).hexdigest()[:20]
         identity, file = f"sticker_{digest}", f"{digest}{suffix_of(content)}"
         if identity in self.entries:
+            self._say_more(identity, said)
             raise LeftOut("same picture as another sticker")
         name = said.name or ("" if path.stem in said.ids else _name(path.stem))
         about = {"name": name, "pack": manifest.title, "author": manifest.author}
@@ -114,6 +124,15 @@ class _Gallery:
             tags=tuple(tags),
             extra=extra,
         )
+
+    def _say_more(self, identity: str, said: Said) -> None:
+        """Adds to a sticker what another one with the same picture says."""
+        entry = self.entries[identity]
+        more = (*said.emoji, said.name, *said.tags)
+        tags = tuple(dict.fromkeys(one for one in (*entry.tags, *more) if one))
+        emoji = list(dict.fromkeys((*entry.extra.get("emoji", ()), *said.emoji)))
+        extra = {**entry.extra, "emoji": emoji} if emoji else entry.extra
+        self.entries[identity] = replace(entry, tags=tags, extra=extra)
 
 
 def import_packs(source: Path, out: Path, dry_run: bool = False) -> Ledger:
@@ -162,6 +181,9 @@ def import_packs(source: Path, out: Path, dry_run: bool = False) -> Ledger:
 
 def _zips(source: Path) -> list[Path]:
     if source.is_file():
+        if not (zipfile.is_zipfile(source) or source.suffix.lower() in _PACKS):
+            known = ", ".join(_PACKS)
+            raise ValueError(f"{source} is no pack. Name a folder of pictures, or a file {known}.")
         return [source]
     return [path for path in _files(source) if path.suffix.lower() in _PACKS]
 
@@ -199,7 +221,7 @@ def _files(root: Path) -> list[Path]:
     found = []
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
         parts = path.relative_to(root).parts
-        noise = any(part in _NOISE or part.startswith(".") for part in parts)
+        noise = archives.is_noise(path.relative_to(root)) or any(one[0] == "." for one in parts)
         if not noise and path.resolve().is_relative_to(root.resolve()):
             found.append(path)
     return found

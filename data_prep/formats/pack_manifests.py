@@ -169,7 +169,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 def _of_texts(texts: Mapping[str, Path], folder: Path, root: Path, problems: Problems) -> Manifest:
     said = {name: words(_beginning(path)) for name, path in texts.items()}
-    file = next(iter(texts.values())).relative_to(root).as_posix()
+    file = list(texts.values())[-1].relative_to(root).as_posix()  # emoji.txt where there is one
     manifest = Manifest(file, folder, said.get("title.txt", ""), said.get("author.txt", ""))
     if path := texts.get("emoji.txt"):
         emoji = _json(path, path.relative_to(root).as_posix(), problems)

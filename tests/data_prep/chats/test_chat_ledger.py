@@ -147,9 +147,32 @@ def test_of_a_zips_other_files_the_names_are_known_and_not_the_bytes(tmp_path, m
     assert report["kept"] == 2 and set(report["left_out"]) == {"document without words"}
 
 
+def test_files_of_file_managers_are_no_chats_in_a_zip_and_in_a_folder(tmp_path):
+    chat = "14/03/2024, 12:30 - Mira: hi\n"
+    members = {"_chat.txt": chat, "._chat.txt": chat, "__MACOSX/a/_chat.txt": f"\0{chat}"}
+    path = zipped(tmp_path / "a.zip", members)
+    zipfile.ZipFile(path).extractall(tmp_path / "folder")
+    for number, source in enumerate((path, tmp_path / "folder")):
+        report = collected("whatsapp", source, tmp_path / f"out{number}")
+        assert report == {"records_in": 1, "kept": 1, "left_out": {}}
+
+
+@pytest.mark.parametrize(
+    "name", ["群聊/x.txt".encode("gb18030"), "群聊/x.txt".encode(), b"a\\x.txt"]
+)
+def test_names_in_a_zip_are_read_as_their_program_wrote_them(name, tmp_path):
+    blank = "n" * len(name)
+    content = zipped(tmp_path / "a.zip", {blank: "14/03/2024, 12:30 - Mira: hi\n"}).read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace(blank.encode(), name))
+    collected("whatsapp", tmp_path / "a.zip", tmp_path / "out")
+    (message,) = step.read_messages(tmp_path / "out", "")
+    assert message.chat == ("a/x" if name.isascii() else "群聊/x")
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [
+        ({"..\\x.txt": b"a"}, "leaves the folder"),
         ({"../x.txt": b"a"}, "leaves the folder"),
         ({"/x.txt": b"a"}, "leaves the folder"),
         ({"C:\\x.txt": b"a"}, "leaves the folder"),
@@ -178,7 +201,7 @@ def test_a_broken_zip_and_one_without_a_chat_say_what_to_do(tmp_path):
     for name in ("broken.zip", "none.zip"):
         with pytest.raises(ValueError, match=r"is not unpacked: .*Unpack it yourself"):
             collect("whatsapp", tmp_path / name, tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match=r"holds no result\.json. In Telegram"):
+    with pytest.raises(FileNotFoundError, match=r"holds no result\*\.json. In Telegram"):
         collect("telegram", good, tmp_path / "out")
 
 

@@ -245,11 +245,12 @@ def test_a_rich_message_gives_the_words_of_its_blocks(tmp_path):
         {"type": "heading", "text": "Plan"},
         {"type": "list", "items": [{"text": "soup"}, "rice"]},
         {"type": "paragraph", "text": ["read ", part]},
+        {"type": "photo", "file": "p.jpg", "caption": ["at ", part]},
     ]
     message = telegram_message(rich_message={"blocks": blocks})
     del message["text"]
     (found,) = telegram_messages(tmp_path, message)
-    assert found.text == "Plan\nsoup\nrice\nread it twice"
+    assert found.text == "Plan\nsoup\nrice\nread it twice\nat it twice"
 
 
 def test_topics_of_a_forum_are_chats_of_their_own(tmp_path):
@@ -277,13 +278,25 @@ def test_topics_of_a_forum_are_chats_of_their_own(tmp_path):
 def test_a_chat_without_an_id_does_not_take_that_of_the_chat_before(tmp_path):
     chats = [
         {"id": 9, "messages": [telegram_message()]},
+        {"id": 9, "type": "private_group", "messages": [telegram_message()]},
         {"name": "no id", "messages": [telegram_message()]},
         {"id": "", "messages": [telegram_message()]},
     ]
     (tmp_path / "result.json").write_text(json.dumps({"chats": {"list": chats}}))
     problems = Problems("x")
     found = messages_of(telegram.read(tmp_path, problems), problems)
-    assert len({message.chat for message in found}) == 3
+    assert len({message.chat for message in found}) == 4
+
+
+def test_a_second_download_of_an_export_is_found_and_a_wrong_format_is_asked_about(tmp_path):
+    export = {"id": 5, "messages": [telegram_message(date=None, date_unixtime=1_700_000_000)]}
+    (tmp_path / "result (1).json").write_text(json.dumps(export))
+    collect("telegram", tmp_path, tmp_path / "out")
+    (message,) = step.read_messages(tmp_path / "out", "")
+    assert message.time == 1_700_000_000
+    (tmp_path / "result (1).json").write_text("[]")
+    with pytest.raises(BadInputError, match=r"0 records in, 0 kept\. Is --format the program"):
+        collect("telegram", tmp_path, tmp_path / "new")
 
 
 def test_an_export_as_html_is_told_how_to_export_json(tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.chats import chatlab, discord, json_stream, line, step, wechat
+from data_prep.chats.anonymise import anonymise
 from data_prep.chats.collect import collect
 from data_prep.ledger import Ledger
 from data_prep.problems import BadInputError, Problems
@@ -142,6 +143,57 @@ def test_what_a_program_calls_its_owner_is_no_name_to_mask(tmp_path):
     assert [one["name"] for one in people] == ["", "Ida"]
 
 
+SILENT = {
+    "whatsapp": (
+        "_chat.txt",
+        "14/03/2024, 12:30 - Zorbin: <Media omitted>\n14/03/2024, 12:30 - Mira: Zorbin is late\n",
+    ),
+    "whatsapp, an unknown head": (
+        "_chat.txt",
+        "14-Mar-24 12:30 - Zorbin: hi\n14/03/2024, 12:30 - Mira: Zorbin is late\n",
+    ),
+    "line": (
+        "a.txt",
+        "2024/03/14(Thu)\n12:30\tZorbin\t[Sticker]\n12:31\tMira\tZorbin is late\n",
+    ),
+    "wechat": (
+        "a.csv",
+        "时间,发送人,类型,内容\n2024-03-14 18:00:00,Zorbin,图片,x\n"
+        "2024-03-14 18:00:00,Mira,文本,Zorbin is late\n",
+    ),
+    "telegram": (
+        "result.json",
+        json.dumps(
+            {
+                "id": 5,
+                "messages": [
+                    {"type": "service", "actor": "Quonk", "members": ["Zorbin", None], "text": ""},
+                    {
+                        "type": "message",
+                        "from": "Mira",
+                        "from_id": "user1",
+                        "date": "2024-03-14T18:00:00",
+                        "text": "Zorbin is late",
+                    },
+                ],
+            }
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("format", SILENT)
+def test_who_says_no_word_that_is_kept_is_masked_and_no_person_of_the_chat(format, tmp_path):
+    name, content = SILENT[format]
+    said, _, _ = collected(format.partition(",")[0], tmp_path, {name: content})
+    assert [text for _, text in said] == ["Zorbin is late"]
+    counts = json.loads((tmp_path / "out/step.json").read_text())["counts"]
+    assert counts["senders"] == 1
+    anonymise(tmp_path / "out", tmp_path / "two", tmp_path / "salt")
+    (message,) = step.read_messages(tmp_path / "two", "")
+    assert message.text == "[name] is late"
+
+
 def test_newer_tables_name_the_type_or_write_it_in_brackets(tmp_path):
     table = "Time,Sender,Content\n2024-01-01 10:00:00,a,在吗\n2024-01-01 10:00:01,a,[动画表情]\n"
     named = (
@@ -195,11 +247,18 @@ def chatlab_lines():
     return "# a note\n" + "\n\n".join(map(json.dumps, lines))
 
 
+FIRST, MEMBER_LINE, *LINES = chatlab_lines().split("\n\n")
 CHATLAB_FORMS = {
     "g.json": json.dumps(HEADER | {"members": [MEMBER], "messages": chatlab_messages()}),
     "indented.json": "\ufeff"
     + json.dumps(HEADER | {"members": [MEMBER], "messages": chatlab_messages()}, indent=2),
     "g.jsonl": chatlab_lines(),
+    "members last.json": json.dumps(HEADER | {"messages": chatlab_messages(), "members": [MEMBER]}),
+    "members last.jsonl": "\n".join((FIRST, *LINES, MEMBER_LINE)),
+}
+CHATLAB_FORMS |= {
+    f"wide {name}": text.removeprefix("\ufeff").encode("utf-16")
+    for name, text in CHATLAB_FORMS.items()
 }
 
 

@@ -78,6 +78,8 @@ def test_the_head_of_a_phone_of_any_language_is_read(head, hour, tmp_path):
     [
         "14 mars 2024 à 18:00 - ",
         "Thu, 14 Mar 2024 18:00 - ",
+        "Do., 14.03.24 18:00 - ",
+        "14-Mar-24 6:00 PM - ",
         "2024/3/14 魑魅3:10 - ",
         "[18:00, 14/3/2024] ",
     ],
@@ -100,6 +102,29 @@ def test_a_date_in_a_persons_words_stays_there(tmp_path):
     strange = "14/03/2024 18:00, Tobin : pasta"
     text = f"{HEAD}Mira: {words}\n{HEAD}Tobin: ok\n{strange}\n"
     assert read(tmp_path, text) == [("Mira", words, None), ("Tobin", "ok", None), UNKNOWN]
+
+
+@pytest.mark.parametrize(
+    ("head", "pasted"), [(HEAD, "[14/03/2024, 9:30] "), (IPHONE, "14/03/2024, 9:30 - ")]
+)
+def test_who_speaks_in_pasted_messages_does_not_speak_in_the_chat(head, pasted, tmp_path):
+    said = f"{head}Mira: one\n{head}Tobin: two\n" * 3
+    text = f"{said}{head}Mira: he wrote:\n{pasted}Kell Vosk: bring cake\n{head}Tobin: ok\n"
+    assert read(tmp_path, text)[6:] == [("Mira", "he wrote:", None), UNKNOWN, ("Tobin", "ok", None)]
+
+
+def test_words_behind_three_files_mean_that_they_are_attached(tmp_path):
+    files = ("a b.jpg", "c.pdf", "d.mp4")
+    text = "".join(f"{HEAD}Mira: {name} (qqq zzz)\nlook\n" for name in files)
+    assert read(tmp_path, text) == [("Mira", "look", None)] * 3
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_any_encoding_and_end_of_lines_is_read(encoding, end, tmp_path):
+    text = f"{HEAD}Mira: hé\n{HEAD}Tobin: ok\nthen\n".replace("\n", end)
+    found = [("Mira", "hé", None), ("Tobin", "ok\nthen", None)]
+    assert read(tmp_path, text.encode(encoding)) == found
 
 
 def test_odd_dates_bytes_and_first_lines_are_left_out_alone(tmp_path):
@@ -181,6 +206,16 @@ def test_the_name_of_a_group_before_an_iphones_notice_is_nobody(tmp_path):
         ("<Medien ausgeschlossen>", PLACEHOLDER),
         ("<媒体已忽略>", PLACEHOLDER),
         ("<Media omitted>\nthe new kitchen", ("the new kitchen", None)),
+        ("Bu mesaj silindi", PLACEHOLDER),
+        ("הודעה זו נמחקה", PLACEHOLDER),
+        ("peki <Bu mesaj düzenlendi>", ("peki", None)),
+        ("konum: https://maps.google.com/?q=41.5,-29.0", "location without words"),
+        ("here https://maps.google.com/?q=41.5,-29.0 at six", "="),
+        (
+            "SONDAGE:\nquand ?\nOPTION: lundi (2 votes)\nOPTION: mardi (0 vote)",
+            "poll without words",
+        ),
+        ("PLAN:\nshop\nmilk: two (2 litres)\nbread: one", "="),
         ("well then <Diese Nachricht wurde bearbeitet.>", ("well then", None)),
         ("IMG-20240314-WA0001.jpg (qqq zzz)\nthe kitchen\nat last", ("the kitchen\nat last", None)),
         ("VID-20240314-WA0001.mp4 (qqq zzz)", "video without words"),

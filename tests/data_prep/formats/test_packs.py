@@ -185,6 +185,21 @@ PACKS = {
         [("", ("😀",), "Owls"), ("", ("😭",), "Owls")],
         {},
     ),
+    "one picture twice": (
+        {"emoji.txt": '{"a": "😀", "b": "😭"}', "a.webp": picture(1), "b.webp": picture(1)},
+        [("a", ("😀", "a", "😭"), None)],
+        {"same picture as another sticker": 1},
+    ),
+    "signal, by number": (
+        {
+            "manifest.json": json.dumps(SIGNAL | {"cover": {"id": 7}}),
+            "000.webp": picture(1),
+            "001.webp": picture(2),
+            "007.webp": picture(9),
+        },
+        [("", ("😀",), "Owls"), ("", ("😭",), "Owls")],
+        {TRAY: 1},
+    ),
     "signal, by file": (
         {
             "manifest.json": json.dumps(
@@ -273,6 +288,12 @@ def test_what_is_no_pack_is_refused_with_the_reason(files, told, tmp_path):
     with pytest.raises(BadInputError, match=told):
         import_packs(write(tmp_path / "pack", files), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_single_file_that_is_no_pack_is_told_what_is(tmp_path):
+    write(tmp_path, {"a.webp": picture(1)})
+    with pytest.raises(ValueError, match=r"a\.webp is no pack\. Name a folder of pictures"):
+        import_packs(tmp_path / "a.webp", tmp_path / "out")
 
 
 def test_a_pack_out_of_bounds_is_refused(tmp_path):
