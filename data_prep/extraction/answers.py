@@ -46,16 +46,16 @@ _NAMES = (
     r"(?:_process)?|reflection|analysis|scratchpad|(?:inner_)?monologue|internal|cot"
     r"|chain_of_thought|ponder(?:ing)?|(?:深度)?思考(?:过程)?|推理(?:过程)?)"
 )
-_OPEN, _CLOSE = r"(?:<[|｜]?|\[|◁|＜|&lt;)\s*", r"\s*(?:[|｜]?>|\]|▷|＞|&gt;)"
+_OPEN, _CLOSE = r"(?:<[|｜]?|\[|◁|＜|&lt;)\s{0,3}", r"\s{0,3}(?:[|｜]?>|\]|▷|＞|&gt;)"
 # Some templates have marks without a name, and some servers write reasoning as a web page or in a
 # fence of Markdown.
 _REASONING_ENDS = re.compile(
-    rf"{_OPEN}\\?[/／]\s*{_NAMES}{_CLOSE}|{_OPEN}{_NAMES}\s*/>|<\|end_(?:of_thought|thinking)\|>"
-    r"|<unused95>|^\.\.\.done thinking\.$",
+    rf"{_OPEN}\\?[/／]\s{{0,3}}{_NAMES}{_CLOSE}|{_OPEN}{_NAMES}\s{{0,3}}/>"
+    r"|<\|end_(?:of_thought|thinking)\|>|<unused95>|^\.\.\.done thinking\.$",
     re.IGNORECASE | re.MULTILINE,
 )
 _REASONING_BEGINS = re.compile(
-    rf"{_OPEN}{_NAMES}(?:\s+\w+=[^<>]{{0,80}})?{_CLOSE}|<\|(?:begin_of_thought|start_thinking)\|>"
+    rf"{_OPEN}{_NAMES}(?:\s{{1,3}}\w{{1,20}}=[^<>]{{0,80}})?{_CLOSE}|<\|(?:begin_of_thought|start_thinking)\|>"
     r"|<unused94>|\AThinking\.\.\.$",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -65,9 +65,12 @@ _REASONING_BLOCK = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _HEADED = re.compile(
-    r"\A[\s*#_]*(?:reasoning|thinking|thoughts?|思考(?:过程)?|推理)[\s*#_]*[:：].*"
-    r"^[\s*#_]*(?:final answer|answer|答案|回答)[\s*#_]{0,6}[:：][\s*#_]*",
-    re.DOTALL | re.IGNORECASE | re.MULTILINE,
+    r"[\s*#_]{0,8}(?:reasoning|thinking|thoughts?|思考(?:过程)?|推理)[ *#_]{0,8}[:：]",
+    re.IGNORECASE,
+)
+_HEADED_ANSWER = re.compile(
+    r"^[ *#_]{0,8}(?:final answer|answer|答案|回答)[ *#_]{0,8}[:：][\s*#_]{0,8}",
+    re.IGNORECASE | re.MULTILINE,
 )
 _CHANNEL = "<|channel|>"
 _FINAL = re.compile(r"<\|channel\|>\s*final\b[^<]{0,80}<\|message\|>")
@@ -85,18 +88,19 @@ _ANSWER = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _CALL = re.compile(
-    r"<[|｜]?/?(?:tool_calls?|function_calls?|toolcall|function=\w+|tool▁calls?▁begin)(?:[|｜]?>)"
+    r"<[|｜]?/?(?:tool_calls?|function_calls?|toolcall|function=\w{1,60}|tool▁calls?▁begin)(?:[|｜]?>)"
     r"|\[TOOL_CALLS\]|<\|python_tag\|>",
     re.IGNORECASE,
 )
 # What a model that was taught to refuse says, whatever it was asked; "unable to see hands" is an
 # answer, and so is a sticker's "I can't help it".
 _REFUSAL = re.compile(
-    r"\A\W*(?:(?:i'?m|i am) (?:(?:very|so|really) )?sorry|sorry|i apologi[sz]e|unfortunately)?\W*"
+    r"\A\W{0,6}(?:(?:i'?m|i am) (?:(?:very|so|really) )?sorry|sorry|i apologi[sz]e"
+    r"|unfortunately)?\W{0,6}"
     r"(?:but )?(?:as an ai\b[^.]{0,60}?)?(?:i (?:can(?:'|’)?t|cannot|can not|won(?:'|’)?t"
     r"|am (?:unable|not able) to|(?:'|’)m (?:unable|not able) to)|i(?:'|’)m (?:unable|not able) to)"
     r" (?:(?:assist|help)(?: you)? with|comply with|fulfil+|process this|engage with|respond to)\b"
-    r"|\A\W*(?:很?抱歉|对不起)?\W*(?:但是?)?\W*我?(?:无法|不能)(?:协助|帮助你|满足|回应|处理|完成)"
+    r"|\A\W{0,6}(?:很?抱歉|对不起)?\W{0,6}(?:但是?)?\W{0,6}我?(?:无法|不能)(?:协助|帮助你|满足|回应|处理|完成)"
     r"(?:你|您|这|此|该)",
     re.IGNORECASE,
 )
@@ -135,6 +139,8 @@ def said(reply: object, may_be_silent: bool) -> str:
     text = _without_reasoning(reply)
     if reply.strip() and not text.strip():
         raise NoAnswer(REASONING, short(reply))
+    if len(text) > 2 * MAX_REPLY:  # before anything is looked for in it
+        raise NoAnswer(TOO_LONG)
     if _CALL.search(text):
         raise NoAnswer(TOOL, short(text.strip()))
     if found := _ANSWER.search(text):
@@ -227,8 +233,10 @@ def _without_reasoning(text: str) -> str:
     if _CHANNEL in text:
         finals = list(_FINAL.finditer(text))
         return text[finals[-1].end() :] if finals else ""
-    if found := _FLATTENED.match(text) or _HEADED.match(text):
+    if found := _FLATTENED.match(text):
         return text[found.end() :]
+    if _HEADED.match(text) and (answers := list(_HEADED_ANSWER.finditer(text))):
+        return text[answers[-1].end() :]
     text = _REASONING_BLOCK.sub("", text)
     if ends := list(_REASONING_ENDS.finditer(text)):
         text = text[ends[-1].end() :]

@@ -29,16 +29,16 @@ _OPAQUE = 16  # of 255: what covers less is not drawn
 _SOLID = 128  # of 255: what covers less may be a shadow of what is drawn
 _FLAT = 8  # of 255: a picture whose pixels differ by less shows nothing
 _FAINT = CONTRAST  # of 255: likewise little, of which a person should know
-_OTHERS = {  # where the first bytes of a file tell its format -> those bytes
-    "TIFF": (0, b"II*\0", b"MM\0*"),
-    "HEIC or AVIF": (4, b"ftyp"),
-    "BMP": (0, b"BM"),
-    "JPEG XL": (0, b"\xff\x0a", b"\0\0\0\x0cJXL "),
-    "PDF": (0, b"%PDF"),
-    "SVG or a web page": (0, b"<"),
-    "ZIP": (0, b"PK\3\4"),
-    "GZIP": (0, b"\x1f\x8b"),
-    "WebM": (0, b"\x1a\x45\xdf\xa3"),
+_OTHERS = {  # other formats -> where in a file their mark is, and the mark
+    "TIFF": (0, (b"II*\0", b"MM\0*")),
+    "HEIC or AVIF": (4, (b"ftyp",)),
+    "BMP": (0, (b"BM",)),
+    "JPEG XL": (0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
+    "PDF": (0, (b"%PDF",)),
+    "SVG or a web page": (0, (b"<",)),
+    "ZIP": (0, (b"PK\3\4",)),
+    "GZIP": (0, (b"\x1f\x8b",)),
+    "WebM": (0, (b"\x1a\x45\xdf\xa3",)),
 }
 _TURNED = 4 * MAX_PIXELS  # of all frames together, which are in memory at once
 _ENCODING: dict[str, dict[str, object]] = {
@@ -301,8 +301,8 @@ def _recognised(content: bytes) -> Image.Image:
             raise _FormatError(
                 f"unreadable or truncated image: the file is empty; {known}"
             ) from None
-        for name, (place, *starts) in _OTHERS.items():
-            if content.lstrip()[place : place + 12].startswith(tuple(starts)):
+        for name, (place, marks) in _OTHERS.items():
+            if content[:999].lstrip()[place : place + 12].startswith(marks):
                 raise _FormatError(
                     f"unreadable or truncated image: it is {name}; {known}"
                 ) from None
