@@ -28,16 +28,12 @@ _SEEN = 0.05  # share of what is drawn that must be seen on white, where no outl
 _OPAQUE = 16  # of 255: what covers less is not drawn
 _SOLID = 128  # of 255: what covers less may be a shadow of what is drawn
 _FLAT = 8  # of 255: a picture whose pixels differ by less shows nothing
-_FAINT = CONTRAST  # of 255: likewise little, of which a person should know
 _OTHERS = {  # other formats -> where in a file their mark is, and the mark
     "TIFF": (0, (b"II*\0", b"MM\0*")),
     "HEIC or AVIF": (4, (b"ftyp",)),
     "BMP": (0, (b"BM",)),
-    "JPEG XL": (0, (b"\xff\x0a", b"\0\0\0\x0cJXL ")),
-    "PDF": (0, (b"%PDF",)),
     "SVG or a web page": (0, (b"<",)),
     "ZIP": (0, (b"PK\3\4",)),
-    "GZIP": (0, (b"\x1f\x8b",)),
     "WebM": (0, (b"\x1a\x45\xdf\xa3",)),
 }
 _TURNED = 4 * MAX_PIXELS  # of all frames together, which are in memory at once
@@ -170,7 +166,7 @@ def oddities(content: bytes) -> list[str]:
     for picture, ground in _decoded(content, lambda total: sorted({0, total // 2})):
         if shows_nothing(picture):
             return ["shows nothing: a frame that a model may see is of one colour"]
-        if _contrast(picture) < _FAINT:
+        if _contrast(picture) < CONTRAST:
             return ["shows little: a frame that a model may see is nearly of one colour"]
         if ground != WHITE:
             return [f"is hidden by white: it is shown on {ground}"]
@@ -262,12 +258,12 @@ def opaque(image: Image.Image, background: str = WHITE) -> Image.Image:
     return Image.alpha_composite(ground, layer).convert("RGB")
 
 
-class _FormatError(ValueError):
-    """A file is no picture of a known format."""
-
-
 class _SizeError(ValueError):
     """The header promises more pixels than are decoded."""
+
+
+class _FormatError(ValueError):
+    """A file is no picture of a known format."""
 
 
 @contextlib.contextmanager
@@ -288,11 +284,7 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
 
 
 def _recognised(content: bytes) -> Image.Image:
-    """Opens an image of a known format.
-
-    Raises:
-      _FormatError: if it has none.
-    """
+    """Opens an image of a known format, or says of which one it is."""
     try:
         return Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:

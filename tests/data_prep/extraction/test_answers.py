@@ -165,10 +165,10 @@ def test_what_looks_like_a_refusal_or_reasoning_and_is_an_answer_stays(text):
 @pytest.mark.parametrize("start", ["", "Reasoning: ", "<details "])
 def test_no_text_takes_long_to_be_looked_through(piece, start):
     begun = time.process_time()
-    for times in (30_000 // len(piece), 2_000_000 // len(piece)):
+    for times in (30_000 // len(piece), 200_000 // len(piece)):
         with contextlib.suppress(NoAnswer):
             said(start + piece * times, may_be_silent=False)
-    assert time.process_time() - begun < 10  # squared or cubed it is minutes
+    assert time.process_time() - begun < 5  # squared or cubed it is minutes
 
 
 def test_a_model_that_ends_at_once_has_said_nothing_and_one_that_only_reasons_has_not_answered():
