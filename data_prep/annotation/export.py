@@ -19,6 +19,7 @@ from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation, PreparedDirectory, StickerEntry
 from int_ra_jax.data.validation import read_prepared
 
+_SHOWN = 10  # of what is wrong, in a message
 LEAVE_OUT, KEEP = "leave_out", "keep"
 SENT_STICKER = "sent_sticker"  # key of a conversation's row: what ``sticker`` was before
 
@@ -129,10 +130,13 @@ def _counts(prepared: PreparedDirectory, decided: Decided) -> dict[str, int]:
 
 def _check_gallery(prepared: PreparedDirectory, decided: Decided) -> None:
     gallery = {one.id for one in prepared.stickers}
-    if unknown := sorted({*decided.chosen.values()} - gallery):
+    chosen = sorted((sticker, one) for one, sticker in decided.chosen.items())
+    if unknown := [f"{sticker} for {one}" for sticker, one in chosen if sticker not in gallery]:
+        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise ValueError(
-            f"annotators chose stickers that {prepared.path} does not have: {', '.join(unknown)}. "
-            "Name the directory that was annotated."
+            f"annotators chose stickers that {prepared.path} does not have: "
+            f"{', '.join(unknown[:_SHOWN])}{more}. Put the stickers back, or choose others for "
+            "these conversations: by a later decision of the same annotators, or in adjudication."
         )
 
 

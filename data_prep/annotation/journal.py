@@ -109,8 +109,11 @@ def read_events(path: Path, intentions: Sequence[str]) -> tuple[list[Event], byt
     known = frozenset(intentions)
     events = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():  # of an editor; nothing is lost with it
+            continue
         try:
-            events.append(_event(json.loads(line), known))
+            # Not left to json, which would read UTF-16, and events in UTF-8 would be added to it.
+            events.append(_event(json.loads(line.decode("utf-8-sig")), known))
         except (ValueError, RecursionError) as error:
             problems.add(path.name, number, f"not an event: {error}. Repair or remove the line.")
     problems.stop_if_any()

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from data_prep.extraction.reasoning import without_reasoning
 from data_prep.problems import short
 
 MAX_REPLY = 20_000  # characters of an answer; more is none
@@ -22,33 +23,54 @@ TOOL = "a call of a tool and no answer"
 ERROR = "the server reported an error"
 FORM = "a response that is no chat completion"
 
+_MAX_LINES = 100  # of one event of a stream
 _WORDS = 300  # characters of a server's own words
 # What servers say of an answer that came to its end; whatever else they say is taken at its word.
 _FINISHED = re.compile(
-    "|none|stop(ped|_sequence|_token|_str)?|eos(_token)?|end(_turn)?|completed?|finished|done|success"
+    "|none|null|(finish_reason_)?stop(ped|_sequence|_token|_str)?|eos(_token)?|end(_turn)?"
+    "|completed?|finish(ed)?|done|success|normal"
 )
+_FINISH_KEYS = ("finish_reason", "native_finish_reason", "done_reason", "stop_reason")
 _UNFINISHED = (
     (re.compile("length|token|trunc|context"), CUT),
     (
-        re.compile("filter|safety|refus|sensitiv|block|prohibit|recitation|moderation|policy"),
+        re.compile(
+            "filter|safety|refus|sensitiv|block|prohibit|recitation|moderation|policy|guardrail"
+            "|toxic|spii"
+        ),
         REFUSED,
     ),
     (re.compile("tool|function"), TOOL),
 )
-_NAMES = r"(?:\w{1,20}:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)"
-_REASONING_ENDS = re.compile(
-    rf"(?:<|\[|◁|&lt;)\s*/\s*{_NAMES}\s*(?:>|\]|▷|&gt;)|<\|end_of_thought\|>", re.IGNORECASE
+_MARK = re.compile(
+    r"<[|｜][^|｜<>\s]{1,40}[|｜]>|</s>|</?(?:answer|final|final_answer|output|response)>"
+    r"|<start_of_turn>(?:model|assistant)?|<end_of_turn>",
+    re.IGNORECASE,
 )
-_REASONING_BEGINS = re.compile(
-    rf"(?:<|\[|◁|&lt;)\s*{_NAMES}\s*(?:>|\]|▷|&gt;)|<\|begin_of_thought\|>", re.IGNORECASE
+_ANSWER = re.compile(
+    r"<(answer|final|final_answer|output|response)>(?P<said>.*)</\1>"
+    r"|\A\s*\\boxed\{(?P<boxed>[^{}]*)\}\s*\Z",
+    re.DOTALL | re.IGNORECASE,
 )
-_CHANNEL = "<|channel|>"
-_FINAL = re.compile(r"<\|channel\|>\s*final\b[^<]{0,80}<\|message\|>")
-_FLATTENED = re.compile(
-    r"\Aanalysis(?=[A-Z\s]).*assistant\s*final", re.DOTALL
-)  # channels without marks
-_MARK = re.compile(r"<\|[^|<>\s]{1,40}\|>|</s>|</?answer>", re.IGNORECASE)
-_ANSWER = re.compile(r"<answer>(.*)</answer>", re.DOTALL | re.IGNORECASE)
+_CALL = re.compile(
+    r"<[|｜]?/?(?:tool_calls?|function_calls?|toolcall|function=\w{1,60}|tool▁calls?▁begin)(?:[|｜]?>)"
+    r"|\[TOOL_CALLS\]|<\|python_tag\|>",
+    re.IGNORECASE,
+)
+# What a model that was taught to refuse says, whatever it was asked; "unable to see hands" is an
+# answer, and so is a sticker's "I can't help it".
+_REFUSAL = re.compile(
+    r"\A\W{0,6}(?:(?:i'?m|i am) (?:(?:very|so|really) )?sorry|sorry|i apologi[sz]e"
+    r"|unfortunately)?\W{0,6}"
+    r"(?:but )?(?:as an ai\b[^.]{0,60}?)?(?:i (?:can(?:'|’)?t|cannot|can not|won(?:'|’)?t"
+    r"|am (?:unable|not able) to|(?:'|’)m (?:unable|not able) to)|i(?:'|’)m (?:unable|not able) to)"
+    r" (?:(?:assist|help)(?: you)? with|comply with|fulfil+|process this|engage with|respond to)\b"
+    r"|\A\W{0,6}(?:很?抱歉|对不起)?\W{0,6}(?:但是?)?\W{0,6}我?(?:无法|不能)(?:协助|帮助你|满足|回应|处理|完成)"
+    r"(?:你|您|这|此|该)",
+    re.IGNORECASE,
+)
+# A file of lines, a terminal and a tokenizer each take them for something else.
+_CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"}
 _TITLE = re.compile(r"<title[^>]{0,200}>([^<]{1,200})", re.IGNORECASE)
 _EVENT = re.compile(r"(?:data|event|id|retry)?:")
 _ERROR_KEYS = ("error", "errors", "detail", "message", "msg", "error_msg", "error_message")
@@ -79,14 +101,20 @@ def said(reply: object, may_be_silent: bool) -> str:
     """
     if not isinstance(reply, str):
         raise NoAnswer(FORM, f"the text is {short(reply)}")
-    text = _without_reasoning(reply)
+    text = without_reasoning(reply)
     if reply.strip() and not text.strip():
         raise NoAnswer(REASONING, short(reply))
+    if len(text) > 2 * MAX_REPLY:  # before anything is looked for in it
+        raise NoAnswer(TOO_LONG)
+    if _CALL.search(text):
+        raise NoAnswer(TOOL, short(text.strip()))
     if found := _ANSWER.search(text):
-        text = found[1]
-    text = _MARK.sub("", text).strip()
+        text = found["said"] or found["boxed"] or ""
+    text = _MARK.sub("", text).translate(_CONTROL).strip()
     if not text and not may_be_silent:
         raise NoAnswer(EMPTY)
+    if _REFUSAL.search(text):
+        raise NoAnswer(REFUSED, short(text))
     if len(text) > MAX_REPLY:
         raise NoAnswer(TOO_LONG)
     return text
@@ -124,12 +152,30 @@ def _reply_in(record: Mapping[str, Any]) -> str:
         raise NoAnswer(REFUSED, _words(refusal or message["refusal"]))
     if message.get("tool_calls") or message.get("function_call"):
         raise NoAnswer(TOOL)
-    _check_finished(choice.get("finish_reason"))
+    _check_finished(_finish_of(choice))
     if not text.strip():
-        reasoned = any(message.get(key) for key in ("reasoning_content", "reasoning", "thinking"))
-        raise NoAnswer(REASONING if reasoned else EMPTY)
+        if _reasons(message):
+            raise NoAnswer(REASONING)
+        raise NoAnswer(EMPTY)
     # Half a surrogate pair can be said in JSON, and no file can hold it.
     return text.encode("utf-8", "replace").decode().strip()
+
+
+def _finish_of(choice: Mapping[str, Any]) -> object:
+    """Returns why an answer ended, under whichever key a server says it."""
+    if choice.get("finish_reason") is None:
+        said = (choice.get(key) for key in _FINISH_KEYS)
+        return next((one for one in said if isinstance(one, str)), None)
+    return choice["finish_reason"]
+
+
+def _reasons(message: Mapping[str, Any]) -> bool:
+    """Tells whether a message has reasoning beside its content, or as parts of it."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    kinds = {str(part.get("type")) for part in parts if isinstance(part, dict)}
+    beside = any(message.get(key) for key in ("reasoning_content", "reasoning", "thinking"))
+    return beside or bool(kinds & {"thinking", "reasoning", "redacted_thinking"})
 
 
 def words_of(body: bytes) -> str:
@@ -148,33 +194,53 @@ def words_of(body: bytes) -> str:
         return _words(text)
 
 
-def _without_reasoning(text: str) -> str:
-    if _CHANNEL in text:
-        finals = list(_FINAL.finditer(text))
-        return text[finals[-1].end() :] if finals else ""
-    if found := _FLATTENED.match(text):
-        return text[found.end() :]
-    if ends := list(_REASONING_ENDS.finditer(text)):
-        text = text[ends[-1].end() :]
-    return "" if _REASONING_BEGINS.search(text) else text
-
-
 def _record(body: bytes) -> dict[str, Any]:
-    text = body.decode("utf-8-sig", "replace").strip()
+    encoding = json.detect_encoding(body)
+    text = body.decode("utf-8-sig" if encoding == "utf-8" else encoding, "replace").strip()
     if text.startswith("<"):
         raise NoAnswer("a web page and no answer", _title(text), of_server=True)
     if _EVENT.match(text):
         return _joined(_events(text))
     try:
-        body.decode("utf-8")  # what is replaced above would be said as if the model had said it
-        record = json.loads(text)
+        body.decode(encoding)  # what is replaced above would be said as if the model had said it
+        record = _parsed(text)
     except (ValueError, RecursionError):
+        if (events := _lines(text)) is not None:
+            return _joined(iter(events))
         raise NoAnswer("a response that is not JSON", short(text, 120), of_server=True) from None
     if isinstance(record, list) and len(record) == 1:
         record = record[0]
     if not isinstance(record, dict):
         raise NoAnswer(FORM, short(record), of_server=True)
+    if _is_piece(record):
+        return _joined(iter([record]))
     return record
+
+
+def _parsed(text: str) -> Any:
+    """Reads JSON with its keys in one spelling: ``finishReason`` and ``Finish_Reason`` are one."""
+    return json.loads(text, object_pairs_hook=lambda pairs: {_spelt(key): x for key, x in pairs})
+
+
+def _spelt(key: str) -> str:
+    return key if key.islower() else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower()
+
+
+def _lines(text: str) -> list[dict[str, Any]] | None:
+    """Returns the pieces of a stream that has a JSON object a line; None if it is none."""
+    try:
+        found = [_parsed(line) for line in text.split("\n") if line.strip()]
+    except (ValueError, RecursionError):
+        return None
+    return (
+        found if found and all(isinstance(one, dict) and _is_piece(one) for one in found) else None
+    )
+
+
+def _is_piece(record: Mapping[str, Any]) -> bool:
+    choices = record.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    return isinstance(choice, dict) and "delta" in choice and not choice.get("message")
 
 
 def _title(page: str) -> str:
@@ -184,24 +250,33 @@ def _title(page: str) -> str:
 
 def _events(text: str) -> Iterator[dict[str, Any] | None]:
     """Yields the objects that a stream sent; None for its mark of the end."""
-    for line in text.split("\n"):  # other ends of lines may stand within a text
+    # Other ends of lines may stand within a text, and within JSON these three cannot.
+    held: list[str] = []  # an event may have several lines
+    for line in re.split("\r\n|\n|\r", text):
         name, _, data = line.partition(":")
-        if name != "data":
+        if held and (not line.strip() or len(held) >= _MAX_LINES):
+            break
+        if name != "data" or not data.strip():
             continue
         if data.strip() == "[DONE]":
             yield None
             continue
+        held.append(data)
         try:
-            event = json.loads(data)
+            event = _parsed("\n".join(held))
         except (ValueError, RecursionError):
-            raise NoAnswer(UNFINISHED, f"broken stream: {short(data)}", of_server=True) from None
+            continue
+        held = []
         if isinstance(event, dict):
             yield event
+    if held:
+        said = short("\n".join(held))
+        raise NoAnswer(UNFINISHED, f"broken stream: {said}", of_server=True)
 
 
 def _joined(events: Iterator[dict[str, Any] | None]) -> dict[str, Any]:
     """Returns the completion that the pieces of a stream make together."""
-    said: dict[str, Any] = {"content": ""}
+    said: dict[str, Any] = {"content": "", "refusal": ""}
     finish: Any = "the stream broke off"
     for event in events:
         if event is None:
@@ -209,19 +284,29 @@ def _joined(events: Iterator[dict[str, Any] | None]) -> dict[str, Any]:
             continue
         if _error_of(event):
             return event
-        choices = event.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices else None
-        if not isinstance(choice, dict):
+        choice = _first_choice(event)
+        if choice is None:
             continue
-        piece = choice.get("delta") or choice.get("message")
+        whole = choice.get("message")  # some servers send all that was said so far
+        piece = whole if isinstance(whole, dict) else choice.get("delta")
         if isinstance(piece, dict):
             text, refusal = _text(piece.get("content"))
-            said["content"] += text
-            said |= {key: value for key, value in piece.items() if value and key != "content"}
-            if refusal:
-                said["refusal"] = refusal
-        finish = choice.get("finish_reason") or finish
+            said["content"] = text if piece is whole else said["content"] + text
+            refusal += _words(piece["refusal"]) if piece.get("refusal") else ""
+            said["refusal"] = " ".join([said["refusal"], refusal]).strip()
+            known = ("content", "refusal")
+            said |= {key: value for key, value in piece.items() if value and key not in known}
+        finish = _finish_of(choice) or finish
     return {"choices": [{"message": said, "finish_reason": finish}]}
+
+
+def _first_choice(event: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns what a piece of a stream says of the first choice; others may be mixed in."""
+    choices = event.get("choices")
+    for choice in choices if isinstance(choices, list) else []:
+        if isinstance(choice, dict) and not choice.get("index"):
+            return choice
+    return None
 
 
 def _text(content: object) -> tuple[str, str]:
@@ -236,7 +321,9 @@ def _text(content: object) -> tuple[str, str]:
         if isinstance(part, str):
             texts.append(part)
         elif isinstance(part, dict) and part.get("type", "text") in ("text", "output_text"):
-            text = part.get("text")
+            text = part.get("text", part.get("content"))
+            if isinstance(text, dict):
+                text = text.get("value")
             texts.append(text if isinstance(text, str) else "")
         elif isinstance(part, dict) and part.get("type") == "refusal":
             refusals.append(_words(part))

@@ -171,7 +171,8 @@ class EndpointChat:
         """Takes back what a server says that it does not take, for all requests to come."""
         if sent != self._options:
             return  # another request has been told before
-        if "max_tokens" in sent and "max_tokens" in refusal and _NOT_TAKEN.search(refusal):
+        refuses = "max_tokens" in refusal and _NOT_TAKEN.search(refusal)
+        if "max_tokens" in sent and (refuses or "max_completion_tokens" in refusal):
             self._options["max_completion_tokens"] = self._options.pop("max_tokens")
         elif "temperature" in sent and "temperature" in refusal and _NOT_TAKEN.search(refusal):
             del self._options["temperature"]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageOps, UnidentifiedImageError
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 40_000_000
@@ -26,7 +26,16 @@ WHITE, DARK = "white", "dimgray"
 CONTRAST = 32  # of 255: a pixel that is nearer to white in every channel is not seen on white
 _SEEN = 0.05  # share of what is drawn that must be seen on white, where no outline is
 _OPAQUE = 16  # of 255: what covers less is not drawn
+_SOLID = 128  # of 255: what covers less may be a shadow of what is drawn
 _FLAT = 8  # of 255: a picture whose pixels differ by less shows nothing
+_OTHERS = {  # other formats -> where in a file their mark is, and the mark
+    "TIFF": (0, (b"II*\0", b"MM\0*")),
+    "HEIC or AVIF": (4, (b"ftyp",)),
+    "BMP": (0, (b"BM",)),
+    "SVG or a web page": (0, (b"<",)),
+    "ZIP": (0, (b"PK\3\4",)),
+    "WebM": (0, (b"\x1a\x45\xdf\xa3",)),
+}
 _TURNED = 4 * MAX_PIXELS  # of all frames together, which are in memory at once
 _ENCODING: dict[str, dict[str, object]] = {
     "WEBP": {"lossless": True},
@@ -168,8 +177,7 @@ def is_transparent(content: bytes) -> bool:
 
 def shows_nothing(image: Image.Image) -> bool:
     """Tells whether a decoded picture is of one colour throughout."""
-    pixels = np.asarray(image)
-    return bool((pixels.max((0, 1)) - pixels.min((0, 1))).max() < _FLAT)
+    return _contrast(image) < _FLAT
 
 
 def oddities(content: bytes) -> list[str]:
@@ -184,6 +192,8 @@ def oddities(content: bytes) -> list[str]:
     for picture, ground in _decoded(content, lambda total: sorted({0, total // 2})):
         if shows_nothing(picture):
             return ["shows nothing: a frame that a model may see is of one colour"]
+        if _contrast(picture) < CONTRAST:
+            return ["shows little: a frame that a model may see is nearly of one colour"]
         if ground != WHITE:
             return [f"is hidden by white: it is shown on {ground}"]
     return []
@@ -229,19 +239,30 @@ def ground_of(image: Image.Image) -> str:
     """Returns the colour on which a frame is shown.
 
     White, as the paper's pictures are; ``DARK`` if the frame is transparent in parts and white
-    hides it: of what is drawn, less than a twentieth differs from white, and no outline does.
+    hides it: of what is drawn, less than a twentieth differs from white, and no outline does. A
+    faint shadow shows nothing of what throws it, so what is hardly covered is left out, unless
+    nothing else is drawn: then it is the ground that shows more.
 
     Args:
       image: a frame in any of PIL's modes.
     """
     if not _is_see_through(image):
         return WHITE
-    red, green, blue = opaque(image, WHITE).split()
+    alpha = _alpha(image)
+    if alpha.getextrema()[0] == 255:
+        return WHITE
+    shown = opaque(image, WHITE)
+    red, green, blue = shown.split()
     darkest = ImageChops.darker(ImageChops.darker(red, green), blue)
-    drawn = _mask(_alpha(image), _OPAQUE)
-    seen = _mask(ImageChops.invert(darkest), CONTRAST)
+    drawn = _mask(alpha, _SOLID)
+    faint = not _area(drawn)
+    if faint:
+        drawn = _mask(alpha, _OPAQUE)
+    seen = ImageChops.multiply(_mask(ImageChops.invert(darkest), CONTRAST), drawn)
     if not _area(drawn) or _area(seen) >= _SEEN * _area(drawn):
         return WHITE
+    if faint:
+        return DARK if _contrast(opaque(image, DARK)) > _contrast(shown) else WHITE
     outline = ImageChops.subtract(drawn, drawn.filter(ImageFilter.MinFilter(3)))
     # Of an outline's soft edge the outermost pixels are nearly white.
     outlined = ImageChops.multiply(outline, seen.filter(ImageFilter.MaxFilter(5)))
@@ -255,9 +276,7 @@ def opaque(image: Image.Image, background: str = WHITE) -> Image.Image:
       image: a frame in any of PIL's modes.
       background: name of the colour.
     """
-    if image.mode.startswith("I"):  # 16-bit grey, which PIL would clip instead of scaling
-        scaled = (np.asarray(image, np.int64) // 257).clip(0, 255)
-        image = Image.fromarray(scaled.astype(np.uint8))
+    image = _in_bytes(image)
     if not _is_see_through(image):
         return image.convert("RGB") if image.mode != "RGB" else image.copy()
     layer = image.convert("RGBA")
@@ -269,21 +288,43 @@ class _SizeError(ValueError):
     """The header promises more pixels than are decoded."""
 
 
+class _FormatError(ValueError):
+    """A file is no picture of a known format."""
+
+
 @contextlib.contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
     """Opens an image within bounds; whatever goes wrong while it is read is a ValueError."""
     if len(content) > MAX_BYTES:
         raise ValueError(f"image file has {len(content):,} bytes; at most {MAX_BYTES:,} are read")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with _recognised(content) as image:
             _check_size(image)
             yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"decompression bomb: {error}") from error
-    except _SizeError:
+    except (_SizeError, _FormatError):
         raise
     except Exception as error:  # decoders of hostile bytes raise anything, SyntaxError included
         raise ValueError(f"unreadable or truncated image: {error}") from error
+
+
+def _recognised(content: bytes) -> Image.Image:
+    """Opens an image of a known format, or says of which one it is."""
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError:
+        known = f"save it as {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        if not content:
+            raise _FormatError(
+                f"unreadable or truncated image: the file is empty; {known}"
+            ) from None
+        for name, (place, marks) in _OTHERS.items():
+            if content[:999].lstrip()[place : place + 12].startswith(marks):
+                raise _FormatError(
+                    f"unreadable or truncated image: it is {name}; {known}"
+                ) from None
+        raise _FormatError(f"unreadable or truncated image: no known format; {known}") from None
 
 
 def _decoded(
@@ -329,7 +370,25 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _is_see_through(image: Image.Image) -> bool:
-    return not image.mode.startswith("I") and image.has_transparency_data
+    return _in_bytes(image).has_transparency_data
+
+
+def _in_bytes(image: Image.Image) -> Image.Image:
+    """Returns 16-bit grey, which PIL would clip instead of scaling, as grey of 8 bits."""
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image, np.int64)
+    scaled = Image.fromarray((values // 257).clip(0, 255).astype(np.uint8))
+    hole = image.info.get("transparency")
+    if isinstance(hole, int):
+        scaled.putalpha(Image.fromarray(np.where(values == hole, 0, 255).astype(np.uint8)))
+    return scaled
+
+
+def _contrast(image: Image.Image) -> int:
+    """Returns by how much the pixels of an RGB picture differ in any channel."""
+    pixels = np.asarray(image)
+    return int((pixels.max((0, 1)) - pixels.min((0, 1))).max())
 
 
 def _mask(channel: Image.Image, least: int) -> Image.Image:
@@ -342,7 +401,7 @@ def _area(mask: Image.Image) -> int:
 
 
 def _alpha(image: Image.Image) -> Image.Image:
-    return image.convert("RGBA").getchannel("A")
+    return _in_bytes(image).convert("RGBA").getchannel("A")
 
 
 def _around_square(image: Image.Image, size: int) -> tuple[int, int]:

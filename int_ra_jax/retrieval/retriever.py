@@ -49,6 +49,8 @@ _HALF = (
     "holds half a character (a lone surrogate), as where an emoji was cut in two; write it whole "
     "or leave it out"
 )
+_FORM = 'One object is read: {"turns": [{"speaker": "A", "text": "..."}], "reply_speaker": "B"}'
+_SHOWN = 20  # problems of a file that are told
 _ANSWERS = 8  # ranked at least, so that asking for fewer finds the same program
 
 
@@ -269,14 +271,24 @@ def read_conversation(path: Path) -> Conversation:
         near = nearest(path.name, [p.name for p in path.parent.glob("*.json")], cutoff=0.6)
         hint = f" Did you mean {path.parent / near}?" if near else ""
         raise FileNotFoundError(f"--conversation={path}: no such file.{hint}")
+    content = path.read_bytes()
+    if not content.strip(b"\0 \t\r\n"):
+        raise ValueError(f"--conversation={path} is empty. {_FORM}")
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(content)
         problems = list(_problems(record))
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"--conversation={path} is not in UTF-8, UTF-16 or UTF-32: {error}. Save it as UTF-8."
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"--conversation={path} is not JSON in UTF-8 or UTF-16: {error}") from None
+        raise ValueError(f"--conversation={path} is not JSON: {error}. {_FORM}") from None
     if problems:
         before = "\n  " if len(problems) > 1 else " "
-        raise ValueError(f"--conversation={path}:{before}" + "\n  ".join(problems))
+        told = problems[:_SHOWN]
+        if len(problems) > _SHOWN:
+            told.append(f"and {len(problems) - _SHOWN:,} more")
+        raise ValueError(f"--conversation={path}:{before}" + "\n  ".join(told))
     unread = sorted(set(record) - {"id", "turns", "reply_speaker", "knowledge"})
     if unread:
         logging.info("not read from %s: %s", path, ", ".join(unread))
@@ -327,10 +339,10 @@ def _halves(value: Any, where: str = "") -> Iterator[str]:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
             around = value[max(0, error.start - 20) : error.end]
-            yield f"{where.removeprefix('.')}: {around!a}"
+            yield f"{where.lstrip('.: ')}: {around!a}"
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from _halves(key, f"{where} (a key)")
+            yield from _halves(key, f"{where}: a key")
             yield from _halves(inner, f"{where}.{key}")
     elif isinstance(value, list):
         for number, inner in enumerate(value, start=1):

@@ -154,8 +154,16 @@ def test_what_is_too_large_or_of_no_known_kind_is_refused(photo):
     edge = int(MAX_PIXELS**0.5) + 10
     with pytest.raises(ValueError, match="decompression bomb"):
         decode(encoded(Image.new("1", (edge, edge)), "PNG"))
-    with pytest.raises(ValueError, match="unreadable"):
-        decode(encoded(photo, "TIFF"))
+    for content, found in (
+        (encoded(photo, "TIFF"), "it is TIFF"),
+        (encoded(photo, "BMP"), "it is BMP"),
+        (encoded(photo, "AVIF"), "it is HEIC or AVIF"),
+        (b"\n<svg/>", "it is SVG"),
+        (b"", "the file is empty"),
+        (b"?", "no known format"),
+    ):
+        with pytest.raises(ValueError, match=f"unreadable.*{found}.*save it as PNG"):
+            decode(content)
     with pytest.raises(ValueError, match="frame is 'last'"):
         decode(encoded(photo, "PNG"), "last")
 
@@ -253,7 +261,7 @@ def drawing(colour, mode="RGBA", on=(0, 0, 0, 0)):
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGBA"), ("PNG", "LA"), ("WEBP", "RGBA")])
-@pytest.mark.parametrize("colour", ["white", "#f4f4f4", (255, 255, 255, 120), (0, 0, 0, 20)])
+@pytest.mark.parametrize("colour", ["white", "#f4f4f4", (255, 255, 255, 120)])
 def test_what_white_would_hide_is_seen_on_a_dark_ground(kind, mode, colour):
     content = encoded(drawing(colour, mode), kind, lossless=True)
     seen = np.asarray(decode(content), np.int16)
@@ -289,6 +297,36 @@ def test_what_is_seen_on_white_stays_on_white(colour):
         content = encoded(image, "PNG")
         assert decode(content).getpixel((0, 0)) == (255, 255, 255)
     assert oddities(encoded(drawing(colour), "PNG")) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "ground"),
+    [
+        (drawing((0, 0, 0, 20)), "white"),  # on dark it would be seen less
+        (drawing("#f5f5f5", on="white"), "white"),
+        (drawing("#fafafa", "LA", on="#f0f0f0"), "white"),
+        (drawing((255, 255, 255, 40)), DARK),
+    ],
+)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_a_faint_picture_has_the_ground_that_shows_more_and_is_warned_of(image, ground, kind):
+    content = encoded(image, kind, lossless=True)
+    assert traits(content).ground == ground and "shows little" in oddities(content)[0]
+
+
+def test_a_soft_shadow_does_not_make_a_white_drawing_seen():
+    shadow = drawing((0, 0, 0, 60), on=(0, 0, 0, 0)).transform(
+        (64, 48), Image.Transform.AFFINE, (1, 0, -6, 0, 1, -6)
+    )
+    content = encoded(Image.alpha_composite(shadow, drawing("white")), "PNG")
+    assert decode(content).getpixel((0, 0)) == (105, 105, 105)
+
+
+def test_grey_of_16_bits_with_a_hole_is_seen_through():
+    values = np.zeros((32, 32), np.uint16)
+    values[8:24, 8:24] = 65535
+    seen = decode(encoded(Image.fromarray(values), "PNG", transparency=0))
+    assert seen.getpixel((0, 0)) == (105,) * 3 and seen.getpixel((16, 16)) == (255,) * 3
 
 
 def test_what_shows_nothing_is_said_to():

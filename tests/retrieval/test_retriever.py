@@ -147,7 +147,12 @@ def test_every_problem_of_a_conversation_is_reported_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not JSON in UTF-8 or UTF-16"),
+        ("{", "is not JSON: .*One object is read"),
+        ("", "is empty"),
+        ("\n \n", "is empty"),
+        ('{"turns": [{}], "reply_speaker": "b"}\n' * 2, "is not JSON: Extra data"),
+        (json.dumps({"turns": [{}] * 5000, "reply_speaker": "b"}), "and 9,980 more$"),
+        ('{"\\udc00": 1}', r"a key: '\\udc00' holds half a character"),
         ("[" * 100_000, "is not JSON"),
         (
             json.dumps({"turns": [{"speaker": "A", "text": "see \ud83d"}], "reply_speaker": "B"}),
@@ -174,7 +179,7 @@ def test_a_file_of_another_editor_is_read_all_the_same(encoding, tmp_path):
     path.write_bytes(json.dumps(record, ensure_ascii=False).encode(encoding))
     assert read_conversation(path).turns[0].text == "哭 😭"
     path.write_bytes(json.dumps(record, ensure_ascii=False).encode("cp932", "replace"))
-    with pytest.raises(ValueError, match="is not JSON in UTF-8 or UTF-16") as refused:
+    with pytest.raises(ValueError, match="is not in UTF-8, UTF-16 or UTF-32") as refused:
         read_conversation(path)
     assert len(str(refused.value).splitlines()) == 1
 

@@ -6,9 +6,10 @@ older or original releases call differently is rewritten to that by one table: t
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
+from absl import logging
 
 from int_ra_jax.common.nearest import nearest
 from int_ra_jax.common.params import SHOWN, shown
@@ -129,6 +130,8 @@ def name_problems(
         for name in stored
         if name not in wanted and not any(re.fullmatch(rule, name) for rule in ignore.values())
     ]
+    if not missing:
+        unexpected = _of_the_tower(unexpected, wanted, file)
     problems = []
     if missing:
         near = [nearest(name, unexpected, cutoff=0.6) for name in missing[:SHOWN]]
@@ -147,3 +150,19 @@ def name_problems(
             "place, or save the tower that is wanted alone"
         )
     return problems
+
+
+def _of_the_tower(unexpected: Sequence[str], wanted: Collection[str], file: str) -> list[str]:
+    """Leaves out the tensors that lie beside a tower which is whole under a name of its own.
+
+    A model's other towers have as many names as there are authors. What has the tower's name in it
+    stays, and so do low-rank updates: they may be meant for it.
+    """
+    roots = {name.partition(".")[0] for name in wanted}
+    if len(roots) != 1:
+        return list(unexpected)
+    own = {*roots, "visual"}
+    near = [name for name in unexpected if own & {*name.split(".")} or "lora" in name.lower()]
+    if beside := [name for name in unexpected if name not in near]:
+        logging.info("%s: not read, beside the tower: %s", file, shown(beside))
+    return near

@@ -125,6 +125,17 @@ def test_a_finished_line_that_is_no_event_is_reported_with_its_line(line, tmp_pa
         Journal(path, INTENTIONS)
 
 
+def test_what_an_editor_leaves_is_read_and_never_mixed_with_another_encoding(tmp_path):
+    path = tmp_path / "ann.jsonl"
+    good = '{"time": "t", "by": "a", "action": "skip", "conversation": "c"}'
+    path.write_bytes(f"\ufeff{good}\r\n\r\n{good}\n \n".encode())
+    assert len(read_events(path, INTENTIONS)[0]) == 2
+    for encoding in ("utf-16", "utf-16-le"):
+        path.write_bytes(f"{good}\n".encode(encoding))
+        with pytest.raises(BadInputError, match=r"ann\.jsonl:1: not an event"):
+            Journal(path, INTENTIONS)
+
+
 @pytest.mark.parametrize(
     ("fields", "wrong"),
     [

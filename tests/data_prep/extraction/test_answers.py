@@ -1,6 +1,8 @@
 """What is an answer of a server, and what only stands in the place of one."""
 
+import contextlib
 import json
+import time
 
 import pytest
 from fixtures.responses import BODIES
@@ -54,6 +56,28 @@ def stream(*pieces, finish="stop", end="data: [DONE]\n\n"):
             "<|channel|>final<|message|>waving<|return|>"
         ),
         body(f"analysis{THOUGHT}.assistantfinalwaving"),
+        body(f"<|START_THINKING|>{THOUGHT}<|END_THINKING|><|START_RESPONSE|>waving"),
+        body(f"<unused94>thought\n{THOUGHT}<unused95>waving"),
+        body(f"<inner_monologue>{THOUGHT}</inner_monologue><final>waving</final>"),
+        body(f"＜think＞{THOUGHT}＜/think＞waving"),
+        body(f"<｜think｜>{THOUGHT}<｜/think｜>waving<｜end▁of▁sentence｜>"),
+        body(f"<思考>{THOUGHT}</思考>waving<end_of_turn>"),
+        body(f"Thinking...\n{THOUGHT}\n...done thinking.\n\nwaving"),
+        body(f'<details type="reasoning" done="true">{THOUGHT}</details>\nwaving'),
+        body(f"```thinking\n{THOUGHT}\n```\n<think/>waving"),
+        body(f"**Reasoning:** {THOUGHT}\n\n**Answer:** waving"),
+        body("\\boxed{waving}"),
+        body("wav\0ing\x07"),
+        body([{"type": "text", "text": {"value": "waving"}}], "FINISH_REASON_STOP"),
+        body("waving").replace(b"content", b"Content").replace(b"finish_reason", b"finishReason"),
+        body("waving").decode().encode("utf-16"),
+        stream("wav", "ing").replace(b"\n", b"\r"),
+        stream("wav", "ing").replace(b"\n\n", b"\n"),
+        stream("waving").replace(b'"delta"', b'\ndata: "delta"'),
+        stream("wav", "ing", end="").replace(b"data: ", b"").replace(b"\n\n", b"\n"),
+        b'data: {"choices": [{"index": 1, "delta": {"content": "no"}}]}\n\n' + stream("waving"),
+        b'data: {"choices": [{"message": {"content": "wav"}}]}\n\n'
+        b'data: {"choices": [{"message": {"content": "waving"}, "finish_reason": "stop"}]}\n\n',
     ],
 )
 def test_an_answer_is_its_words_without_reasoning_and_marks(response):
@@ -67,6 +91,15 @@ def test_an_answer_is_its_words_without_reasoning_and_marks(response):
         (body(" \n"), answers.EMPTY, ""),
         (body([]), answers.EMPTY, ""),
         (body("<|im_end|>"), answers.EMPTY, ""),
+        (body([{"type": "reasoning", "text": THOUGHT}]), answers.REASONING, ""),
+        (body("wav", "length").replace(b"finish_reason", b"finishReason"), answers.CUT, ""),
+        (body("wav", "length").replace(b"finish_reason", b"stop_reason"), answers.CUT, ""),
+        (body('<tool_call>{"name": "see"}</tool_call>'), answers.TOOL, "see"),
+        (body("[TOOL_CALLS][]"), answers.TOOL, ""),
+        (body("I'm sorry, but I can’t assist with that."), answers.REFUSED, "assist"),
+        (body("抱歉，我无法协助您。"), answers.REFUSED, ""),
+        (body("wav", "guardrail_intervened"), answers.REFUSED, ""),
+        (b'data: {"choices": [{\n\n' + stream("waving"), answers.UNFINISHED, "broken stream"),
         (body(None, "length", reasoning_content=THOUGHT), answers.CUT, "raise it"),
         (body("waving, smi", "MAX_TOKENS"), answers.CUT, ""),
         (body("waving, smi", "model_context_window_exceeded"), answers.CUT, ""),
@@ -111,6 +144,31 @@ def test_what_is_no_answer_has_a_reason_and_the_servers_own_words(response, reas
     with pytest.raises(NoAnswer) as failure:
         said(reply_of(response), may_be_silent=False)
     assert failure.value.reason == reason and words in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I can't help it!",
+        "sorry, no hands are seen",
+        '{"reasoning": "x",\n"answer": "y"}',
+        "我不能来",
+    ],
+)
+def test_what_looks_like_a_refusal_or_reasoning_and_is_an_answer_stays(text):
+    assert said(reply_of(body(text)), may_be_silent=False) == text
+
+
+@pytest.mark.parametrize(
+    "piece", ["*", " ", "<", "[ ", "<answer>", "<think ", "sorry ", "\n**Answer"]
+)
+@pytest.mark.parametrize("start", ["", "Reasoning: ", "<details "])
+def test_no_text_takes_long_to_be_looked_through(piece, start):
+    begun = time.process_time()
+    for times in (30_000 // len(piece), 200_000 // len(piece)):
+        with contextlib.suppress(NoAnswer):
+            said(start + piece * times, may_be_silent=False)
+    assert time.process_time() - begun < 5  # squared or cubed it is minutes
 
 
 def test_a_model_that_ends_at_once_has_said_nothing_and_one_that_only_reasons_has_not_answered():

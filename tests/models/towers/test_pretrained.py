@@ -269,6 +269,11 @@ def test_an_image_tower_loads_from_a_file_that_holds_open_clips_text_tower_too(w
         "logit_scale": np.ones((), np.float32),
         "transformer.resblocks.0.attn.in_proj_weight": np.ones((6, 2), np.float32),
         "transformer.resblocks.0.mlp.c_fc.bias": ones[0],
+        # Of other authors, in no list of ours.
+        "txt_encoder.blocks.0.weight": ones,
+        "text_proj.0.bias": ones[0],
+        "word_embeddings": ones,
+        "step": np.zeros((), np.int64),
     }
     for directory, more in ((alone, {}), (whole, text)):
         directory.mkdir()
@@ -276,6 +281,10 @@ def test_an_image_tower_loads_from_a_file_that_holds_open_clips_text_tower_too(w
         save_file(held, directory / "model.safetensors")
         write_config(directory, model_type="chinese_clip_vision_model", **hf.VISION)
     same(load_image_tower(whole), load_image_tower(alone))
+    for odd in ("visual.extra.weight", "base.visual.ln_pre.lora_A", "txt_encoder.lora_A.weight"):
+        rewrite(whole, lambda held, odd=odd: held | {wrapper + odd: ones})
+        assert odd in failure(whole, load_image_tower)
+        rewrite(whole, lambda held, odd=odd: {k: v for k, v in held.items() if odd not in k})
     (whole / "config.json").rename(whole / "open_clip_config.json")
     refusal = failure(whole, load_image_tower)
     assert "open_clip_config.json" in refusal and "as transformers saves it" in refusal
