@@ -21,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_prep.chats import step
-from int_ra_jax.data import images
+from int_ra_jax.data import grounds, images
 
 MAX_BITS = 10  # of the hash's 64 that may differ
 MAX_COLOUR = 30  # of 255, in the part of the picture that differs most
@@ -140,7 +140,7 @@ def _same(one: Fingerprint, other: Fingerprint, max_bits: int, max_colour: int) 
 
 def _fingerprint(path: Path) -> Fingerprint:
     content = path.read_bytes()
-    dark = images.decode(content, ground=images.DARK) if images.is_transparent(content) else None
+    dark = images.decode(content, ground=grounds.DARK) if images.is_transparent(content) else None
     return Fingerprint.of(images.decode(content), dark)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from int_ra_jax.data import images
+from int_ra_jax.data import grounds, images
 
-BACKGROUNDS = (images.WHITE, images.DARK)
+BACKGROUNDS = (grounds.WHITE, grounds.DARK)
 MIN_EDGE = 32  # pixels; the processors of the Qwen-VL family refuse less
 MAX_ASPECT = 50  # longer by shorter edge; they refuse 200
 
@@ -48,7 +48,7 @@ class Picture:
         # A picture that is shown as it lies keeps the key that it had before any was changed.
         changes = {
             "upright": traits.turned,
-            traits.ground: traits.ground != images.WHITE,
+            traits.ground: traits.ground != grounds.WHITE,
             "padded": min(shrunk) < _least_edge(shrunk),
         }
         changed = (name for name, applies in changes.items() if applies)
@@ -88,7 +88,7 @@ class Picture:
         width, height = (max(edge, _least_edge(frame.size)) for edge in frame.size)
         if (width, height) == frame.size:
             return frame
-        padded = Image.new("RGB", (width, height), images.WHITE)
+        padded = Image.new("RGB", (width, height), grounds.WHITE)
         padded.paste(frame, ((width - frame.width) // 2, (height - frame.height) // 2))
         return padded
 

@@ -13,7 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageChops, ImageFilter, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from int_ra_jax.data.grounds import (
+    CONTRAST,
+    WHITE,
+    alpha_of,
+    contrast,
+    ground_of,
+    is_see_through,
+    opaque,
+)
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 40_000_000
@@ -21,12 +31,6 @@ MAX_FRAMES = 1_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 FRAMES = ("first", "middle")
 RESIZES = ("squeeze", "crop")
-WHITE, DARK = "white", "dimgray"
-"""What is laid below a sticker: white, or dark where white would hide all of it."""
-CONTRAST = 32  # of 255: a pixel that is nearer to white in every channel is not seen on white
-_SEEN = 0.05  # share of what is drawn that must be seen on white, where no outline is
-_OPAQUE = 16  # of 255: what covers less is not drawn
-_SOLID = 128  # of 255: what covers less may be a shadow of what is drawn
 _FLAT = 8  # of 255: a picture whose pixels differ by less shows nothing
 _OTHERS = {  # other formats -> where in a file their mark is, and the mark
     "TIFF": (0, (b"II*\0", b"MM\0*")),
@@ -172,12 +176,12 @@ def is_transparent(content: bytes) -> bool:
       ValueError: as ``load_pixels``.
     """
     with _opened(content) as image:
-        return bool(_is_see_through(image) and np.asarray(_alpha(image)).min() < 255)
+        return bool(is_see_through(image) and np.asarray(alpha_of(image)).min() < 255)
 
 
 def shows_nothing(image: Image.Image) -> bool:
     """Tells whether a decoded picture is of one colour throughout."""
-    return _contrast(image) < _FLAT
+    return contrast(image) < _FLAT
 
 
 def oddities(content: bytes) -> list[str]:
@@ -192,7 +196,7 @@ def oddities(content: bytes) -> list[str]:
     for picture, ground in _decoded(content, lambda total: sorted({0, total // 2})):
         if shows_nothing(picture):
             return ["shows nothing: a frame that a model may see is of one colour"]
-        if _contrast(picture) < CONTRAST:
+        if contrast(picture) < CONTRAST:
             return ["shows little: a frame that a model may see is nearly of one colour"]
         if ground != WHITE:
             return [f"is hidden by white: it is shown on {ground}"]
@@ -233,55 +237,6 @@ def as_upright(content: bytes) -> bytes:
         turned = io.BytesIO()
         frames[0].save(turned, form, **options)
         return turned.getvalue()
-
-
-def ground_of(image: Image.Image) -> str:
-    """Returns the colour on which a frame is shown.
-
-    White, as the paper's pictures are; ``DARK`` if the frame is transparent in parts and white
-    hides it: of what is drawn, less than a twentieth differs from white, and no outline does. A
-    faint shadow shows nothing of what throws it, so what is hardly covered is left out, unless
-    nothing else is drawn: then it is the ground that shows more.
-
-    Args:
-      image: a frame in any of PIL's modes.
-    """
-    if not _is_see_through(image):
-        return WHITE
-    alpha = _alpha(image)
-    if alpha.getextrema()[0] == 255:
-        return WHITE
-    shown = opaque(image, WHITE)
-    red, green, blue = shown.split()
-    darkest = ImageChops.darker(ImageChops.darker(red, green), blue)
-    drawn = _mask(alpha, _SOLID)
-    faint = not _area(drawn)
-    if faint:
-        drawn = _mask(alpha, _OPAQUE)
-    seen = ImageChops.multiply(_mask(ImageChops.invert(darkest), CONTRAST), drawn)
-    if not _area(drawn) or _area(seen) >= _SEEN * _area(drawn):
-        return WHITE
-    if faint:
-        return DARK if _contrast(opaque(image, DARK)) > _contrast(shown) else WHITE
-    outline = ImageChops.subtract(drawn, drawn.filter(ImageFilter.MinFilter(3)))
-    # Of an outline's soft edge the outermost pixels are nearly white.
-    outlined = ImageChops.multiply(outline, seen.filter(ImageFilter.MaxFilter(5)))
-    return DARK if _area(outlined) <= _area(outline) / 2 else WHITE
-
-
-def opaque(image: Image.Image, background: str = WHITE) -> Image.Image:
-    """Returns the frame as RGB, with a colour laid below what is seen through.
-
-    Args:
-      image: a frame in any of PIL's modes.
-      background: name of the colour.
-    """
-    image = _in_bytes(image)
-    if not _is_see_through(image):
-        return image.convert("RGB") if image.mode != "RGB" else image.copy()
-    layer = image.convert("RGBA")
-    ground = Image.new("RGBA", layer.size, background)
-    return Image.alpha_composite(ground, layer).convert("RGB")
 
 
 class _SizeError(ValueError):
@@ -367,41 +322,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # metadata of hostile bytes raises anything, and is no part of the picture
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
-
-
-def _is_see_through(image: Image.Image) -> bool:
-    return _in_bytes(image).has_transparency_data
-
-
-def _in_bytes(image: Image.Image) -> Image.Image:
-    """Returns 16-bit grey, which PIL would clip instead of scaling, as grey of 8 bits."""
-    if not image.mode.startswith("I"):
-        return image
-    values = np.asarray(image, np.int64)
-    scaled = Image.fromarray((values // 257).clip(0, 255).astype(np.uint8))
-    hole = image.info.get("transparency")
-    if isinstance(hole, int):
-        scaled.putalpha(Image.fromarray(np.where(values == hole, 0, 255).astype(np.uint8)))
-    return scaled
-
-
-def _contrast(image: Image.Image) -> int:
-    """Returns by how much the pixels of an RGB picture differ in any channel."""
-    pixels = np.asarray(image)
-    return int((pixels.max((0, 1)) - pixels.min((0, 1))).max())
-
-
-def _mask(channel: Image.Image, least: int) -> Image.Image:
-    """Returns 255 where a channel reaches a value, and 0 elsewhere."""
-    return channel.point([255 * (value >= least) for value in range(256)])
-
-
-def _area(mask: Image.Image) -> int:
-    return mask.histogram()[255]
-
-
-def _alpha(image: Image.Image) -> Image.Image:
-    return _in_bytes(image).convert("RGBA").getchannel("A")
 
 
 def _around_square(image: Image.Image, size: int) -> tuple[int, int]:

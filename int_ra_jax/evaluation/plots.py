@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from int_ra_jax.data import images
+from int_ra_jax.data import grounds, images
 
 _INK = "#010203"  # drawn instead of black, so that it alone can be replaced by currentColor
 _COLOURS = ("#2f7fc1", "#d97a22", "#2e9e6b", "#a06bd0", "#c9527a", "#8c8a2e", "#5f9ea0", "#8a8f98")
@@ -173,7 +173,7 @@ def thumbnail(image: bytes | Path, side: int = 176) -> bytes:
             f"cannot read the sticker {name}: {error}. Give a PNG, JPEG, WebP or GIF file."
         ) from error
     edge = max(picture.size)
-    square = Image.new("RGB", (edge, edge), images.WHITE)
+    square = Image.new("RGB", (edge, edge), grounds.WHITE)
     square.paste(picture, ((edge - picture.width) // 2, (edge - picture.height) // 2))
     fitted = square if edge <= side else ImageOps.contain(square, (side, side))
     encoded = io.BytesIO()

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageDraw
 
 from int_ra_jax.common.pixels import normalise
+from int_ra_jax.data.grounds import DARK, ground_of
 from int_ra_jax.data.images import (
-    DARK,
     MAX_PIXELS,
     RESIZES,
     as_upright,
     decode,
-    ground_of,
     load_frames,
     load_pixels,
     oddities,
