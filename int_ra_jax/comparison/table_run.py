@@ -36,7 +36,6 @@ _PLACES = (
     "train.shared_cache",
     "log.",
 )
-_TAIL_BYTES = 8192
 
 
 class RunFailedError(ValueError):
