@@ -35,7 +35,7 @@ from int_ra_jax.run.array_store import ArrayStore
 from int_ra_jax.run.checkpoint import Checkpoints
 from int_ra_jax.run.checkpoint_record import check_fingerprint
 
-if TYPE_CHECKING:  # it imports tensorflow
+if TYPE_CHECKING:  # a search reads no split
     from int_ra_jax.data.batches import Composed
 
 SEARCH = "search"  # folder of a workdir: what a search would otherwise compute at every start
