@@ -37,6 +37,7 @@ _ID_HEAD = {"model.text_pool": ("last", "mean")}
 # Hidden words go through the whole text tower, frozen or not, in every step: some 15 minutes a run
 # where every other system takes two to four (docs/comparison.md).
 _NO_HIDDEN_WORDS = {"loss.lambda_mlm": 0.0}
+_FEW_CORES = ("demo", "multilingual", "choices")
 # The others' 48 tokens hold 3.6 turns on average and seldom more than five.
 _FIVE_TURNS = {"model.utterances": 5}
 # The others read 64 tokens, which the newest turn and what it answers seldom fill, and compare with
@@ -59,6 +60,7 @@ class Entry:
       own_loss: its own value of ``loss.retrieval``; "" where a loss over the gallery is its method.
       attributes: whether it can read the stickers' attributes or not.
       newest_turn: whether it can read the newest turn alone; SRS compares turn by turn.
+      lacks: the table's preset -> the part of its method that it goes without; its row says so.
       rows: the tables that have it.
     """
 
@@ -71,6 +73,7 @@ class Entry:
     own_loss: str = "own"
     attributes: bool = True
     newest_turn: bool = True
+    lacks: Mapping[str, str] = field(default_factory=dict)
     rows: tuple[str, ...] = tuple(PRESETS)
 
 
@@ -124,7 +127,8 @@ SYSTEMS = {
     "irra": Entry(
         "irra",
         {"loss.match_label": ("intent", "sticker")},
-        overrides=dict.fromkeys(("demo", "multilingual", "choices"), _NO_HIDDEN_WORDS),
+        overrides=dict.fromkeys(_FEW_CORES, _NO_HIDDEN_WORDS),
+        lacks=dict.fromkeys(_FEW_CORES, "hidden words"),
     ),
     "pcme": Entry("pcme", {"loss.match": ("diag", "label")}),
     "lgur": Entry("lgur", {"loss.match_label": ("intent", "sticker")}),
@@ -238,6 +242,7 @@ def _system(entry: Entry, arg: str) -> dict[str, Any]:
         "config": f"configs/{entry.file}.py:{own}",
         "overrides": nested(entry.overrides.get(arg, {})),
         "space": nested({**offered, **entry.spaces.get(arg, entry.space)}),
+        "lacks": entry.lacks.get(arg, ""),
     }
 
 

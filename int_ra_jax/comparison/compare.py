@@ -25,6 +25,7 @@ def compare(
     trials: Sequence[TrialRow] = (),
     runs: Sequence[RunRow] = (),
     notes: Sequence[str] = (),
+    lacks: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Puts systems side by side and tests the main one, and some more, against the others.
 
@@ -41,6 +42,7 @@ def compare(
       trials: of the search, to be written as they are.
       runs: that belong in the table, to be written as they are.
       notes: what else the reader must know.
+      lacks: system -> the part of its method that it goes without; said in its row.
 
     Raises:
       ValueError: if runs were evaluated on different queries or by other right answers; names
@@ -90,6 +92,7 @@ def compare(
         cases={} if first is None else _sizes(first),
         agreement=agreement.rows,
         posts=agreement.posts,
+        lacks=lacks or {},
     )  # fmt: skip
 
 

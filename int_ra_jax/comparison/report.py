@@ -70,7 +70,9 @@ def lines(compared: Comparison) -> list[str]:
     table = []
     for row in compared.rows:
         cells = "  ".join(f"{c} {texts.cell(c, row.metrics[c]):>10s}" for c in shown)
-        table.append(f"{row.name:22s} {cells}  {texts.seeds(row)}".rstrip())
+        table.append(
+            f"{texts.row_name(row.name, compared):22s} {cells}  {texts.seeds(row)}".rstrip()
+        )
     return [*table, *texts.verdict(compared), *(f"note: {note}" for note in compared.notes)]
 
 
@@ -277,7 +279,9 @@ def _cells(compared: Comparison, section: _Section) -> tuple[list[str], list[lis
             text = texts.cell(column, spread) + star
             leads = row.kind != "people" and texts.number(column, spread.mean) == best[column]
             cells.append(f"**{text}**" if leads else text)
-        body.append([texts.row_name(row.name), *cells, *(texts.fact(x, row) for x in shown)])
+        body.append(
+            [texts.row_name(row.name, compared), *cells, *(texts.fact(x, row) for x in shown)]
+        )
     return header, body
 
 

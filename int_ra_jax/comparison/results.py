@@ -161,6 +161,7 @@ class Comparison:
       cases: case -> how many queries it has.
       agreement: rows of the second table, people's first; empty where no post was answered by many.
       posts: how many posts that table is over.
+      lacks: system -> the part of its method that it goes without.
     """
 
     title: str
@@ -184,6 +185,7 @@ class Comparison:
     cases: Mapping[str, int] = field(default_factory=dict)
     agreement: Sequence[Row] = ()
     posts: int = 0
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tested_systems(self) -> tuple[str, ...]:

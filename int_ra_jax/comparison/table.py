@@ -275,6 +275,7 @@ def _write(runs: _Runs, table: Table, directory: Path, launcher: Path) -> list[s
         trials=_trial_rows(runs, table),
         runs=rows,
         notes=[*_unfinished(runs, table), *_notes(table)],
+        lacks={name: entry.lacks for name, entry in table.systems.items() if entry.lacks},
     )
     page = comparison_report.write(directory, compared)
     return [*comparison_report.lines(compared), f"table: {page}"]

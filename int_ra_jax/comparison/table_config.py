@@ -34,6 +34,7 @@ RECIPE = re.compile(r"model\.(dropout|text_pool)$|optim\.|text\.(speakers|knowle
 SAMPLERS = ("random", "tpe")
 Point = Mapping[str, Any]  # dotted key -> value
 _CHECKED = 100
+_OF_A_SYSTEM = {"config", "overrides", "space", "lacks"}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _KEYS = {
     "prepared_dir", "seeds", "main", "also_tested", "systems", "readings", "overrides", "search",
@@ -54,6 +55,7 @@ class Entry:
       budget: how many trials it has: no more than its space has points.
       changes: of a reading, what it changes of the main system.
       trial: what its trials set besides the point they try, dotted key -> value.
+      lacks: the part of its method that it goes without, "" where it has all.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Entry:
     budget: int = 0
     changes: Mapping[str, Any] | None = None
     trial: Mapping[str, Any] = field(default_factory=dict)
+    lacks: str = ""
 
     @property
     def points(self) -> int:
@@ -251,8 +254,9 @@ def _system(
     name: str, section: ConfigDict, settings: ConfigDict, root: Path
 ) -> tuple[Entry | None, list[str]]:
     """Returns the entry, or None where its file cannot be read, and what is wrong with it."""
-    if set(section) != {"config", "overrides", "space"}:
-        return None, [f"systems.{name} has the keys {sorted(section)}: config, overrides, space"]
+    if set(section) != _OF_A_SYSTEM:
+        keys, needed = (", ".join(sorted(x)) for x in (section, _OF_A_SYSTEM))
+        return None, [f"systems.{name} has the keys {keys}; {needed} are needed"]
     try:
         config = _load(section.config, root)
     except Exception as error:  # a config is a program: whatever it raises is its problem
@@ -286,7 +290,9 @@ def _system(
     space = {**common, **own} if settings.search.trials else {}
     budget = min(settings.search.trials, math.prod(map(len, space.values()))) if space else 0
     trial = {k: tuple(v) if isinstance(v, list) else v for k, v in trial.items()}
-    entry = Entry(name, section.config, preset, config, space, budget, trial=trial)
+    entry = Entry(
+        name, section.config, preset, config, space, budget, trial=trial, lacks=section.lacks
+    )
     # TPE may suggest any of them, but a large space is not gone through.
     suggests = settings.search.get("sampler", SAMPLERS[0]) == "tpe"
     checked = max(budget, _CHECKED) if suggests else budget

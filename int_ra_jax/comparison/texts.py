@@ -33,9 +33,10 @@ def heading(column: str) -> str:
     return _HEADINGS.get(column, column)
 
 
-def row_name(name: str) -> str:
-    """Returns what stands before a row."""
-    return ROWS.get(name, name)
+def row_name(name: str, compared: Comparison | None = None) -> str:
+    """Returns what stands before a row, with what the system lacks where a comparison tells."""
+    lacking = "" if compared is None else compared.lacks.get(name, "")
+    return ROWS.get(name, name) + (f" (without {lacking})" if lacking else "")
 
 
 def cell(column: str, spread: Spread) -> str:

@@ -142,6 +142,15 @@ def test_bold_marks_the_best_of_each_column_and_a_star_what_the_corrected_test_a
     assert "significance.csv" not in comparison_report._caption(alone)
 
 
+def test_what_a_system_lacks_stands_in_its_row(compared, tmp_path):
+    lacking = dataclasses.replace(compared, lacks={"clip": "hidden words"})
+    said = "clip (without hidden words)"
+    assert any(line.startswith(said) for line in comparison_report.lines(lacking))
+    directory = comparison_report.write(tmp_path, lacking).parent
+    assert said in (directory / "table.html").read_text()
+    assert f"| {said} |" in (directory / "table.md").read_text()
+
+
 def test_the_verdict_names_the_best_other_system_with_ratio_and_corrected_p(compared):
     said = texts.verdict(compared)
     assert len(said) == 6

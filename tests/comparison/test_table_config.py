@@ -73,6 +73,11 @@ def test_every_system_is_offered_the_same_losses_and_attributes_on_real_choices(
     assert (dual.model.attributes, dual.model.intention_fusion, dual.text.knowledge) == ("off",) * 3
     assert (dual.loss.lambda_int, dual.loss.retrieval) == (0.0, "multi_positive")
     assert systems["clip_match"].config.model.intention_match == 3.0
+    # A part of its method that a system goes without stands in its row.
+    assert systems["irra"].config.loss.lambda_mlm == 0
+    assert {name: one.lacks for name, one in systems.items() if one.lacks} == {
+        "irra": "hidden words"
+    }
 
 
 def test_what_trials_alone_set_is_checked_like_everything_else():
