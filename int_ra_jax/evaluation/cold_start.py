@@ -3,6 +3,10 @@
 Attributes and pictures are what a system knows of such a sticker. Two questions: does it come up
 among all stickers, where those that train used compete, and is it told from the other unseen ones,
 where only they compete?
+
+How well one new sticker is ranked says little of the next: intervals resample stickers, each with
+all the queries that it answers. Queries of one post are alike as well, but far less than those of
+one sticker, of which there are few.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +26,6 @@ def cold_start(
     gold: Int[np.ndarray, " Q"],
     unseen: Bool[np.ndarray, " N"],
     counted: Bool[np.ndarray, " Q"],
-    clusters: np.ndarray | None,
     **draws: int,
 ) -> ColdStart | None:
     """Ranks the stickers that train never used, for the queries whose gold they are.
@@ -34,7 +37,6 @@ def cold_start(
       gold: gallery row of each query's sticker.
       unseen: which stickers never occur in train.
       counted: which queries count, of those that have an unseen gold.
-      clusters: what intervals resample together, [Q]; None where each query stands for itself.
       **draws: ``resamples`` and ``seed`` of the intervals.
 
     Returns:
@@ -50,11 +52,10 @@ def cold_start(
         "all": (np.arange(len(unseen)), gold[rows]),
         "unseen": (columns, place[gold[rows]]),
     }
-    together = None if clusters is None else clusters[rows]
     systems: dict[str, dict[str, dict[str, Interval]]] = {}
     for where, (kept, right) in among.items():
         for name, values in _values(tables, rows, kept, right):
-            intervals = bootstrap_intervals(values, clusters=together, **draws)
+            intervals = bootstrap_intervals(values, clusters=gold[rows], **draws)
             named = {metrics.MEANS[key]: Interval(**row) for key, row in intervals.items()}
             systems.setdefault(name, {})[where] = named
     return ColdStart(len(rows), len(columns), len(np.unique(gold[rows])), systems)

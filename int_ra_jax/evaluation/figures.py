@@ -126,7 +126,7 @@ def compute(
         posts=posts,
         agreement=with_people(posts, main, draws),
         cold_start=cold_start(
-            tables, judged.gold, judged.train_uses == 0, judged.headline, judged.clusters,
+            tables, judged.gold, judged.train_uses == 0, judged.headline,
             resamples=draws.resamples, seed=draws.seed,
         ),
     )  # fmt: skip

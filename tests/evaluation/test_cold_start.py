@@ -21,7 +21,7 @@ def test_ranks_among_all_and_among_the_unseen_are_those_of_a_loop(seed):
     gold[0] = 0
     counted = rng.random(queries) < 0.8
     counted[0] = True
-    found = cold_start({"system": scores}, gold, unseen, counted, None, **DRAWS)
+    found = cold_start({"system": scores}, gold, unseen, counted, **DRAWS)
     rows = [q for q in range(queries) if counted[q] and unseen[gold[q]]]
     assert found.queries == len(rows)
     assert found.unseen == unseen.sum()
@@ -42,7 +42,7 @@ def test_who_cannot_tell_the_unseen_apart_is_at_chance_among_them_and_last_among
     unseen = np.arange(9) >= 6
     gold = np.array([6, 7, 8, 0])
     tables = {"popular": np.broadcast_to(scores, (4, 9))}
-    found = cold_start(tables, gold, unseen, np.ones(4, bool), np.array(list("aabb")), **DRAWS)
+    found = cold_start(tables, gold, unseen, np.ones(4, bool), **DRAWS)
     popular, chance = found.systems["popular"], found.systems["chance"]
     assert popular["unseen"] == chance["unseen"]
     assert popular["all"]["hit@5"].value == 0.0
@@ -52,5 +52,15 @@ def test_without_an_unseen_gold_there_is_nothing_to_tell():
     tables = {"system": np.eye(3)}
     seen = np.array([False, False, True])
     everyone = np.ones(3, bool)
-    assert cold_start(tables, np.array([0, 1, 0]), seen, everyone, None, **DRAWS) is None
-    assert cold_start(tables, np.array([0, 1, 2]), seen, ~seen, None, **DRAWS) is None
+    assert cold_start(tables, np.array([0, 1, 0]), seen, everyone, **DRAWS) is None
+    assert cold_start(tables, np.array([0, 1, 2]), seen, ~seen, **DRAWS) is None
+
+
+def test_intervals_resample_stickers_and_not_their_many_queries():
+    # One of two unseen stickers is always first, the other never, in a thousand queries each.
+    scores = np.tile([2.0, 1.0, 0.0], (2000, 1))
+    gold = np.repeat([0, 2], 1000)
+    unseen = np.array([True, False, True])
+    found = cold_start({"system": scores}, gold, unseen, np.ones(2000, bool), resamples=400, seed=0)
+    hit = found.systems["system"]["all"]["hit@1"]
+    assert (hit.low, hit.value, hit.high) == (0.0, 0.5, 1.0)

@@ -31,6 +31,14 @@ def test_one_of_each_run_of_equally_used_stickers_is_drawn(uses, share, seed):
     assert max(b - a for a, b in itertools.pairwise(places)) <= 2 * longest
 
 
+@given(st.integers(10, 40), st.integers(0, 9))
+def test_as_many_seeds_in_a_row_as_a_run_is_long_hold_out_every_sticker(stickers, start):
+    uses = {f"s{n}": n + 1 for n in range(5 * stickers)}
+    draws = [draw(uses, 0.2, 5 * start + seed) for seed in range(5)]
+    assert frozenset.union(*draws) == uses.keys()
+    assert sum(map(len, draws)) == len(uses)
+
+
 def test_train_and_valid_lose_what_they_answer_and_test_stays_whole(tmp_path):
     source = make_prepared_directory(tmp_path / "in", num_conversations=60)
     hold_out(source, tmp_path / "out", share=0.25, seed=3)
