@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int32
 
+from int_ra_jax.common import process_memory
 from int_ra_jax.data.schema import Conversation, StickerEntry
 
 
@@ -109,11 +110,18 @@ class Dataset:
 
     def conversations(self, split: str, rows: Sequence[int] | None = None) -> list[Conversation]:
         """Reads conversations by row, or all of a split in their order."""
+        if rows is None:
+            key = ("conversations", self.content_hash, split)
+            return list(
+                process_memory.once(key, lambda: self._read(split, range(self.size(split))))
+            )
+        return self._read(split, rows)
+
+    def _read(self, split: str, rows: Sequence[int]) -> list[Conversation]:
         records = self._records(split)
-        wanted = range(len(records)) if rows is None else rows
         # One by one: the bulk read starts threads, which is slower for a batch, and fails in a
         # prefetching thread once the interpreter has begun to shut down.
-        found = (records[row]["conversation"] for row in wanted)
+        found = (records[row]["conversation"] for row in rows)
         return [Conversation.from_json(json.loads(record)) for record in found]
 
     @cached_property

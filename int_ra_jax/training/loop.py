@@ -7,7 +7,7 @@ towers > random. A batch is f(seed, step), so a killed run continues with the sa
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from int_ra_jax.common import config as configuration
@@ -285,16 +285,29 @@ def initial_params(trainer: Trainer) -> tuple[Params, str]:
     """
     run, config = trainer.run, trainer.run.config
     shardings = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract_state.params)
+    where = flatten(shardings)
+    loaded, origins = _pretrained(config, where)
+    kept = {path: place for path, place in where.items() if path not in loaded}
+
+    def drawn(key: jax.Array) -> dict[str, jax.Array]:
+        # What is not returned, of a pretrained tower, is not drawn either: most of the time.
+        leaves = flatten(registry.initialise(config, run.facts, key))
+        return {path: leaves[path] for path in kept}
+
     # The key is an argument, so that another seed finds the program compiled.
-    params = sharding.create_sharded(
-        lambda key: registry.initialise(config, run.facts, key),
-        shardings,
-        jax.random.key(config.seed),
-    )
-    where, loaded, origins = flatten(shardings), dict[str, jax.Array](), list[str]()
+    random = sharding.create_sharded(drawn, kept, jax.random.key(config.seed))
+    params = measured(run, replace_leaves(shardings, {**random, **loaded}), trainer.placement)
+    return params, " and ".join([*origins, "random for the rest"])
+
+
+def _pretrained(
+    config: ConfigDict, where: Mapping[str, NamedSharding]
+) -> tuple[dict[str, jax.Array], list[str]]:
+    """Returns the pretrained towers' parameters by name, and where each tower came from."""
     text, image, size = config.model.text.source, config.model.image.source, config.data.image_size
+    loaded, origins = dict[str, jax.Array](), list[str]()
     if not text and not image:
-        return measured(run, params, trainer.placement), "random for the rest"
+        return loaded, origins
     from int_ra_jax.models.towers.pretrained import load_image_tower, load_text_tower
 
     for name, source, load in (
@@ -307,8 +320,7 @@ def initial_params(trainer: Trainer) -> tuple[Params, str]:
             leaves = flatten({name: split(load(source))[1]})
         loaded |= {path: hosts.put(np.asarray(leaf), where[path]) for path, leaf in leaves.items()}
         origins.append(f"{name} tower {source}")
-    params = measured(run, replace_leaves(params, loaded), trainer.placement)
-    return params, " and ".join([*origins, "random for the rest"])
+    return loaded, origins
 
 
 def refresh(trainer: Trainer, state: TrainState) -> TrainState:
