@@ -224,6 +224,7 @@ def mask(text: str) -> str:
     """Returns a post's or reply's text without names, links and long numbers."""
     text = re.sub(r"^回复\s*@[^:：]+?\s*[:：]\s*", "", text)
     text = re.sub(r"@[\w\-·]+", SOMEBODY, text)
-    text = re.sub(r"https?://[\w./?=&%#-]*", "", text)
+    # A link ends where Chinese begins; a name does not.
+    text = re.sub(r"https?://[\w./?=&%#-]*", "", text, flags=re.ASCII)
     text = re.sub(r"\d{7,}", NUMBER, text)
     return " ".join(text.split())

@@ -124,11 +124,11 @@ def test_names_links_and_long_numbers_are_masked_everywhere(tmp_path):
     rows, _, _ = chosen(
         tmp_path,
         reply("a", "打 13800138000 找@张三 看http://t.cn/zx1 [哈哈]"),
-        post="@李四 的电话 4008123123 见http://t.cn/abc 今天天气真好啊",
+        post="@李四 的电话 4008123123 见http://t.cn/abc今天天气真好啊",
     )
     (row,) = rows
     text = " ".join(turn.text for turn in row.turns)
-    assert text == "@某人 的电话 某号码 见 今天天气真好啊 打 某号码 找@某人 看"
+    assert text == "@某人 的电话 某号码 见今天天气真好啊 打 某号码 找@某人 看"
     assert "ua" not in json.dumps(row.to_json())
 
 
