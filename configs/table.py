@@ -264,7 +264,7 @@ def _budget(recipe: presets.Preset, also: tuple[str, ...]) -> ConfigDict:
     return shared
 
 
-_SHARED_OF_TRAIN = ("batch_size", "epochs", "max_steps", "eval_steps", "ema_decay")
+_SHARED_OF_TRAIN = ("rows", "batch_size", "epochs", "max_steps", "eval_steps", "ema_decay")
 # A thousand conversations teach nothing unless it is regularised, so that the recipe sets it.
 _REGULARISED = ("model.dropout", "optim.lr", "optim.weight_decay")
 _ALSO_SHARED = {

@@ -152,7 +152,7 @@ class _Runs:
             number = self.chosen(searched)
             if number is None:
                 return None
-            same = searched is entry and seed == SEARCH_SEED and not entry.trial
+            same = searched is entry and seed == SEARCH_SEED and entry.tried_as_trained
             if same:  # it has been trained already
                 return self.drawn(entry, evaluates=True)[number]
             values = self.search.drawn(searched)[number]

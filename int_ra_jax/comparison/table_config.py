@@ -27,7 +27,7 @@ SEARCH_SEED = 0  # every trial is trained with it
 # Sections and keys that must agree for two systems to have had the same budget.
 BUDGET = re.compile(
     r"model\.(text|image)\.|data\.(image_size|resize|frame)|text\.(context|knowledge|attribute)_"
-    r"|train\.(batch_size|epochs|max_steps|eval_steps|ema_decay)|eval\.(protocol|split)"
+    r"|train\.(rows|batch_size|epochs|max_steps|eval_steps|ema_decay)|eval\.(protocol|split)"
 )
 # What a system may choose by itself, and the reader must know.
 RECIPE = re.compile(r"model\.(dropout|text_pool)$|optim\.|text\.(speakers|knowledge)$")
@@ -72,6 +72,12 @@ class Entry:
     def points(self) -> int:
         """How many combinations its space has."""
         return math.prod(map(len, self.space.values()))
+
+    @property
+    def tried_as_trained(self) -> bool:
+        """Whether what its trials alone set is what its runs have anyway."""
+        flat = configuration.flatten(self.config)
+        return configuration.flatten(self.trial).items() <= flat.items()
 
     def resolved(self, **values: Any) -> ConfigDict:
         """Returns the config with further keys set; ``values`` are dotted keys."""

@@ -93,8 +93,9 @@ class Trials:
             import optuna
 
             # Other choices or another config are another search, whatever its name in the table.
-            parts = [configuration.fingerprint(entry.config), entry.space]
-            content = json.dumps([*parts, entry.trial] if entry.trial else parts)
+            # The config is the trials': how long the chosen one trains is no part of the search.
+            tried = entry.resolved(**entry.trial)
+            content = json.dumps([configuration.fingerprint(tried), entry.space])
             try:
                 self._studies[entry.name] = optuna.create_study(
                     study_name=f"{entry.name} {hashlib.sha256(content.encode()).hexdigest()[:12]}",

@@ -80,6 +80,17 @@ def test_every_system_is_offered_the_same_losses_and_attributes_on_real_choices(
     }
 
 
+def test_a_trial_stands_for_the_first_seed_where_it_is_trained_like_one():
+    settings = presets.get_config("choices")
+    with settings.unlocked():
+        settings.prepared_dir = "somewhere"
+    assert not any(entry.tried_as_trained for entry in read(settings).systems.values())
+    settings.overrides.train.update({"rows": 20_000, "epochs": 2.0, "eval_steps": 0})
+    assert all(entry.tried_as_trained for entry in read(settings).systems.values())
+    settings = smoke()
+    assert all(entry.tried_as_trained for entry in read(settings).systems.values())
+
+
 def test_what_trials_alone_set_is_checked_like_everything_else():
     settings = smoke()
     with settings.unlocked():
