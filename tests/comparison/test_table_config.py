@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import int_ra
+from configs import ablations, int_ra
 from configs import table as presets
 from int_ra_jax.common import config as configuration
 from int_ra_jax.comparison import table_config
@@ -78,6 +78,28 @@ def test_every_system_is_offered_the_same_losses_and_attributes_on_real_choices(
     assert {name: one.lacks for name, one in systems.items() if one.lacks} == {
         "irra": "hidden words"
     }
+
+
+def test_an_ablation_takes_away_one_part_and_searches_nothing():
+    settings = ablations.get_config()
+    with settings.unlocked():
+        settings.prepared_dir = "somewhere"
+    entries = read(settings).entries
+    assert {one.budget for one in entries.values()} == {0}
+    flat = {name: configuration.flatten(one.config) for name, one in entries.items()}
+    changed = {
+        name: {key for key, value in keys.items() if value != flat["int_ra"][key]}
+        for name, keys in flat.items()
+    }
+    assert changed == {
+        "int_ra": set(),
+        "without_attribute": {"model.attributes"},
+        "without_knowledge": {"text.knowledge"},
+        "without_intention": {"model.intention_fusion"},
+        "without_intention_loss": {"model.intention_fusion", "loss.lambda_int"},
+    }
+    with pytest.raises(ValueError, match="no preset 'smoke'"):
+        ablations.get_config("smoke")
 
 
 def test_a_trial_stands_for_the_first_seed_where_it_is_trained_like_one():

@@ -1,0 +1,53 @@
+"""The paper's ablations on real choices: Int-RA with one part taken away at a time.
+
+    python launch.py --mode=table --config=configs/ablations.py --workdir=tables/ablations \
+        --config.prepared_dir=DIR --config.overrides.model.text.source=TEXT_DIR
+
+What is left is as the search of ``configs/table.py:choices`` ranked it best on validation among
+the settings that read attributes (docs/tables/choices.md); nothing is searched again.
+"""
+
+from configs import table
+from ml_collections import ConfigDict
+
+_CHOSEN = {
+    "loss.retrieval": "gold_softmax",
+    "model.attributes": "on",
+    "model.intention_fusion": "fused",
+    "model.newest_turn": False,
+    "model.dropout": 0.1,
+    "optim.lr": 0.008,
+}
+_ABLATIONS = {
+    "without_attribute": {"model.attributes": "off"},
+    "without_knowledge": {"text.knowledge": "off"},
+    "without_intention": {"model.intention_fusion": "off"},
+    # without predicting an intention at all, which shapes the query as well as being read
+    "without_intention_loss": {"model.intention_fusion": "off", "loss.lambda_int": 0.0},
+}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the table of the ablations.
+
+    Args:
+      arg: must be empty; there is one preset.
+
+    Raises:
+      ValueError: for a preset name.
+    """
+    if arg:
+        raise ValueError(f"configs/ablations.py has no preset {arg!r}; leave it out.")
+    config = table.get_config("choices")
+    with config.unlocked():
+        int_ra = config.systems.int_ra
+        int_ra.update({"overrides": table.nested(_CHOSEN), "space": ConfigDict()})
+        config.systems = ConfigDict({"int_ra": int_ra})
+        config.also_tested = ()
+        config.readings = ConfigDict(
+            {name: table.nested(changed) for name, changed in _ABLATIONS.items()}, sort_keys=False
+        )
+        # As long as the trials of that search.
+        config.overrides.train.update(config.search.overrides.train)
+        config.search.update({"trials": 0, "space": ConfigDict(), "overrides": ConfigDict()})
+    return config.lock()
