@@ -7,8 +7,9 @@ What is left is as the search of ``configs/table.py:choices`` ranked it best on 
 the settings that read attributes (docs/tables/choices.md); nothing is searched again.
 """
 
-from configs import table
 from ml_collections import ConfigDict
+
+from configs import table
 
 _CHOSEN = {
     "loss.retrieval": "gold_softmax",
