@@ -23,8 +23,8 @@ from data_prep import archives
 from data_prep.formats import animations, pack_manifests
 from data_prep.formats.pack_manifests import Manifest, Said
 from data_prep.formats.pictures import suffix_of
-from data_prep.ledger import Ledger, LeftOut
 from data_prep.problems import Problems
+from int_ra_jax.common.ledger import Ledger, LeftOut
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data import images, schema
 from int_ra_jax.data.schema import StickerEntry
