@@ -9,7 +9,7 @@ The gallery is encoded once for each checkpoint; a search then encodes one conve
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,8 @@ from int_ra_jax.common.types import (
 from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.data.text import Unread, compose_context
 from int_ra_jax.models.interface import Params, System, merge
+from int_ra_jax.retrieval.gallery import Gallery, Progress, Rebuild
+from int_ra_jax.retrieval.stickers import Filters
 from int_ra_jax.run.array_store import digest
 from int_ra_jax.run.compiled_programs import PROGRAMS, kept_programs, traced
 from int_ra_jax.run.encode import Encoder
@@ -106,6 +108,133 @@ class Retriever:
           ValueError: if top_k is not in [1, N], or a text holds half a character.
         """
         return self.search_many([conversation], top_k)[0]
+
+    def reply(
+        self,
+        conversation: Conversation,
+        *,
+        top_k: int = 5,
+        packs: Collection[str] | None = None,
+        tags: Collection[str] | None = None,
+        languages: Collection[str] | None = None,
+        adult: bool = False,
+        approved_only: bool = False,
+        exclude: Collection[str] = (),
+        recent: Sequence[str] = (),
+        habits: Any = None,
+        variety: float = 0.0,
+    ) -> RankedList:
+        """Returns the best stickers for a conversation, and its predicted intention.
+
+        Filters act before ranking: there are ``top_k`` stickers in the answer wherever so many
+        pass them, and ``RankedList.eligible`` says how many do.
+
+        Args:
+          conversation: its turns, reply speaker and, if there is any, knowledge; see
+            ``read_conversation``. Split, sticker and intention are not read.
+          top_k: how many stickers, at least 1.
+          packs: see ``Filters``, as are the next four.
+          tags: likewise.
+          languages: likewise.
+          adult: likewise.
+          approved_only: likewise.
+          exclude: ids that are not wanted.
+          recent: ids that were just sent, the newest first; these and their near-duplicates come
+            last.
+          habits: a person's earlier use; nothing of it is stored.
+          variety: in [0, 1]; 0 ranks by score alone, above it what is like a sticker that is
+            ranked higher comes later.
+
+        Raises:
+          ValueError: if top_k or variety is out of range, or a text holds half a character.
+        """
+        raise NotImplementedError
+
+    def reply_many(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        top_k: int = 5,
+        filters: Filters | Sequence[Filters] = Filters(),
+    ) -> list[RankedList]:
+        """Returns one ranked list per conversation, in batches; see ``reply``.
+
+        Args:
+          conversations: any number of them.
+          top_k: how many stickers each.
+          filters: for all of them, or one per conversation.
+        """
+        raise NotImplementedError
+
+    def search_words(
+        self, words: str, *, top_k: int = 5, filters: Filters = Filters()
+    ) -> RankedList:
+        """Returns the stickers that suit typed words, "crying cat" or "猫 挥手"; see ``reply``.
+
+        It becomes ``search(words, *, top_k, packs, tags, languages, adult, approved_only,
+        exclude)``, as today's ``search`` becomes ``reply``.
+
+        Raises:
+          ValueError: if nothing but blanks is asked for, or a text holds half a character.
+        """
+        raise NotImplementedError
+
+    def similar(
+        self,
+        sticker: str,
+        *,
+        top_k: int = 5,
+        packs: Collection[str] | None = None,
+        tags: Collection[str] | None = None,
+        languages: Collection[str] | None = None,
+        adult: bool = False,
+        approved_only: bool = False,
+        exclude: Collection[str] = (),
+    ) -> RankedList:
+        """Returns the stickers whose embeddings are nearest to one's, itself left out.
+
+        Args:
+          sticker: id of a sticker of the gallery, hidden or not.
+          top_k: how many, at least 1.
+          packs: see ``reply``, as are the rest.
+          tags: likewise.
+          languages: likewise.
+          adult: likewise.
+          approved_only: likewise.
+          exclude: likewise.
+
+        Raises:
+          KeyError: if the gallery has no such sticker.
+          ValueError: if top_k is out of range, or the system compares no vectors.
+        """
+        raise NotImplementedError
+
+    @property
+    def gallery(self) -> Gallery:
+        """The gallery that is searched: the run's own, which only answers, or an open one."""
+        raise NotImplementedError
+
+    def warm(self, batches: Sequence[int], *, top_k: int = 5) -> None:
+        """Compiles what replies to so many conversations at once need, of every length.
+
+        Args:
+          batches: numbers of conversations.
+          top_k: how many stickers will be asked for.
+        """
+        raise NotImplementedError
+
+    def move_to(self, workdir: str | Path, progress: Progress | None = None) -> Rebuild:
+        """Goes over to another checkpoint, while the present one answers; see ``Rebuild``.
+
+        The gallery is embedded anew in the background. When all of it is, the next answer is by
+        the new checkpoint alone; never does one mix the two. If it is interrupted, the same call
+        goes on where it stopped.
+
+        Args:
+          workdir: of the run with the other checkpoint; it may be the present one's, trained on.
+          progress: is called after each batch.
+        """
+        raise NotImplementedError
 
     def search_many(
         self, conversations: Sequence[Conversation], top_k: int = 5
