@@ -13,17 +13,18 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from int_ra_jax.common.types import RankedList, RankedSticker, Sticker
+from int_ra_jax.common.types import RankedList, Sticker
 from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.data.text import Unread
 from int_ra_jax.models.interface import Params
+from int_ra_jax.retrieval.answer import listed
 from int_ra_jax.retrieval.engine import Engine, Ranked, programs_kept
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.rebuild import Progress, Rebuild
 from int_ra_jax.retrieval.shelf import nearest_rows
 from int_ra_jax.retrieval.shelved import RunGallery, Shelved
 from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
-from int_ra_jax.retrieval.stickers import Filters, GallerySticker
+from int_ra_jax.retrieval.stickers import Filters
 from int_ra_jax.run.workdir import Run, open_run
 
 _EVERYTHING = Filters()
@@ -116,7 +117,7 @@ class Retriever:
         Raises:
           ValueError: if top_k is below 1, or a text holds half a character.
         """
-        asked = filters(packs, tags, languages, adult, approved_only, exclude)
+        asked = Filters.of(packs, tags, languages, adult, approved_only, exclude)
         return self.reply_many([conversation], top_k=top_k, asked=asked)[0]
 
     def reply_many(
@@ -163,7 +164,8 @@ class Retriever:
             eligible = [int(mask.sum()) for mask in masks]
         names = engine.run.dataset.intentions
         return [
-            self._listed(*row, names) for row in zip(found, eligible, probable, unread, strict=True)
+            listed(gallery, *row, names)
+            for row in zip(found, eligible, probable, unread, strict=True)
         ]
 
     def search(
@@ -196,7 +198,7 @@ class Retriever:
         if not words.strip():
             raise ValueError("nothing but blanks is asked for; give some words")
         said = Conversation("words", "test", (Turn("A", words),), "B", "", "")
-        asked = filters(packs, tags, languages, adult, approved_only, exclude)
+        asked = Filters.of(packs, tags, languages, adult, approved_only, exclude)
         return self.reply_many([said], top_k=top_k, asked=asked)[0]
 
     def similar(
@@ -231,7 +233,7 @@ class Retriever:
         """
         _check_top_k(top_k)
         self._refresh()
-        asked = filters(packs, tags, languages, adult, approved_only, {*exclude, sticker})
+        asked = Filters.of(packs, tags, languages, adult, approved_only, {*exclude, sticker})
         gallery = self._gallery
         with gallery.lock:
             if sticker not in gallery.shelf.rows:
@@ -245,7 +247,7 @@ class Retriever:
                 row = gallery.row(sticker)
                 row[len(row) - own :] = 0
                 found = gallery.best_on_disk(row[None] / np.linalg.norm(row), [mask], top_k)[0]
-        return self._listed(found, int(mask.sum()), np.zeros(0, np.float32), Unread(), ())
+        return listed(gallery, found, int(mask.sum()), np.zeros(0, np.float32), Unread(), ())
 
     def warm(self, batches: Sequence[int], *, top_k: int = 5) -> None:
         """Compiles what replies to so many conversations at once need, of every length.
@@ -337,56 +339,6 @@ class Retriever:
         if now - self._refreshed >= _REFRESH_SECONDS:
             self._refreshed = now
             self._gallery.refresh(wait=False)
-
-    def _listed(
-        self,
-        found: Sequence[tuple[str, float]],
-        eligible: int,
-        probabilities: np.ndarray,
-        unread: Unread,
-        names: Sequence[str],
-    ) -> RankedList:
-        stickers = self._gallery.read([id for id, _ in found])
-        # Another process may have removed one between search and reading.
-        known = [(stickers[id], score) for id, score in found if id in stickers]
-        order = np.argsort(-probabilities, kind="stable")
-        return RankedList(
-            stickers=[
-                RankedSticker(
-                    rank, one.id, float(score), self._image(one), dict(one.attributes), one.pack
-                )
-                for rank, (one, score) in enumerate(known, start=1)
-            ],
-            intention=names[order[0]] if len(order) else None,
-            intention_probabilities={names[k]: float(probabilities[k]) for k in order},
-            tokens=unread.tokens,
-            unknown=dict(unread.unknown),
-            eligible=eligible,
-        )
-
-    def _image(self, sticker: GallerySticker) -> str:
-        return self._gallery.image(sticker.id) if isinstance(self._gallery, RunGallery) else ""
-
-
-def filters(
-    packs: Collection[str] | None,
-    tags: Collection[str] | None,
-    languages: Collection[str] | None,
-    adult: bool,
-    approved_only: bool,
-    exclude: Collection[str],
-) -> Filters:
-    """Returns what was asked for as filters.
-
-    Raises:
-      ValueError: where one text stands in the place of several.
-    """
-    several = {"packs": packs, "tags": tags, "languages": languages, "exclude": exclude}
-    if wrong := [name for name, value in several.items() if isinstance(value, str)]:
-        raise ValueError(f"{', '.join(wrong)}: give a list of texts, not one text")
-    sets = {name: None if value is None else frozenset(value) for name, value in several.items()}
-    excluded = sets.pop("exclude") or frozenset()
-    return Filters(**sets, adult=adult, approved_only=approved_only, exclude=excluded)
 
 
 def _passing(gallery: Shelved, scores: np.ndarray, rows: np.ndarray) -> list[tuple[str, float]]:

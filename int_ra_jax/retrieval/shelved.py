@@ -45,8 +45,12 @@ class Shelved:
         """Returns stickers by their ids; those that are not there are left out."""
         raise NotImplementedError
 
-    def refresh(self) -> bool:
-        """Reads what other processes have written since; returns whether there was anything."""
+    def refresh(self, *, wait: bool = True) -> bool:
+        """Reads what other processes have written since; returns whether there was anything.
+
+        Args:
+          wait: whether to wait for a thread that changes the gallery right now.
+        """
         return False
 
     def get(self, id: str) -> GallerySticker:

@@ -1,6 +1,6 @@
 """A sticker of an open gallery, and which of them an answer may hold."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from int_ra_jax.common.types import ATTRIBUTES
@@ -71,3 +71,27 @@ class Filters:
     adult: bool = False
     approved_only: bool = False
     exclude: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls,
+        packs: Collection[str] | None,
+        tags: Collection[str] | None,
+        languages: Collection[str] | None,
+        adult: bool,
+        approved_only: bool,
+        exclude: Collection[str],
+    ) -> "Filters":
+        """Returns what was asked for as filters.
+
+        Raises:
+          ValueError: where one text stands in the place of several.
+        """
+        several = {"packs": packs, "tags": tags, "languages": languages, "exclude": exclude}
+        if wrong := [name for name, value in several.items() if isinstance(value, str)]:
+            raise ValueError(f"{', '.join(wrong)}: give a list of texts, not one text")
+        sets = {
+            name: None if value is None else frozenset(value) for name, value in several.items()
+        }
+        excluded = sets.pop("exclude") or frozenset()
+        return cls(**sets, adult=adult, approved_only=approved_only, exclude=excluded)
