@@ -18,7 +18,9 @@ from int_ra_jax.common.nearest import nearest
 from int_ra_jax.retrieval.completion import completed, problems
 from int_ra_jax.retrieval.gallery_rows import digest_of
 from int_ra_jax.retrieval.gallery_store import GalleryStore
-from int_ra_jax.retrieval.rebuild import Progress, Rebuild, embed_missing, encode_sound
+from int_ra_jax.retrieval.rebuild import Rebuild, embed_missing, encode_sound
+from int_ra_jax.retrieval.shelved import Progress
+from int_ra_jax.retrieval.shelved import ReadOnlyError as ReadOnlyError
 from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
 from int_ra_jax.retrieval.stickers import GallerySticker
 from int_ra_jax.retrieval.stored_shelf import StoredShelf
@@ -159,7 +161,7 @@ class Gallery(StoredShelf):
         known = [one.name for one in dataclasses.fields(GallerySticker) if one.name not in _DERIVED]
         wrong = [name for name in fields if name not in known]
         if wrong:
-            near = {name: nearest(name, known) for name in wrong}
+            near = {name: nearest(name, known, cutoff=0.6) for name in wrong}
             told = (f"{one} (did you mean {near[one]}?)" if near[one] else one for one in wrong)
             raise ValueError(f"cannot change {', '.join(told)}. Fields are {', '.join(known)}.")
         fields = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}

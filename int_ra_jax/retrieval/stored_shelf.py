@@ -129,6 +129,17 @@ class StoredShelf(Shelved):
         found: np.ndarray = rows[0]
         return found
 
+    def vectors(self, ids: Sequence[str]) -> Float32[np.ndarray, "M W"]:
+        """Returns the embeddings of stickers that are there; [M, 0] where pairs are compared."""
+        if self.in_memory:
+            return super().vectors(ids)
+        with self.lock:
+            digests = [self._known[one][0] for one in ids]
+        found = self._store.embeddings(self.checksum, digests)
+        places = {digest: place for place, digest in enumerate(found.digests)}
+        rows: np.ndarray = found.rows[[places[digest] for digest in digests]]
+        return rows
+
     def best_on_disk(
         self, queries: Float32[np.ndarray, "B W"], masks: Sequence[np.ndarray], number: int
     ) -> list[list[tuple[str, float]]]:

@@ -18,8 +18,9 @@ from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.retrieval import on_disk, shelf
 from int_ra_jax.retrieval.gallery import Gallery, StaleGalleryError
 from int_ra_jax.retrieval.retriever import Retriever
+from int_ra_jax.retrieval.shelved import ReadOnlyError
 from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
-from int_ra_jax.retrieval.stickers import Filters, GallerySticker
+from int_ra_jax.retrieval.stickers import Filters, GallerySticker, Habits
 from int_ra_jax.run.workdir import Run
 
 SAID = Conversation("c", "test", (Turn("ann", "we won the game"),), "bo", "", "")
@@ -191,6 +192,48 @@ def test_a_gallery_goes_to_disk_when_it_grows_and_back_when_it_shrinks(encoder, 
         gallery.remove([f"s{number}"])
         states.append(gallery.in_memory)
     assert states[12:] == [False] * 7 + [True] * 5 and len(gallery) == 0
+
+
+# ---- a person's order ---------------------------------------------------------------------------
+
+
+def test_what_a_person_sends_rises_and_nothing_else_moves(retriever, filled):
+    plain = retriever.reply(SAID, top_k=24, adult=True)
+    last = ids(plain)[-1]
+    asked = {"top_k": 24, "adult": True}
+    for gallery in (filled, Gallery.open(filled._store.uri, filled.encoder, exact_up_to=8)):
+        searched = Retriever(retriever.run, filled.encoder.params, gallery)
+        leaning = searched.reply(SAID, **asked, habits=Habits((last,) * 30 + ("gone",)))
+        assert ids(leaning) == [last, *ids(plain)[:-1]]
+        # What was sent rises although it is not among the best that are asked for.
+        assert ids(searched.reply(SAID, top_k=1, adult=True, habits=Habits((last,) * 30))) == [last]
+        by_id = {one.sticker: one.score for one in plain.stickers}
+        for one in leaning.stickers[1:]:
+            assert one.score == pytest.approx(by_id[one.sticker], abs=1e-5)
+    hidden = Habits(("s7", "s0"))  # hidden, both
+    assert ids(retriever.reply(SAID, **asked, habits=hidden)) == ids(plain)
+
+
+def test_what_was_just_sent_comes_last_with_its_copies(evaluated, gallery):
+    gallery.put([sticker(number) for number in range(6)])
+    gallery.put([sticker(9, picture=drawn(3))])  # a copy of s3
+    retriever = Retriever.from_workdir(evaluated.workdir, gallery)
+    plain = ids(retriever.reply(SAID, top_k=7))
+    sent = ids(retriever.reply(SAID, top_k=7, recent=["s3", "gone"]))
+    stale = [id for id in plain if id in ("s3", "s9")]
+    assert sent == [id for id in plain if id not in stale] + stale
+    varied = ids(retriever.reply(SAID, top_k=7, variety=0.5))
+    assert varied[-1] in stale and varied[0] == plain[0] and sorted(varied) == sorted(plain)
+    assert len(ids(retriever.reply(SAID, top_k=2, recent=plain))) == 2
+    with pytest.raises(ValueError, match=r"variety=1\.5; use 0 to 1"):
+        retriever.reply(SAID, variety=1.5)
+
+
+def test_a_runs_own_gallery_knows_copies_too(evaluated):
+    retriever = Retriever.from_workdir(evaluated.workdir)
+    plain = ids(retriever.reply(SAID, top_k=12))
+    recent = ids(retriever.reply(SAID, top_k=12, recent=plain[:1]))
+    assert plain[0] in recent[-2:] and sorted(recent) == sorted(plain)
 
 
 # ---- what is put -------------------------------------------------------------------------------
@@ -485,7 +528,12 @@ def test_a_reader_finds_within_a_second_what_another_process_puts(evaluated, enc
 def test_a_runs_own_gallery_only_answers(evaluated):
     retriever = Retriever.from_workdir(evaluated.workdir)
     gallery = retriever.gallery
-    assert not gallery.writable and gallery.version == 0 and not hasattr(gallery, "put")
+    assert not gallery.writable and gallery.version == 0
+    for change in (gallery.put, gallery.hide, gallery.show, gallery.remove, gallery.remove_pack):
+        with pytest.raises(ReadOnlyError, match="only answers: name one by --gallery=DIR"):
+            change([])
+    with pytest.raises(ReadOnlyError):
+        gallery.change("s1", adult=True)
     assert len(gallery) == len([*gallery.stickers()]) == sum(gallery.packs().values()) == 12
     first = next(gallery.stickers())
     assert first.id in gallery and gallery.get(first.id).approved
