@@ -96,10 +96,9 @@ class GalleryStore:
         return int(self._stickers.version)
 
     def refresh(self) -> int:
-        """Goes to the newest version and returns it."""
-        with self._thread_lock:
-            self._stickers.checkout_latest()
-            return self.version
+        """Goes to the newest version and returns it; waits for no writer."""
+        self._stickers.checkout_latest()
+        return self.version
 
     def __len__(self) -> int:
         return int(self._stickers.count_rows())

@@ -10,9 +10,11 @@ import jax
 import numpy as np
 import pytest
 from fixtures.pictures import drawn, sticker
+from fixtures.trained import tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs import mod, pcme, srs
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.retrieval import on_disk, shelf
@@ -22,6 +24,7 @@ from int_ra_jax.retrieval.shelved import ReadOnlyError
 from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
 from int_ra_jax.retrieval.stickers import Filters, GallerySticker, Habits
 from int_ra_jax.run.workdir import Run
+from int_ra_jax.training.create import create_workdir
 
 SAID = Conversation("c", "test", (Turn("ann", "we won the game"),), "bo", "", "")
 OTHER = Conversation("d", "test", (Turn("ann", "i lost my keys"), Turn("bo", "no")), "ann", "", "")
@@ -315,6 +318,44 @@ def test_the_runs_own_stickers_put_into_a_gallery_answer_as_they_do_in_the_run(
     assert again.attributes == own.gallery.get(names[0]).attributes
 
 
+def untrained(system, trained, tmp_path, **changes):
+    """A run of another system with parameters that were drawn."""
+    tfds = str(trained.workdir / "tfds")
+    config = tiny_config(trained.prepared, system, data__tfds_dir=tfds, **changes)
+    run, rng = create_workdir(config, tmp_path / "run"), np.random.default_rng(0)
+
+    def draw(leaf):
+        return (0.2 * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
+
+    return run, jax.tree.map(draw, run.abstract_params)
+
+
+@pytest.mark.parametrize("system", [srs, pcme])
+def test_systems_with_more_than_one_vector_a_sticker_answer_through_the_same_gallery(
+    system, trained, tmp_path
+):
+    changes = {"model__score": "match_prob"} if system is pcme else {}
+    run, params = untrained(system, trained, tmp_path, **changes)
+    own = Retriever(run, params)
+    expected = own.reply(SAID, top_k=12)
+    gallery = Gallery.open(tmp_path / "g", StickerEncoder(run, params), exact_up_to=4)
+    assert gallery.put([own.gallery.get(one.sticker) for one in expected.stickers]).kept == 12
+    found = Retriever(run, params, gallery).reply(SAID, top_k=12)
+    assert len(ids(found)) == 12
+    if system is srs:  # PCME draws for each sticker, by its row in the run and by its id here
+        by_id = {one.sticker: one.score for one in expected.stickers}
+        assert {o.sticker: o.score for o in found.stickers} == pytest.approx(by_id, abs=1e-4)
+        with pytest.raises(ValueError, match="compares pairs"):
+            own.similar(ids(found)[0])
+
+
+def test_a_system_that_knows_the_stickers_of_its_training_alone_says_so(trained, tmp_path):
+    run, params = untrained(mod, trained, tmp_path, model__head="id")
+    with pytest.raises(ValueError, match="classifier over those of its training"):
+        Retriever(run, params, tmp_path / "g")
+    assert len(ids(Retriever(run, params).reply(SAID, top_k=3))) == 3
+
+
 def broken():
     cut = drawn(3)[:-30]
     return {
@@ -600,6 +641,22 @@ def test_a_runs_own_gallery_only_answers(evaluated):
         retriever.move_to(evaluated.workdir)
 
 
+@pytest.mark.parametrize("exact_up_to", [8, 0])
+def test_an_empty_gallery_answers_with_nothing(evaluated, encoder, tmp_path, exact_up_to):
+    gallery = Gallery.open(tmp_path / "g", encoder, exact_up_to=exact_up_to)
+    retriever = Retriever.from_workdir(evaluated.workdir, gallery)
+    for ranked in (
+        retriever.reply(SAID, top_k=10**9),
+        retriever.reply(SAID, variety=0.5, recent=["s1"], habits=Habits(("s1",))),
+        retriever.search("cat", top_k=10**9),
+    ):
+        assert ids(ranked) == [] and ranked.eligible == 0
+    assert gallery.put([]).records_in == gallery.remove(["s1"]) == gallery.hide([]) == 0
+    gallery.put([sticker(1, tags=("cat",))])
+    for ranked in (retriever.reply(SAID, top_k=10**9), retriever.search("cat", top_k=10**9)):
+        assert ids(ranked) == ["s1"]
+
+
 def test_a_gallery_that_is_not_there_is_not_made_unless_it_may_be(encoder, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no gallery"):
         Gallery.open(tmp_path / "none", encoder, create=False)
@@ -613,6 +670,15 @@ def test_ids_and_texts_of_any_letters_come_back_as_they_were(gallery):
     for id in odd:
         assert gallery.get(id).tags == (id,)
     assert gallery.hide(odd[:2]) == 2 and gallery.remove(odd[:3]) == 3 and len(gallery) == 5
+
+
+def test_a_search_does_not_wait_for_a_writer(evaluated, gallery, encoder):
+    gallery.put([sticker(1)])
+    retriever = Retriever.from_workdir(evaluated.workdir, gallery)
+    other = Gallery.open(gallery._store.uri, encoder)
+    with ThreadPoolExecutor(1) as pool, gallery._store.writing(), gallery._changing:
+        assert ids(pool.submit(retriever.reply, SAID).result(60)) == ["s1"]
+        assert not pool.submit(other.refresh).result(60)
 
 
 def test_threads_that_search_and_put_at_once_see_whole_stickers(evaluated, gallery):
