@@ -357,7 +357,8 @@ def test_a_system_that_knows_the_stickers_of_its_training_alone_says_so(trained,
 
 
 def broken():
-    cut = drawn(3)[:-30]
+    cut, untyped = drawn(3)[:-30], sticker(61)
+    object.__setattr__(untyped, "attributes", {"verbal": 3})  # what no type checker has seen
     return {
         "no picture": sticker(50, picture=b""),
         "no picture that can be read": sticker(51, picture=cut),
@@ -373,7 +374,7 @@ def broken():
         "id that cannot be printed": dataclasses.replace(sticker(59), id="a\nb"),
         "id that is not of 1 to 200 characters": dataclasses.replace(sticker(59), id=""),
         "picture that is too large": sticker(60, picture=b"\x89PNG" + bytes(32 * 2**20)),
-        "attribute that is no text": sticker(61, attributes={"verbal": 3}),
+        "attribute that is no text": untyped,
         "replaced by a later sticker of the same id": sticker(62, tags=("first",)),
     }
 
@@ -464,8 +465,8 @@ def test_change_takes_fields_and_names_everything_that_is_wrong_at_once(gallery)
     assert gallery.change("s2", picture=drawn(9)).picture == drawn(9)
     with pytest.raises(ValueError, match=r"cannot change tag \(did you mean tags\?\), id\."):
         gallery.change("s1", tag=("x",), id="s9")
-    with pytest.raises(ValueError, match="'s1': name that is no text; adult that is neither"):
-        gallery.change("s1", name=3, adult=1)
+    with pytest.raises(ValueError, match="'s1': name with half a character; tag with a NUL"):
+        gallery.change("s1", name="\ud83d", tags=["a\0b"])
     with pytest.raises(ValueError, match="'s1': no picture that can be read"):
         gallery.change("s1", picture=b"GIF89a")
     with pytest.raises(KeyError):
@@ -559,7 +560,7 @@ def test_another_checkpoint_answers_once_all_is_embedded_and_never_before(
             gallery.put([sticker(99)])  # searched at once, and by the next one too
 
     rebuild = retriever.move_to(evaluated.workdir, progress)
-    assert rebuild.wait(120) and rebuild.finished
+    assert rebuild.wait(600) and rebuild.finished
     assert [one[:2] for one in between] == [(64, 70), (70, 70), (71, 71)]
     assert between[0][2] == before and between[1][2].eligible == 71
     old = {one.sticker: one.score for one in before.stickers}
@@ -627,11 +628,12 @@ def test_a_runs_own_gallery_only_answers(evaluated):
     retriever = Retriever.from_workdir(evaluated.workdir)
     gallery = retriever.gallery
     assert not gallery.writable and gallery.version == 0
-    for change in (gallery.put, gallery.hide, gallery.show, gallery.remove, gallery.remove_pack):
+    writes = [partial(gallery.remove_pack, "cats"), partial(gallery.change, "s1", adult=True)]
+    for write in (gallery.put, gallery.hide, gallery.show, gallery.remove):
+        writes.append(partial(write, []))
+    for write in writes:
         with pytest.raises(ReadOnlyError, match="only answers: name one by --gallery=DIR"):
-            change([])
-    with pytest.raises(ReadOnlyError):
-        gallery.change("s1", adult=True)
+            write()
     assert len(gallery) == len([*gallery.stickers()]) == sum(gallery.packs().values()) == 12
     first = next(gallery.stickers())
     assert first.id in gallery and gallery.get(first.id).approved
