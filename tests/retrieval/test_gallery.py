@@ -19,6 +19,7 @@ from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.retrieval import on_disk, shelf
 from int_ra_jax.retrieval.gallery import Gallery, StaleGalleryError
+from int_ra_jax.retrieval.gallery_store import GalleryStore
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.shelved import ReadOnlyError
 from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
@@ -602,6 +603,31 @@ def test_a_gallery_of_another_checkpoint_is_refused_until_it_is_rebuilt_where_it
     assert len(Gallery.open(path, other_encoder, rebuild=True)) == 70
     assert encoded == [6]
     assert len(gallery._store.checksums()) == 2
+
+
+def test_a_gallery_whose_embeddings_are_all_gone_takes_new_ones(gallery, encoder):
+    gallery.put([sticker(1)])
+    gallery.remove(["s1"])
+    with gallery._store.writing():
+        gallery._store.vectors(gallery.checksum).delete("true")
+    again = Gallery.open(gallery._store.uri, encoder)
+    assert again.put([sticker(2)]).kept == 1 and "s2" in again
+
+
+def test_what_is_put_while_a_gallery_is_opened_is_there(gallery, encoder, monkeypatch):
+    gallery.put([sticker(1)])
+    read = GalleryStore.all_embeddings
+
+    def put_after(store, *arguments, **given):
+        found = read(store, *arguments, **given)
+        if len(gallery) == 1:
+            gallery.put([sticker(2)])
+        return found
+
+    monkeypatch.setattr(GalleryStore, "all_embeddings", put_after)
+    other = Gallery.open(gallery._store.uri, encoder)
+    other.refresh()
+    assert {one.id for one in other.stickers()} == {"s1", "s2"}
 
 
 def test_an_open_gallery_of_another_checkpoint_is_refused(evaluated, other_encoder, tmp_path):
