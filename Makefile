@@ -7,7 +7,7 @@ RUNS   ?= runs
 TORCH_ARGS ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env demo test test-long test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-scaling bench-search clean faults
+.PHONY: env demo test test-long test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-scaling bench-search bench-open-gallery clean faults
 
 env: $(VENV)/.demo
 
@@ -83,6 +83,9 @@ bench-train bench-frozen bench-gallery bench-scaling: $(VENV)/.test
 # On the run that `make demo` leaves (run it first), beside sentence-transformers and FAISS.
 bench-search: $(VENV)/.test
 	$(BIN)/python -m benchmarks.search --workdir=$(RUNS)/demo --out=$(RUNS)/bench/search.json
+
+bench-open-gallery: $(VENV)/.test
+	$(BIN)/python -m benchmarks.gallery --workdir=$(RUNS)/demo --out=$(RUNS)/bench/gallery.json
 
 # What breaks in practice, tried with real processes; prints the rows of docs/reliability.md.
 faults: $(VENV)/.test

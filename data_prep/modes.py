@@ -13,8 +13,10 @@ _ANNOTATOR = flags.DEFINE_string("annotator", None, "annotate: the only person s
 _OVERLAP = flags.DEFINE_float("overlap", None, "annotate: share of conversations that all see.")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "annotate: address; any other opens it to all.")
 _PORT = flags.DEFINE_integer("port", 8080, "annotate: port to listen on.", 1, 65535)
+_GALLERY = flags.DEFINE_string("gallery", None, "search, gallery: open gallery (docs/gallery.md).")
 # flag -> the modes that read it
 READ_BY = {
+    "gallery": ("search", "gallery"),
     "prepared_dir": ("annotate", "stats"),
     **dict.fromkeys(("annotator", "overlap", "host", "port"), ("annotate",)),
 }
@@ -65,4 +67,23 @@ def _prepared_dir(mode: str) -> Path:
     return Path(_PREPARED.value)
 
 
-MODES: dict[str, Callable[[Path], None]] = {"annotate": annotate, "stats": stats}
+def gallery(workdir: Path, *words: str) -> None:
+    """Adds stickers to an open gallery, lists them, hides or removes them.
+
+    Args:
+      workdir: of the run that embeds them.
+      words: what to do, and with what; see ``open_gallery.act``.
+
+    Raises:
+      ValueError: if no gallery is named, or as ``open_gallery.act``.
+    """
+    if not _GALLERY.value:
+        raise ValueError("--mode=gallery needs --gallery=DIR, a folder or a URI.")
+    from data_prep.open_gallery import act
+
+    for line in act(_GALLERY.value, workdir, words):
+        print(line, flush=True)
+
+
+MODES: dict[str, Callable[..., None]] = {"annotate": annotate, "stats": stats, "gallery": gallery}
+TAKE_WORDS = ("gallery",)  # modes that take words behind the flags

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from data_prep.ledger import Ledger, LeftOut
+from int_ra_jax.common.ledger import Ledger, LeftOut
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation
 from int_ra_jax.data.validation import read_prepared

@@ -169,6 +169,16 @@ def traits(content: bytes) -> Traits:
         return Traits(frame.size, turned, ground_of(frame), _frames_of(image))
 
 
+def media_type(content: bytes) -> str:
+    """Returns the media type of a sticker's file, "image/png".
+
+    Raises:
+      ValueError: as ``load_pixels``.
+    """
+    with _opened(content) as image:
+        return "image/jpeg" if image.format == "MPO" else f"image/{str(image.format).lower()}"
+
+
 def is_transparent(content: bytes) -> bool:
     """Tells whether anything of the first frame is seen through.
 
