@@ -169,6 +169,34 @@ def traits(content: bytes) -> Traits:
         return Traits(frame.size, turned, ground_of(frame), _frames_of(image))
 
 
+class Extent(NamedTuple):
+    """What a sticker's file promises, before anything of it is decompressed.
+
+    Attributes:
+      format: as Pillow calls it: "PNG", "JPEG", "MPO", "WEBP", "GIF".
+      width: in pixels.
+      height: likewise.
+      frames: at most ``MAX_FRAMES`` + 1, which stands for any greater number.
+    """
+
+    format: str
+    width: int
+    height: int
+    frames: int
+
+
+def extent(content: bytes) -> Extent:
+    """Returns what a sticker's file promises.
+
+    Raises:
+      ValueError: as ``load_pixels``.
+    """
+    with _opened(content) as image:
+        form = str(image.format)
+        total = 1 if form == "MPO" else getattr(image, "n_frames", 1)
+        return Extent(form, *image.size, min(total, MAX_FRAMES + 1))
+
+
 def is_transparent(content: bytes) -> bool:
     """Tells whether anything of the first frame is seen through.
 

@@ -96,6 +96,16 @@ class Retriever:
         """Channels of a sticker's embedding, where the system compares vectors."""
         return self._run.system.embedding_width
 
+    @property
+    def system(self) -> str:
+        """Name of the system that was trained."""
+        return str(self._run.config.model.name)
+
+    @property
+    def intentions(self) -> tuple[str, ...]:
+        """Names of the intentions that the run knows."""
+        return tuple(self._run.dataset.intentions)
+
     def search(self, conversation: Conversation, top_k: int = 5) -> RankedList:
         """Returns the best stickers for a conversation, and its predicted intention.
 

@@ -1,0 +1,361 @@
+"""What a service can do, whoever asks: the HTTP addresses, the tools of a language model, the page.
+
+The model works in one thread, changes of the gallery in another: an upload of a thousand stickers
+does not keep a reply waiting.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from absl import logging
+
+from int_ra_jax.common.types import RankedList
+from int_ra_jax.data.schema import Conversation, Turn
+from int_ra_jax.retrieval.gallery import ReadOnlyError
+from int_ra_jax.retrieval.retriever import Retriever
+from int_ra_jax.retrieval.stickers import Filters, GallerySticker
+from int_ra_jax.serving import pictures, schemas
+from int_ra_jax.serving.answers import show, why, words_of
+from int_ra_jax.serving.batching import Batcher
+from int_ra_jax.serving.metrics import Metrics
+from int_ra_jax.serving.problems import Problem, log_failure
+from int_ra_jax.serving.settings import Limits
+from int_ra_jax.serving.uploads import PackReader, Progress, Upload, new_sticker
+
+BATCHES = (1, 2, 4, 8)  # sizes that are compiled before the service is ready
+_KEPT = 20_000  # stickers whose words are kept at hand
+_LISTED = 1_000  # ids of a pack that are told
+
+
+@dataclass
+class _Kept:
+    """Stickers without their pictures, of one version of the gallery."""
+
+    version: int = -1
+    stickers: dict[str, GallerySticker] = field(default_factory=dict)
+
+
+class Service:
+    """A retriever and its gallery, for many who ask at once.
+
+    Args:
+      retriever: of the run and its gallery.
+      limits: of what is taken in.
+      read_pack: reads packs as people exchange them; without one, pictures alone are taken.
+    """
+
+    def __init__(
+        self, retriever: Retriever, limits: Limits, read_pack: PackReader | None = None
+    ) -> None:
+        self.retriever, self.limits, self._read_pack = retriever, limits, read_pack
+        self._model = ThreadPoolExecutor(1, "model")
+        self._writer = ThreadPoolExecutor(1, "writer")
+        self._batcher = Batcher(
+            self._answer, self._model, BATCHES[-1], limits.waiting, lambda n: self.metrics.batch(n)
+        )
+        self.metrics = Metrics(lambda: len(self.gallery), lambda: self._batcher.waiting)
+        self._kept, self._lock = _Kept(), threading.Lock()
+        self.ready = False
+
+    @property
+    def gallery(self) -> Any:
+        """The gallery that is searched."""
+        return self.retriever.gallery
+
+    async def warm(self) -> None:
+        """Compiles every shape that a reply can have; the service is ready afterwards."""
+        loop = asyncio.get_running_loop()
+        try:
+            for top_k in _sizes(self.limits.top_k):
+                run = partial(self.retriever.warm, BATCHES, top_k=top_k)
+                await loop.run_in_executor(self._model, run)
+        except Exception as error:
+            log_failure(error)
+            raise
+        self.ready = True
+        logging.info("ready: %d stickers", len(self.gallery))
+
+    def close(self) -> None:
+        """Ends both threads, after what they are at."""
+        for executor in (self._model, self._writer):
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    # Questions.
+
+    async def reply(self, asked: schemas.ReplyIn) -> schemas.ReplyOut:
+        """Returns stickers that would reply to a conversation."""
+        found: RankedList = await self._batcher.answer(_kind(asked), asked)
+        texts = " ".join(turn.text for turn in asked.turns[-2:])
+        ranked = await asyncio.to_thread(self._ranked, found, texts, asked.top_k)
+        return schemas.ReplyOut(
+            stickers=ranked,
+            intention=found.intention,
+            intention_probabilities=found.intention_probabilities,
+            tokens=found.tokens,
+            unknown=found.unknown,
+        )
+
+    async def search(self, asked: schemas.SearchIn) -> schemas.FoundOut:
+        """Returns stickers that suit typed words."""
+        run = partial(self.retriever.search, asked.words, **asked.as_arguments())
+        found = await self._batcher.answer(object(), run)
+        return schemas.FoundOut(
+            stickers=await asyncio.to_thread(self._ranked, found, asked.words, asked.top_k)
+        )
+
+    async def similar(self, sticker: str, filters: schemas.Filters) -> schemas.FoundOut:
+        """Returns the stickers most like one.
+
+        Raises:
+          Problem: 404, if there is no such sticker; 409, if the system cannot tell.
+        """
+        run = partial(self.retriever.similar, sticker, **filters.as_arguments())
+        try:
+            found = await self._batcher.answer(object(), run)
+        except KeyError:
+            raise _unknown_sticker() from None
+        except ValueError as error:
+            raise Problem(409, str(error)) from None
+        return schemas.FoundOut(
+            stickers=await asyncio.to_thread(self._ranked, found, "", filters.top_k)
+        )
+
+    def _answer(self, kind: Any, questions: Sequence[Any]) -> list[RankedList]:
+        """Asks the retriever, in the model's thread."""
+        if not isinstance(kind, int):
+            return [one() if callable(one) else self._reply_alone(one) for one in questions]
+        filters = [_filters(one) for one in questions]
+        asked = [_conversation(one) for one in questions]
+        return self.retriever.reply_many(asked, top_k=kind, filters=filters)
+
+    def _reply_alone(self, asked: schemas.ReplyIn) -> RankedList:
+        more: dict[str, Any] = {} if asked.habits is None else {"habits": tuple(asked.habits)}
+        return self.retriever.reply(
+            _conversation(asked),
+            **asked.as_arguments(),
+            exclude=tuple(asked.exclude),
+            recent=tuple(asked.recent),
+            variety=asked.variety,
+            **more,
+        )
+
+    def _ranked(self, found: RankedList, texts: str, top_k: int) -> list[schemas.Ranked]:
+        answers = []
+        said = words_of(texts)
+        for one in found.stickers[:top_k]:
+            try:
+                sticker = self._sticker(one.sticker)
+            except KeyError:  # removed since
+                continue
+            answers.append(
+                schemas.Ranked(
+                    rank=len(answers) + 1,
+                    score=one.score,
+                    sticker=show(sticker),
+                    why=why(sticker, found.intention_probabilities, said),
+                )
+            )
+        return answers
+
+    # What there is.
+
+    def sticker(self, identity: str) -> schemas.StickerOut:
+        """Returns a sticker.
+
+        Raises:
+          Problem: 404, if there is none of this id.
+        """
+        try:
+            return show(self._sticker(identity))
+        except KeyError:
+            raise _unknown_sticker() from None
+
+    def picture(self, identity: str) -> tuple[bytes, str]:
+        """Returns a sticker's file and its media type.
+
+        Raises:
+          Problem: 404, if there is none of this id.
+        """
+        try:
+            return self.gallery.picture(identity)
+        except KeyError:
+            raise _unknown_sticker() from None
+
+    def packs(self) -> schemas.PacksOut:
+        """Returns all packs."""
+        return schemas.PacksOut(packs=dict(self.gallery.packs()))
+
+    def pack(self, name: str, offset: int = 0) -> schemas.PackOut:
+        """Returns a pack.
+
+        Raises:
+          Problem: 404, if there is none of this name.
+        """
+        number = self.gallery.packs().get(name)
+        if number is None:
+            raise _unknown_pack()
+        listed = self.gallery.stickers(name, offset=offset, limit=_LISTED)
+        return schemas.PackOut(name=name, stickers=number, ids=[one.id for one in listed])
+
+    def model(self) -> schemas.ModelOut:
+        """Returns what answers."""
+        return schemas.ModelOut(
+            system=self.retriever.system,
+            checkpoint=self.gallery.checksum,
+            width=self.retriever.width,
+            intentions=list(self.retriever.intentions),
+            stickers=len(self.gallery),
+            version=self.gallery.version,
+            ready=self.ready,
+        )
+
+    def _sticker(self, identity: str) -> GallerySticker:
+        """Returns a sticker without its picture; what was read once is kept until a change."""
+        version = self.gallery.version
+        with self._lock:
+            if self._kept.version != version or len(self._kept.stickers) >= _KEPT:
+                self._kept = _Kept(version)
+            kept = self._kept
+        if identity not in kept.stickers:
+            kept.stickers[identity] = replace(self.gallery.get(identity), picture=b"")
+        return kept.stickers[identity]
+
+    # Changes.
+
+    async def put(
+        self, identity: str, said: schemas.StickerIn, content: bytes
+    ) -> schemas.StickerOut:
+        """Puts one sticker into the gallery, or in the place of the one of its id.
+
+        Raises:
+          Problem: 422, if its picture is none; 409, if the gallery only answers.
+        """
+        return await self._write(partial(self._put, identity, said, content))
+
+    def _put(self, identity: str, said: schemas.StickerIn, content: bytes) -> schemas.StickerOut:
+        sticker = new_sticker(identity, said, content, pictures.checked(content, self.limits))
+        ledger = self.gallery.put([sticker])
+        if not ledger.kept:
+            reasons = [("picture", reason) for reason in ledger.left_out]
+            raise Problem(422, "the sticker was not taken", reasons)
+        return show(self.gallery.get(identity))
+
+    async def change(self, identity: str, change: schemas.StickerChange) -> schemas.StickerOut:
+        """Changes a sticker.
+
+        Raises:
+          Problem: 404, if there is none of this id; 422, if a value does not fit; 409, if the
+            gallery only answers.
+        """
+        return await self._write(partial(self._change, identity, change))
+
+    def _change(self, identity: str, change: schemas.StickerChange) -> schemas.StickerOut:
+        fields = change.model_dump(exclude_unset=True)
+        empty = [(name, "may be left out, but not null") for name in fields if fields[name] is None]
+        if empty:
+            raise Problem(422, "values are missing", empty)
+        for name in ("tags", "emoji"):
+            if name in fields:
+                fields[name] = tuple(fields[name])
+        try:
+            if "attributes" in fields:
+                kept = dict(self.gallery.get(identity).attributes)
+                fields["attributes"] = kept | fields["attributes"]
+            return show(self.gallery.change(identity, **fields))
+        except KeyError:
+            raise _unknown_sticker() from None
+        except ReadOnlyError:
+            raise
+        except ValueError as error:
+            raise Problem(422, str(error)) from None
+
+    async def remove(self, identity: str) -> None:
+        """Removes a sticker.
+
+        Raises:
+          Problem: 404, if there is none of this id; 409, if the gallery only answers.
+        """
+        if not await self._write(partial(self.gallery.remove, [identity])):
+            raise _unknown_sticker()
+
+    async def remove_pack(self, name: str) -> None:
+        """Removes a pack with its stickers.
+
+        Raises:
+          Problem: 404, if there is none of this name; 409, if the gallery only answers.
+        """
+        if not await self._write(partial(self.gallery.remove_pack, name)):
+            raise _unknown_pack()
+
+    async def put_pack(
+        self,
+        name: str,
+        files: Sequence[tuple[str, bytes]],
+        progress: Progress = lambda done, total: None,
+        whole: bool = True,
+    ) -> schemas.LedgerOut:
+        """Puts pictures, or packs in files, into a pack.
+
+        Args:
+          name: of the pack.
+          files: what each is called, and what it holds.
+          progress: told how many stickers are done, and of how many; called in another thread.
+          whole: whether the files are all of the pack: what it had besides is removed.
+
+        Raises:
+          Problem: 422, with the reasons, if no sticker is left; 409, if the gallery only answers.
+        """
+        upload = Upload(self.gallery, self.limits, self._read_pack)
+        return await self._write(partial(upload.put, name, files, progress, whole))
+
+    async def _write(self, change: Callable[[], Any]) -> Any:
+        """Makes a change in the writer's thread: one after the other."""
+        if not self.gallery.writable:
+            raise Problem(
+                409, "the run's own gallery only answers; start the service with --gallery=DIR"
+            )
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._writer, change)
+        except ReadOnlyError as error:
+            raise Problem(409, str(error)) from None
+
+
+def _kind(asked: schemas.ReplyIn) -> Any:
+    """Returns what a reply shares a batch by: how many stickers are ranked, where that is all."""
+    alone = asked.recent or asked.variety or asked.habits is not None
+    return object() if alone else next(n for n in _sizes(10**9) if n >= asked.top_k)
+
+
+def _sizes(most: int) -> list[int]:
+    """Returns for how many stickers a reply is ranked, so that few programs serve all."""
+    return [8 * 2**step for step in range(max(1, (most - 1).bit_length() - 2))]
+
+
+def _conversation(asked: schemas.ReplyIn) -> Conversation:
+    turns = tuple(Turn(turn.speaker, turn.text) for turn in asked.turns)
+    knowledge = {key: tuple(said) for key, said in (asked.knowledge or {}).items()}
+    return Conversation("asked", "test", turns, asked.reply_speaker, "", "", knowledge or None)
+
+
+def _filters(asked: schemas.ReplyIn) -> Filters:
+    return Filters(
+        packs=None if asked.packs is None else frozenset(asked.packs),
+        tags=None if asked.tags is None else frozenset(asked.tags),
+        languages=None if asked.languages is None else frozenset(asked.languages),
+        adult=asked.adult,
+        approved_only=asked.approved_only,
+        exclude=frozenset(asked.exclude),
+    )
+
+
+def _unknown_sticker() -> Problem:
+    return Problem(404, "there is no sticker of this id; /v1/packs lists what there is")
+
+
+def _unknown_pack() -> Problem:
+    return Problem(404, "there is no pack of this name; /v1/packs lists what there is")
