@@ -1,15 +1,14 @@
-"""The one entry: train, evaluate, search, compare systems, annotate data, or describe it.
+"""The one entry: train, evaluate, search, serve, compare systems, annotate data, or describe it.
 
     python launch.py --mode=train  --config=configs/int_ra.py:demo --workdir=runs/demo \
         --config.data.prepared_dir=DIR
     python launch.py --mode=eval   --workdir=runs/demo
     python launch.py --mode=search --workdir=runs/demo --conversation=chat.json --top_k=5
+    python launch.py --mode=serve  --workdir=runs/demo --gallery=DIR    (mcp: for language models)
     python launch.py --mode=table  --config=configs/table.py:demo --workdir=tables/demo
-    python launch.py --mode=annotate --workdir=annotations/demo --prepared_dir=DIR
-    python launch.py --mode=stats    --workdir=stats/demo       --prepared_dir=DIR
+    python launch.py --mode=annotate|stats --workdir=annotations/demo --prepared_dir=DIR
 
-Every key of the config can be set as --config.section.key=value; docs/training.md says how several
-processes work together.
+Every config key can be set: --config.section.key=value. Several processes: docs/training.md.
 """
 
 import json
@@ -30,14 +29,15 @@ from ml_collections import config_flags
 from configs import base, rules
 from data_prep import modes
 from int_ra_jax.common import memory, process_flags
+from int_ra_jax.serving import modes as serving
 
 CONFIGURED = {"train": "int_ra", "table": "table"}  # mode -> the config file to name
 READ_BY = {  # flag -> the modes that read it
     **{"config": (*CONFIGURED,), "protocol": ("eval",), "split": ("eval", "annotate")},
     **dict.fromkeys(("conversation", "top_k", "json"), ("search",)),
-    **modes.READ_BY,
+    **(modes.READ_BY | serving.READ_BY),
 }
-MODES = ("train", "eval", "search", "table", *modes.MODES)
+MODES = ("train", "eval", "search", "table", *serving.MODES, *modes.MODES)
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:PRESET] to train.")
 _MODE = flags.DEFINE_enum("mode", None, MODES, "What to do.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's working directory.", required=True)
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     process_flags.connect(alone=mode == "table")
     memory.keep_freed()
     ours = {"train": _train, "eval": _eval, "search": _search, "table": _table}
-    (ours | modes.MODES)[mode](Path(_WORKDIR.value))
+    (ours | serving.modes(modes.read_pack) | modes.MODES)[mode](Path(_WORKDIR.value))
 
 
 def _train(workdir: Path) -> None:

@@ -8,11 +8,15 @@ from pathlib import Path
 
 from absl import flags
 
+from int_ra_jax.data.schema import StickerEntry
+
 _PREPARED = flags.DEFINE_string("prepared_dir", None, "annotate, stats: the directory to read.")
 _ANNOTATOR = flags.DEFINE_string("annotator", None, "annotate: the only person served.")
 _OVERLAP = flags.DEFINE_float("overlap", None, "annotate: share of conversations that all see.")
-_HOST = flags.DEFINE_string("host", "127.0.0.1", "annotate: address; any other opens it to all.")
-_PORT = flags.DEFINE_integer("port", 8080, "annotate: port to listen on.", 1, 65535)
+_HOST = flags.DEFINE_string(
+    "host", "127.0.0.1", "annotate, serve: address; any other opens it to all."
+)
+_PORT = flags.DEFINE_integer("port", 8080, "annotate, serve: port to listen on.", 1, 65535)
 # flag -> the modes that read it
 READ_BY = {
     "prepared_dir": ("annotate", "stats"),
@@ -57,6 +61,13 @@ def stats(workdir: Path) -> None:
     from data_prep.describe.statistics import write_statistics
 
     print("\n".join(write_statistics(_prepared_dir("stats"), workdir)))
+
+
+def read_pack(content: bytes) -> tuple[list[tuple[StickerEntry, bytes]], dict[str, int]]:
+    """Reads a pack that came over the network; see ``formats.uploaded.read_pack``."""
+    from data_prep.formats import uploaded
+
+    return uploaded.read_pack(content)
 
 
 def _prepared_dir(mode: str) -> Path:

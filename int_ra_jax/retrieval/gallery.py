@@ -7,7 +7,7 @@ ranked = retriever.reply(conversation, top_k=5, packs=["cats"])
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from int_ra_jax.common.ledger import Ledger
 from int_ra_jax.retrieval.stickers import GallerySticker
@@ -71,7 +71,7 @@ class Gallery:
         read_words: Callable[[bytes], str] | None = None,
         exact_up_to: int = 2**20,
         create: bool = True,
-    ) -> Self:
+    ) -> "Gallery":
         """Opens a gallery, or makes an empty one.
 
         Args:

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Path, Query, Request, UploadFile
-from fastapi_offline import FastAPIOffline as FastAPI
+from fastapi import APIRouter, FastAPI, File, Form, Path, Query, Request, UploadFile
+from fastapi_offline import FastAPIOffline
 from pydantic import Json
 from starlette.responses import Response
 
@@ -54,7 +54,7 @@ def build(service: Service, settings: Settings) -> FastAPI:
         warming.cancel()
         await asyncio.to_thread(service.close)
 
-    app = FastAPI(
+    app: FastAPI = FastAPIOffline(
         title="int_ra_jax",
         summary="Stickers that reply to a conversation.",
         version="1",
@@ -161,7 +161,7 @@ def _packs(service: Service) -> APIRouter:
 
     @router.put("/{name}", responses=_says(400, 401, 403, 409, 415))
     async def put(
-        name: PackName,
+        name: Annotated[schemas.NewName, Path(description="Of the pack.")],
         files: Annotated[list[UploadFile], File(description="Pictures, .zip or .wastickers.")],
     ) -> schemas.LedgerOut:
         """Puts a pack into the gallery; what it had besides is removed."""

@@ -109,7 +109,9 @@ def handle(app: FastAPI) -> None:
 def of_fields(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """Returns pydantic's errors as one problem, without the input."""
     found = [(_where(error["loc"]), _what(error)) for error in errors]
-    if any(error["type"] == "json_invalid" for error in errors):
+    if any(
+        error["type"] == "json_invalid" and isinstance(error["loc"][-1], int) for error in errors
+    ):
         return Problem(400, "the body is not JSON", found)
     number = len(found)
     return Problem(422, f"{number} problem{'s' if number > 1 else ''} in the request", found)

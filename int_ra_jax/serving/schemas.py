@@ -29,8 +29,8 @@ def plain(text: str) -> str:
     return text
 
 
-def sticker_id(text: str) -> str:
-    """Returns the id of a new sticker as it is.
+def no_path(text: str) -> str:
+    """Returns the name of something new as it is.
 
     Raises:
       ValueError: if it could be taken for a path, or for part of an address.
@@ -43,7 +43,8 @@ def sticker_id(text: str) -> str:
 
 Name = Annotated[str, Field(min_length=1, max_length=_NAME), AfterValidator(plain)]
 Id = Annotated[str, Field(min_length=1, max_length=_ID), AfterValidator(plain)]
-NewId = Annotated[str, Field(min_length=1, max_length=_ID), AfterValidator(sticker_id)]
+NewName = Annotated[str, Field(min_length=1, max_length=_NAME), AfterValidator(no_path)]
+NewId = Annotated[str, Field(min_length=1, max_length=_ID), AfterValidator(no_path)]
 Phrase = Annotated[str, Field(max_length=_PHRASE)]
 Names = Annotated[list[Name], Field(max_length=LIMITS.names)]
 Ids = Annotated[list[Id], Field(max_length=LIMITS.names)]
@@ -119,7 +120,7 @@ class SearchIn(Filters):
 class StickerIn(_Strict):
     """What is said of a new sticker; what is not said is predicted or empty."""
 
-    pack: Name = "own"
+    pack: NewName = "own"
     name: Annotated[str, Field(max_length=_NAME)] = ""
     tags: Annotated[list[Name], Field(max_length=50)] = []
     emoji: Annotated[list[Name], Field(max_length=20)] = []
@@ -132,7 +133,7 @@ class StickerIn(_Strict):
 class StickerChange(_Strict):
     """What is to be different of a sticker; the rest stays."""
 
-    pack: Name | None = None
+    pack: NewName | None = None
     tags: Annotated[list[Name], Field(max_length=50)] | None = None
     emoji: Annotated[list[Name], Field(max_length=20)] | None = None
     attributes: dict[Attribute, Phrase] | None = None

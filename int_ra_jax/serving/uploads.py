@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from int_ra_jax.common.types import ATTRIBUTES
+from int_ra_jax.data.schema import StickerEntry
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.stickers import GallerySticker
 from int_ra_jax.serving import pictures, schemas
 from int_ra_jax.serving.problems import Problem
 from int_ra_jax.serving.settings import Limits
 
-PackReader = Callable[[bytes, str], tuple[Sequence[GallerySticker], Mapping[str, int]]]
-"""(a pack in a file, its name) -> its stickers, and how many were left out by reason.
+PackReader = Callable[[bytes], tuple[Sequence[tuple[StickerEntry, bytes]], Mapping[str, int]]]
+"""A pack in a file -> its stickers with their pictures, and how many were left out by reason.
 
 It raises ValueError with the reason where nothing of the file can be read.
 """
@@ -101,12 +102,33 @@ class Upload:
         """
         if content.startswith(_ZIP) and self._read_pack:
             try:
-                stickers, without = self._read_pack(content, name)
+                entries, without = self._read_pack(content)
             except ValueError as error:
                 raise Problem(422, str(error)) from None
             left_out.update(without)
-            return stickers
+            return self._taken(name, entries, left_out)
         media_type = pictures.checked(content, self._limits)
         # Words from a file's name, which our own rules cut, need no check of their own.
         said = schemas.StickerIn.model_construct(pack=name, name=pictures.called(called))
         return [new_sticker(pictures.identity(content), said, content, media_type)]
+
+    def _taken(
+        self, name: str, entries: Sequence[tuple[StickerEntry, bytes]], left_out: Counter[str]
+    ) -> Iterable[GallerySticker]:
+        """Yields the stickers of a pack whose pictures are within bounds."""
+        for entry, content in entries:
+            try:
+                media_type = pictures.checked(content, self._limits)
+            except Problem as problem:
+                left_out[problem.errors[0][1]] += 1
+                continue
+            yield GallerySticker(
+                id=entry.id,
+                picture=content,
+                pack=name,
+                name=str(entry.extra.get("name", "")),
+                attributes=dict(entry.attributes),
+                tags=entry.tags,
+                emoji=tuple(entry.extra.get("emoji", ())),
+                media_type=media_type,
+            )

@@ -1,0 +1,5 @@
+"""x"""
+
+
+def attach(app, service, settings):
+    pass
