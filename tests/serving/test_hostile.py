@@ -5,12 +5,12 @@ import json
 import logging as python_logging
 import random
 import struct
-import zipfile
 import zlib
 
 import pytest
 from PIL import Image
 from serving.toy_service import ToyRetriever, picture, toy_gallery
+from serving.zips import zipped
 from starlette.testclient import TestClient
 
 from data_prep.formats.uploaded import read_pack
@@ -83,14 +83,6 @@ def write(method, path, key=f"Bearer {KEY}", **request):
     return {"method": method, "url": path, "headers": {"Authorization": key}} | request
 
 
-def zipped(**members):
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, inner in members.items():
-            archive.writestr(name, inner)
-    return content.getvalue()
-
-
 def png_of(width, height):
     """Returns a PNG whose head promises a size, and that holds nothing."""
 
@@ -134,7 +126,7 @@ KINDS = {
     "endless number": (sent('{"top_k":' + "9" * 10_000 + "}"), 400, "read"),
     "no utf-8": (sent(b'{"turns": "\xff\xfe\xfa"}'), 400, "read"),
     "nul bytes": (sent(b"\0" * 100), 400, "not JSON"),
-    "zip as json": (sent(zipped(a="b")), 400, "read"),
+    "zip as json": (sent(zipped({"a": "b"})), 400, "read"),
     "a list": (sent("[]"), 422, "valid dictionary"),
     "null": (sent("null"), 422, "body"),
     "a number": (sent("7"), 422, "body"),
@@ -297,17 +289,17 @@ KINDS = {
     ),
     "pack of no pictures": (pack(b"a", b"b"), 422, "no known format"),
     "pack of too many": (pack(*[b"a"] * 21), 413, "at most 20"),
-    "broken zip": (pack(zipped(a="b")[:-9]), 422, "not unpacked"),
-    "zip that leaves": (pack(zipped(**{"../../evil.png": picture()})), 422, "leaves the folder"),
+    "broken zip": (pack(zipped({"a": "b"})[:-9]), 422, "not unpacked"),
+    "zip that leaves": (pack(zipped({"../../evil.png": picture()})), 422, "leaves the folder"),
     "zip with an absolute path": (
-        pack(zipped(**{"/etc/evil.png": picture()})),
+        pack(zipped({"/etc/evil.png": picture()})),
         422,
         "leaves the folder",
     ),
-    "zip bomb": (pack(zipped(**{"a.png": bytes(50_000_000)})), 422, "unpacks to"),
-    "zip of no pictures": (pack(zipped(**{"a.txt": "b"})), 422, "no sticker"),
+    "zip bomb": (pack(zipped({"a.png": bytes(50_000_000)})), 422, "unpacks to"),
+    "zip of no pictures": (pack(zipped({"a.txt": "b"})), 422, "no sticker"),
     "broken manifest": (
-        pack(zipped(**{"contents.json": '{"stickers": [', "a.png": picture()})),
+        pack(zipped({"contents.json": '{"stickers": [', "a.png": picture()})),
         422,
         "not JSON",
     ),
