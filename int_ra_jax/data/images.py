@@ -173,13 +173,11 @@ class Extent(NamedTuple):
     """What a sticker's file promises, before anything of it is decompressed.
 
     Attributes:
-      format: as Pillow calls it: "PNG", "JPEG", "MPO", "WEBP", "GIF".
       width: in pixels.
       height: likewise.
       frames: at most ``MAX_FRAMES`` + 1, which stands for any greater number.
     """
 
-    format: str
     width: int
     height: int
     frames: int
@@ -192,9 +190,18 @@ def extent(content: bytes) -> Extent:
       ValueError: as ``load_pixels``.
     """
     with _opened(content) as image:
-        form = str(image.format)
-        total = 1 if form == "MPO" else getattr(image, "n_frames", 1)
-        return Extent(form, *image.size, min(total, MAX_FRAMES + 1))
+        total = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        return Extent(*image.size, min(total, MAX_FRAMES + 1))
+
+
+def media_type(content: bytes) -> str:
+    """Returns the media type of a sticker's file, "image/png".
+
+    Raises:
+      ValueError: as ``load_pixels``.
+    """
+    with _opened(content) as image:
+        return "image/jpeg" if image.format == "MPO" else f"image/{str(image.format).lower()}"
 
 
 def is_transparent(content: bytes) -> bool:

@@ -5,56 +5,45 @@ retriever.gallery.put([GallerySticker("cat_1", picture=content, pack="cats", tag
 ranked = retriever.reply(conversation, top_k=5, packs=["cats"])
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import dataclasses
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from int_ra_jax.common.ledger import Ledger
+import numpy as np
+from absl import logging
+from jaxtyping import Float32
+
+from int_ra_jax.common.ledger import Ledger, LeftOut
+from int_ra_jax.common.nearest import nearest
+from int_ra_jax.common.types import Sticker
+from int_ra_jax.retrieval.completion import completed, problems
+from int_ra_jax.retrieval.gallery_store import GalleryStore, Stored, digest_of
+from int_ra_jax.retrieval.on_disk import OnDisk
+from int_ra_jax.retrieval.rebuild import Progress, Rebuild, embed_missing, encode_sound
+from int_ra_jax.retrieval.shelf import Shelf
+from int_ra_jax.retrieval.shelved import Shelved
+from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
 from int_ra_jax.retrieval.stickers import GallerySticker
 
-if TYPE_CHECKING:
-    from int_ra_jax.run.workdir import Run
-
-Progress = Callable[[int, int], None]
-"""Is called with how many are done, and how many there are."""
-
-
-class ReadOnlyError(ValueError):
-    """Something was to be changed in a gallery that only answers."""
+EXACT = 2**20  # stickers up to which a matrix in memory is searched
+_BATCH = 64  # stickers that are embedded and written at once
+_REMEMBERED = 2**16  # stickers whose texts are kept in memory
+_PAIRS = 2**28  # numbers of stickers that are compared in pairs: 1 GiB
+_DERIVED = ("id", "intentions_given", "media_type", "looks")
+_FLAGS = frozenset(("adult", "approved", "hidden"))
 
 
 class StaleGalleryError(ValueError):
-    """A gallery holds embeddings of another checkpoint alone; ``rebuild`` makes the right ones."""
+    """A gallery lacks embeddings of the checkpoint that is to search it."""
 
 
-class Rebuild:
-    """A gallery that is being embedded anew, in a thread of its own.
-
-    Attributes:
-      done: stickers that have the new embedding.
-      total: stickers that need it.
-      error: what ended it early, or None.
-    """
-
-    done: int
-    total: int
-    error: BaseException | None
-
-    @property
-    def finished(self) -> bool:
-        """Whether the new embeddings answer."""
-        raise NotImplementedError
-
-    def wait(self, seconds: float | None = None) -> bool:
-        """Waits for its end and returns whether it has come; raises what ended it early."""
-        raise NotImplementedError
-
-    def stop(self) -> None:
-        """Ends it after the present batch; what is done stays, and the next rebuild goes on."""
-        raise NotImplementedError
-
-
-class Gallery:
+class Gallery(Shelved):
     """Stickers in a LanceDB folder or object store, each with its embedding.
 
     Many processes may read one gallery; those that write a local one take turns by a lock. Every
@@ -62,33 +51,126 @@ class Gallery:
     the end of the process, however it comes. Searching is the ``Retriever``'s part.
     """
 
+    def __init__(
+        self,
+        store: GalleryStore,
+        encoder: StickerEncoder,
+        read_words: Callable[[bytes], str] | None = None,
+        exact_up_to: int = EXACT,
+    ) -> None:
+        """Reads what is stored; ``open`` is how it is called.
+
+        Args:
+          store: the tables.
+          encoder: embeds new stickers.
+          read_words: see ``open``.
+          exact_up_to: likewise.
+        """
+        self.lock = threading.RLock()
+        self._store, self._encoder = store, encoder
+        self._read_words, self._exact_up_to = read_words, exact_up_to
+        self._changing = threading.RLock()  # taken before ``lock``, and after the store's
+        self._seen = 0  # version of the store up to which all is here
+        self._known: dict[str, tuple[str, int]] = {}  # id -> digest, version of its writing
+        self._waiting: set[str] = set()  # ids without an embedding of this checkpoint
+        self._owners: dict[str, set[str]] = {}  # digest -> ids; of stickers searched on disk
+        self._texts: OrderedDict[str, Stored] = OrderedDict()
+        self._load(encoder)
+
     @classmethod
     def open(
         cls,
         path: str | Path,
-        run: "Run | str | Path",
+        run: StickerEncoder | str | Path,
         *,
-        read_words: Callable[[bytes], str] | None = None,
-        exact_up_to: int = 2**20,
         create: bool = True,
+        rebuild: bool = False,
+        progress: Progress | None = None,
+        read_words: Callable[[bytes], str] | None = None,
+        exact_up_to: int = EXACT,
     ) -> "Gallery":
         """Opens a gallery, or makes an empty one.
 
         Args:
           path: a local folder, or any URI that LanceDB takes ("s3://bucket/stickers").
-          run: the open run, or its workdir, whose encoder embeds stickers.
-          read_words: reads what is written on a picture, "" for nothing; rapidocr where that is
-            installed, by default.
+          run: encodes stickers; or the workdir of the run that does, by its best checkpoint.
+          create: whether one is made where there is none.
+          rebuild: whether embeddings of this checkpoint that are missing are made first; see
+            ``rebuild`` for how to do that while others answer.
+          progress: of that.
+          read_words: reads what is written on a picture, "" for nothing; None reads nothing.
           exact_up_to: more stickers than these are searched by LanceDB's index with exact
             re-ranking, fewer by an exact matrix product in memory.
-          create: whether one is made where there is none.
 
         Raises:
           FileNotFoundError: if there is no gallery and ``create`` is False, or no run.
-          StaleGalleryError: if it holds embeddings of another checkpoint; see ``rebuild``.
+          StaleGalleryError: if it lacks embeddings of this checkpoint and ``rebuild`` is False.
           ValueError: if lancedb is not installed, or the run's system cannot embed new stickers.
         """
-        raise NotImplementedError
+        store = GalleryStore(path, create)
+        encoder = run if isinstance(run, StickerEncoder) else StickerEncoder.from_workdir(run)
+        digests = [one.digest for some in store.changed_since() for one in some]
+        if missing := len(store.missing(encoder.checksum, digests)):
+            if not rebuild:
+                raise StaleGalleryError(
+                    f"{path}: {missing} of {len(digests)} stickers have no embedding of the "
+                    f"checkpoint in {encoder.run.workdir}. Make them: launch.py --mode=gallery "
+                    f"--workdir={encoder.run.workdir} --gallery={path} rebuild"
+                )
+            embed_missing(store, encoder, progress)
+        return cls(store, encoder, read_words, exact_up_to)
+
+    # ---- what it is -----------------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        """Whether stickers can be put; a run's own gallery only answers."""
+        return True
+
+    @property
+    def version(self) -> int:
+        """A number that grows with every change."""
+        return self._store.version
+
+    @property
+    def checksum(self) -> str:
+        """Of the checkpoint whose embeddings are searched, in hexadecimal."""
+        return self._encoder.checksum
+
+    @property
+    def encoder(self) -> StickerEncoder:
+        """What embeds new stickers."""
+        return self._encoder
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether a matrix in memory is searched, or LanceDB's index."""
+        return self.shelf.encoded is not None
+
+    def read(self, ids: Sequence[str], *, pictures: bool = False) -> dict[str, GallerySticker]:
+        """Returns stickers by their ids; those that are not there are left out.
+
+        Intentions that nobody gave are the predicted ones where pictures are asked for, and None
+        elsewhere.
+        """
+        if pictures:
+            found = self._store.read(ids, pictures=True)
+            return {id: self._with_predicted(one) for id, one in found.items()}
+        with self.lock:
+            fresh = {
+                one: self._texts[one]
+                for one in ids
+                if one in self._texts and one in self._known
+                and self._texts[one].changed == self._known[one][1]
+            }  # fmt: skip
+        if missing := [one for one in dict.fromkeys(ids) if one not in fresh]:
+            found = self._store.read(missing)
+            with self.lock:
+                self._remember(found.values())
+            fresh |= found
+        return {one: fresh[one].sticker for one in ids if one in fresh}
+
+    # ---- changes --------------------------------------------------------------------------------
 
     def put(self, stickers: Sequence[GallerySticker], progress: Progress | None = None) -> Ledger:
         """Inserts stickers, or replaces those of the same id, and makes them searchable.
@@ -103,16 +185,31 @@ class Gallery:
           What became of each: records_in == kept + those left out, by reason.
 
         Raises:
-          ReadOnlyError: if the gallery is a run's own.
+          ValueError: if the system compares pairs, and there would be too many of them.
         """
-        raise NotImplementedError
+        self._check_room(len(stickers))
+        ledger = Ledger()
+        last = {one.id: place for place, one in enumerate(stickers) if isinstance(one.id, str)}
+        for start in range(0, len(stickers), _BATCH):
+            batch = stickers[start : start + _BATCH]
+            with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
+                made = [*pool.map(self._completed, batch)]
+            whole = []
+            for place, (one, outcome) in enumerate(zip(batch, made, strict=True), start=start):
+                if last.get(one.id, place) != place:
+                    outcome = LeftOut("replaced by a later sticker of the same id")
+                whole.append((str(one.id), outcome))
+            self._keep(whole, ledger)
+            if progress is not None:
+                progress(min(start + _BATCH, len(stickers)), len(stickers))
+        return ledger
 
     def change(self, id: str, **fields: Any) -> GallerySticker:
         """Changes fields of a sticker, and embeds it anew where it must be.
 
         Args:
           id: of the sticker.
-          **fields: of ``GallerySticker``, but not ``id``.
+          **fields: of ``GallerySticker``, but not ``id`` and not what is computed.
 
         Returns:
           The sticker as it is now.
@@ -120,84 +217,300 @@ class Gallery:
         Raises:
           KeyError: if there is none of this id.
           ValueError: for a field that is not known, or a value that does not fit, all at once.
-          ReadOnlyError: if the gallery is a run's own.
         """
-        raise NotImplementedError
+        known = [one.name for one in dataclasses.fields(GallerySticker) if one.name not in _DERIVED]
+        wrong = [name for name in fields if name not in known]
+        if wrong:
+            near = {name: nearest(name, known) for name in wrong}
+            told = (f"{one} (did you mean {near[one]}?)" if near[one] else one for one in wrong)
+            raise ValueError(f"cannot change {', '.join(told)}. Fields are {', '.join(known)}.")
+        fields = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+        if "words" in fields:
+            fields.setdefault("language", None)
+        with self._writing():
+            before = self._store.read([id], pictures=True)[id].sticker
+            after = dataclasses.replace(before, **fields)
+            if found := problems(after, frozenset(self._encoder.run.dataset.intentions)):
+                raise ValueError(f"sticker {id!r}: {'; '.join(found)}")
+            if not {*fields} <= _FLAGS:
+                made = self._completed(after)
+                if isinstance(made, LeftOut):
+                    raise ValueError(f"sticker {id!r}: {made}")
+                self._write([made], *self._encoder.encode([made]))
+            elif fields:
+                self._mark([id], **fields)
+        return self.get(id)
 
-    def hide(self, ids: Sequence[str]) -> int:
+    def hide(self, ids: Iterable[str]) -> int:
         """Takes stickers out of all answers and keeps them; returns how many were not hidden."""
-        raise NotImplementedError
+        return self._set_hidden(ids, True)
 
-    def show(self, ids: Sequence[str]) -> int:
+    def show(self, ids: Iterable[str]) -> int:
         """Undoes ``hide``; returns how many were hidden."""
-        raise NotImplementedError
+        return self._set_hidden(ids, False)
 
-    def remove(self, ids: Sequence[str]) -> int:
+    def remove(self, ids: Iterable[str]) -> int:
         """Removes stickers with their pictures; returns how many there were, unknown ids passed."""
-        raise NotImplementedError
+        with self._writing():
+            gone = [one for one in dict.fromkeys(ids) if one in self._known or one in self._waiting]
+            if gone:
+                self._store.delete(gone)
+                self._drop(gone)
+            return len(gone)
 
     def remove_pack(self, name: str) -> int:
         """Removes all stickers of a pack; returns how many there were."""
-        raise NotImplementedError
+        with self._writing():
+            with self.lock:
+                ids = self.shelf.of_pack(name)
+            return self.remove(ids)
 
-    def get(self, id: str) -> GallerySticker:
-        """Returns a sticker with its picture, hidden or not.
+    def rebuild(
+        self,
+        run: StickerEncoder | str | Path,
+        progress: Progress | None = None,
+        swapped: Callable[[], None] | None = None,
+    ) -> Rebuild:
+        """Embeds all stickers by another checkpoint, in the background, and goes over to it.
 
-        Raises:
-          KeyError: if there is none of this id.
-        """
-        raise NotImplementedError
-
-    def picture(self, id: str) -> tuple[bytes, str]:
-        """Returns a sticker's file and its media type.
-
-        Raises:
-          KeyError: if there is none of this id.
-        """
-        raise NotImplementedError
-
-    def stickers(
-        self, pack: str | None = None, *, offset: int = 0, limit: int | None = None
-    ) -> Iterator[GallerySticker]:
-        """Yields stickers in order of pack and id, hidden ones too, without their pictures.
+        Until the last one is embedded everything is searched as before; then all of it by the new
+        checkpoint. What is put meanwhile is searched at once, and embedded by both. If it is
+        interrupted, the next call goes on where it stopped.
 
         Args:
-          pack: of one pack alone.
-          offset: how many are passed over.
-          limit: how many at most.
+          run: the encoder, or the workdir of its run.
+          progress: is called after each batch.
+          swapped: is called in the moment of going over, inside ``lock``.
         """
-        raise NotImplementedError
+        encoder = run if isinstance(run, StickerEncoder) else StickerEncoder.from_workdir(run)
+        self._store.forget_others({self.checksum, encoder.checksum})
 
-    def packs(self) -> Mapping[str, int]:
-        """Returns name -> number of stickers, hidden ones counted, in order of the names."""
-        raise NotImplementedError
+        def go_over() -> None:
+            with self._changing:
+                self._load(encoder, swapped)
 
-    def __len__(self) -> int:
-        """Returns the number of stickers, hidden ones counted."""
-        raise NotImplementedError
+        return Rebuild(self._store, encoder, progress, go_over)
 
-    def __contains__(self, id: object) -> bool:
-        """Tells whether there is a sticker of this id."""
-        raise NotImplementedError
+    # ---- searching ------------------------------------------------------------------------------
 
-    @property
-    def version(self) -> int:
-        """A number that grows with every change."""
-        raise NotImplementedError
-
-    @property
-    def checksum(self) -> str:
-        """Of the checkpoint whose embeddings are searched, in hexadecimal."""
-        raise NotImplementedError
-
-    @property
-    def writable(self) -> bool:
-        """Whether stickers can be put; a run's own gallery only answers."""
-        raise NotImplementedError
-
-    def refresh(self) -> bool:
+    def refresh(self, *, wait: bool = True) -> bool:
         """Reads what other processes have written since; returns whether there was anything.
 
-        A ``Retriever`` calls it before it answers, at most once in ``refresh_seconds``.
+        Args:
+          wait: whether to wait for a thread that changes the gallery right now, which reads all
+            there is as well.
         """
-        raise NotImplementedError
+        if not self._changing.acquire(blocking=wait):
+            return False
+        try:
+            before = self._seen
+            if self._store.refresh() == before:
+                return False
+            seen = self._store.version
+            changed = [one for some in self._store.changed_since(before) for one in some]
+            self._take([one for one in changed if self._known.get(one.sticker.id) != one[1:]])
+            if len(self._store) != len(self._known) + len(self._waiting):
+                # All that was changed is here: what else is here, is gone there.
+                self._drop(({*self._known} | self._waiting) - {*self._store.ids()})
+            self._seen = seen
+            return True
+        finally:
+            self._changing.release()
+
+    def row(self, id: str) -> Float32[np.ndarray, "W"]:
+        """Returns the numbers of a sticker's embedding.
+
+        Raises:
+          KeyError: if there is no such sticker, or it still waits for its embedding.
+        """
+        with self.lock:
+            digest, _ = self._known[id]
+            checksum = self.checksum
+        _, rows = self._store.embeddings(checksum, [digest])
+        if not len(rows):
+            raise KeyError(id)
+        found: np.ndarray = rows[0]
+        return found
+
+    def best_on_disk(
+        self, queries: Float32[np.ndarray, "B W"], masks: Sequence[np.ndarray], number: int
+    ) -> list[list[tuple[str, float]]]:
+        """Returns the best stickers of each query with their dot products; inside ``lock``.
+
+        Args:
+          queries: of the checkpoint that is searched.
+          masks: which rows of the shelf pass, for each query.
+          number: how many at most.
+        """
+        disk = OnDisk(self._store, self.checksum, self._owners, self.shelf.rows)
+
+        def passing(mask: np.ndarray) -> list[str]:
+            return [self._known[id][0] for id in self.shelf.row_ids(np.flatnonzero(mask))]
+
+        return [
+            disk.best(query, mask, number, partial(passing, mask))
+            for query, mask in zip(queries, masks, strict=True)
+        ]
+
+    # ---- inside ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Is entered by one thread of one process at a time, all others' writing read."""
+        with self._store.writing(), self._changing:
+            self.refresh()
+            yield
+
+    def _load(self, encoder: StickerEncoder, swapped: Callable[[], None] | None = None) -> None:
+        """Reads the whole gallery, and searches it from now on by a checkpoint."""
+        seen = self._store.refresh()
+        in_memory = len(self._store) <= self._exact_up_to or not encoder.layout.is_vector
+        layout, known, waiting, owners = encoder.layout, {}, set[str](), dict[str, set[str]]()
+
+        def empty(number: int) -> Sticker:
+            return layout.encoded(np.zeros((number, layout.width), np.float32))
+
+        shelf = Shelf(empty if in_memory else None)
+        there = self._store.all_embeddings(encoder.checksum, rows=in_memory)
+        places = {digest: place for place, digest in enumerate(there.digests)}
+        for some in self._store.changed_since():
+            ready = [one for one in some if one.digest in places]
+            rows = [places[one.digest] for one in ready]
+            encoded = layout.encoded(there.rows[rows]) if in_memory else None
+            shelf.put([one.sticker for one in ready], encoded)
+            known |= {one.sticker.id: one[1:] for one in ready}
+            waiting |= {one.sticker.id for one in some if one.digest not in places}
+            for one in ready if not in_memory else ():
+                owners.setdefault(one.digest, set()).add(one.sticker.id)
+            if len(known) <= _REMEMBERED:
+                self._remember(ready)
+        if not in_memory:
+            self._store.index(encoder.checksum)
+        with self.lock:
+            self.shelf, self._known, self._waiting, self._owners = shelf, known, waiting, owners
+            self._encoder, self._seen = encoder, seen
+            if swapped is not None:
+                swapped()
+
+    def _take(self, stored: Sequence[Stored]) -> None:
+        """Brings stickers that are stored into the shelf."""
+        moved = [one for one in stored if self._known.get(one.sticker.id, ("",))[0] != one.digest]
+        names, rows = self._store.embeddings(self.checksum, [one.digest for one in moved])
+        places = {name: place for place, name in enumerate(names)}
+        ready = [one for one in moved if one.digest in places]
+        late = {one.sticker.id for one in moved if one.digest not in places}
+        if late:
+            logging.warning("%d stickers wait for an embedding: rebuild the gallery", len(late))
+        encoded = None
+        if self.in_memory and ready:
+            encoded = self._encoder.layout.encoded(rows[[places[one.digest] for one in ready]])
+        ids = {one.sticker.id for one in moved}
+        kept = [one for one in stored if one.sticker.id not in ids]
+        with self.lock:
+            self._drop(late)
+            self._disown(ids)
+            self.shelf.put([one.sticker for one in ready], encoded)
+            self.shelf.put([one.sticker for one in kept])
+            self._known |= {one.sticker.id: one[1:] for one in (*ready, *kept)}
+            self._waiting = (self._waiting - self._known.keys()) | late
+            if not self.in_memory:
+                for one in ready:
+                    self._owners.setdefault(one.digest, set()).add(one.sticker.id)
+            self._remember((*ready, *kept))
+        self._settle()
+
+    def _settle(self) -> None:
+        """Goes over to the other way of searching, where the number of stickers asks for it."""
+        many = len(self._known) > self._exact_up_to and self._encoder.layout.is_vector
+        # Half as few before the way back, so that no gallery goes to and fro.
+        few = 2 * len(self._known) <= self._exact_up_to
+        if (self.in_memory and many) or (not self.in_memory and few):
+            self._load(self._encoder)
+
+    def _drop(self, ids: Iterable[str]) -> None:
+        with self.lock:
+            there = [one for one in ids if one in self._known]
+            self._disown(there)
+            self.shelf.drop(there)
+            self._waiting -= {*ids}
+            for one in there:
+                del self._known[one]
+                self._texts.pop(one, None)
+
+    def _disown(self, ids: Iterable[str]) -> None:
+        for one in ids:
+            if one in self._known and (owners := self._owners.get(self._known[one][0])):
+                owners.discard(one)
+
+    def _remember(self, stored: Iterable[Stored]) -> None:
+        for one in stored:
+            self._texts[one.sticker.id] = one
+            self._texts.move_to_end(one.sticker.id)
+        while len(self._texts) > _REMEMBERED:
+            self._texts.popitem(last=False)
+
+    def _with_predicted(self, stored: Stored) -> GallerySticker:
+        if stored.sticker.intentions is not None:
+            return stored.sticker
+        names = self._encoder.run.dataset.intentions
+        found = self._store.intentions(self.checksum, stored.digest)
+        predicted = dict(zip(names, found, strict=True)) if found else None
+        return dataclasses.replace(stored.sticker, intentions=predicted)
+
+    def _completed(self, sticker: GallerySticker) -> GallerySticker | LeftOut:
+        run = self._encoder.run
+        try:
+            return completed(sticker, self._read_words, run.tokenizer.emoji, run.dataset.intentions)
+        except LeftOut as reason:
+            return reason
+
+    def _keep(self, made: Sequence[tuple[str, GallerySticker | LeftOut]], ledger: Ledger) -> None:
+        """Embeds, writes and then judges a batch."""
+        good = [one for _, one in made if isinstance(one, GallerySticker)]
+        encoder = self._encoder
+        whole, rows, intentions = encode_sound(encoder, good)
+        with self._writing():
+            if encoder is not self._encoder:  # another checkpoint since
+                whole, rows, intentions = encode_sound(self._encoder, good)
+            self._write(whole, rows, intentions)
+        sound = {one.id for one in whole}
+
+        def judged(outcome: GallerySticker | LeftOut) -> None:
+            if isinstance(outcome, LeftOut):
+                raise outcome
+            if outcome.id not in sound:
+                raise LeftOut("no finite embedding")
+
+        for place, outcome in made:
+            ledger.judge(place, partial(judged, outcome))
+
+    def _write(self, stickers: Sequence[GallerySticker], rows: Any, intentions: Any) -> None:
+        if not stickers:
+            return
+        digests = [digest_of(one) for one in stickers]
+        self._store.add_vectors(self.checksum, digests, rows, intentions)
+        self._store.write(stickers, digests)
+        self.refresh()
+
+    def _mark(self, ids: Sequence[str], **flags: bool) -> None:
+        self._store.mark(ids, **flags)
+        self.refresh()
+
+    def _set_hidden(self, ids: Iterable[str], hidden: bool) -> int:
+        with self._writing():
+            with self.lock:
+                already = {*self.shelf.flagged("hidden")}
+            wanted = [one for one in dict.fromkeys(ids) if one in self._known]
+            wanted = [one for one in wanted if (one in already) != hidden]
+            if wanted:
+                self._mark(wanted, hidden=hidden)
+            return len(wanted)
+
+    def _check_room(self, more: int) -> None:
+        layout = self._encoder.layout
+        needed = (len(self) + more) * layout.width
+        if not layout.is_vector and needed > _PAIRS:
+            raise ValueError(
+                f"this system compares pairs: {len(self) + more:,} stickers of {layout.width:,} "
+                f"numbers each are more than it can search; at most {_PAIRS // layout.width:,}"
+            )

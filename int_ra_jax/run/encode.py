@@ -114,6 +114,11 @@ class Encoder:
         encoded: Sticker = self._in_chunks(self._encode_rows, params, rows)
         return encoded
 
+    def newcomers(self, params: Params, bank: Bank) -> Sticker:
+        """Returns the encoded stickers of any bank, such as one of stickers no run has seen."""
+        encoded: Sticker = self._encode_rows(params, bank, np.arange(bank.index.shape[0]))
+        return encoded
+
     def attention_maps(self, params: Params, rows: np.ndarray) -> jax.Array | None:
         """Returns what the attributes of some gallery rows attend to; see ``System``."""
         maps: jax.Array | None = self._in_chunks(self._map_rows, params, rows)

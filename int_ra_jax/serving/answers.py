@@ -34,7 +34,6 @@ def show(sticker: GallerySticker) -> StickerOut:
         hidden=sticker.hidden,
         intentions=dict(intentions),
         intentions_given=sticker.intentions_given,
-        media_type=sticker.media_type,
         picture=f"/v1/stickers/{quote(sticker.id, safe='')}/picture",
     )
 

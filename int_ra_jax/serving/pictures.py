@@ -7,13 +7,6 @@ from int_ra_jax.data import images
 from int_ra_jax.serving.problems import Problem
 from int_ra_jax.serving.settings import Limits
 
-_TYPES = {
-    "PNG": "image/png",
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "WEBP": "image/webp",
-    "GIF": "image/gif",
-}
 _CALLED = 60  # characters of a file's name that may say something
 _SAYS_NOTHING = re.compile(r"\d+|[0-9a-f]{16,}|sticker|file|image|img|pack", re.IGNORECASE)
 
@@ -41,9 +34,9 @@ def checked(content: bytes, limits: Limits) -> str:
             )
         for frame in images.FRAMES:
             images.decode(content, frame)
+        return images.media_type(content)
     except ValueError as error:
         raise _refused(str(error)) from None
-    return _TYPES[extent.format]
 
 
 def identity(content: bytes) -> str:

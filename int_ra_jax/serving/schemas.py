@@ -158,7 +158,6 @@ class StickerOut(BaseModel):
     hidden: bool
     intentions: dict[str, float] = Field(description="What it expresses, the likeliest first.")
     intentions_given: bool = Field(description="By people; else they are predicted.")
-    media_type: str
     picture: str = Field(description="Where its picture is.")
 
 

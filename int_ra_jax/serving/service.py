@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from int_ra_jax.common.types import RankedList
 from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.retrieval.gallery import ReadOnlyError
 from int_ra_jax.retrieval.retriever import Retriever
+from int_ra_jax.retrieval.shelved import Shelved
 from int_ra_jax.retrieval.stickers import Filters, GallerySticker
 from int_ra_jax.serving import pictures, schemas
 from int_ra_jax.serving.answers import show, why, words_of
@@ -28,6 +29,7 @@ from int_ra_jax.serving.settings import Limits
 from int_ra_jax.serving.uploads import PackReader, Progress, Upload, new_sticker
 
 BATCHES = (1, 2, 4, 8)  # sizes that are compiled before the service is ready
+RANKED = (8, 64)  # so many stickers are ranked, whoever asks for fewer: few programs serve all
 _KEPT = 20_000  # stickers whose words are kept at hand
 _LISTED = 1_000  # ids of a pack that are told
 
@@ -60,10 +62,11 @@ class Service:
         )
         self.metrics = Metrics(lambda: len(self.gallery), lambda: self._batcher.waiting)
         self._kept, self._lock = _Kept(), threading.Lock()
+        self._own_checksum = ""
         self.ready = False
 
     @property
-    def gallery(self) -> Any:
+    def gallery(self) -> Shelved:
         """The gallery that is searched."""
         return self.retriever.gallery
 
@@ -71,7 +74,7 @@ class Service:
         """Compiles every shape that a reply can have; the service is ready afterwards."""
         loop = asyncio.get_running_loop()
         try:
-            for top_k in _sizes(self.limits.top_k):
+            for top_k in RANKED:
                 run = partial(self.retriever.warm, BATCHES, top_k=top_k)
                 await loop.run_in_executor(self._model, run)
         except Exception as error:
@@ -129,38 +132,36 @@ class Service:
         """Asks the retriever, in the model's thread."""
         if not isinstance(kind, int):
             return [one() if callable(one) else self._reply_alone(one) for one in questions]
-        filters = [_filters(one) for one in questions]
-        asked = [_conversation(one) for one in questions]
-        return self.retriever.reply_many(asked, top_k=kind, filters=filters)
+        asked = [_filters(one) for one in questions]
+        said = [_conversation(one) for one in questions]
+        # Of few, no more are read than somebody asked for: it is the same program.
+        top_k = max(one.top_k for one in questions) if kind == RANKED[0] else kind
+        return self.retriever.reply_many(said, top_k=top_k, asked=asked)
 
     def _reply_alone(self, asked: schemas.ReplyIn) -> RankedList:
-        more: dict[str, Any] = {} if asked.habits is None else {"habits": tuple(asked.habits)}
         return self.retriever.reply(
             _conversation(asked),
             **asked.as_arguments(),
             exclude=tuple(asked.exclude),
             recent=tuple(asked.recent),
+            habits=None if asked.habits is None else tuple(asked.habits),
             variety=asked.variety,
-            **more,
         )
 
     def _ranked(self, found: RankedList, texts: str, top_k: int) -> list[schemas.Ranked]:
-        answers = []
+        listed = found.stickers[:top_k]
+        stickers = self._stickers([one.sticker for one in listed])
         said = words_of(texts)
-        for one in found.stickers[:top_k]:
-            try:
-                sticker = self._sticker(one.sticker)
-            except KeyError:  # removed since
-                continue
-            answers.append(
-                schemas.Ranked(
-                    rank=len(answers) + 1,
-                    score=one.score,
-                    sticker=show(sticker),
-                    why=why(sticker, found.intention_probabilities, said),
-                )
+        there = [one for one in listed if one.sticker in stickers]  # others were removed since
+        return [
+            schemas.Ranked(
+                rank=rank,
+                score=one.score,
+                sticker=show(stickers[one.sticker]),
+                why=why(stickers[one.sticker], found.intention_probabilities, said),
             )
-        return answers
+            for rank, one in enumerate(there, start=1)
+        ]
 
     # What there is.
 
@@ -170,10 +171,10 @@ class Service:
         Raises:
           Problem: 404, if there is none of this id.
         """
-        try:
-            return show(self._sticker(identity))
-        except KeyError:
-            raise _unknown_sticker() from None
+        found = self._stickers([identity])
+        if identity not in found:
+            raise _unknown_sticker()
+        return show(found[identity])
 
     def picture(self, identity: str) -> tuple[bytes, str]:
         """Returns a sticker's file and its media type.
@@ -204,26 +205,35 @@ class Service:
 
     def model(self) -> schemas.ModelOut:
         """Returns what answers."""
+        config, dataset = self.retriever.run.config, self.retriever.run.dataset
         return schemas.ModelOut(
-            system=self.retriever.system,
-            checkpoint=self.gallery.checksum,
+            system=str(config.model.name),
+            checkpoint=self._checksum(),
             width=self.retriever.width,
-            intentions=list(self.retriever.intentions),
+            intentions=list(dataset.intentions),
             stickers=len(self.gallery),
             version=self.gallery.version,
             ready=self.ready,
         )
 
-    def _sticker(self, identity: str) -> GallerySticker:
-        """Returns a sticker without its picture; what was read once is kept until a change."""
+    def _checksum(self) -> str:
+        gallery = self.gallery
+        if gallery.writable:
+            return str(gallery.checksum)
+        with self._lock:  # of a run's own gallery it takes a while, and never changes
+            self._own_checksum = self._own_checksum or str(gallery.checksum)
+        return self._own_checksum
+
+    def _stickers(self, ids: Sequence[str]) -> dict[str, GallerySticker]:
+        """Returns stickers without their pictures; what was read is kept until a change."""
         version = self.gallery.version
         with self._lock:
             if self._kept.version != version or len(self._kept.stickers) >= _KEPT:
                 self._kept = _Kept(version)
-            kept = self._kept
-        if identity not in kept.stickers:
-            kept.stickers[identity] = replace(self.gallery.get(identity), picture=b"")
-        return kept.stickers[identity]
+            kept = self._kept.stickers
+        if unread := [one for one in ids if one not in kept]:
+            kept.update(self.gallery.read(unread))
+        return {one: kept[one] for one in ids if one in kept}
 
     # Changes.
 
@@ -328,12 +338,7 @@ class Service:
 def _kind(asked: schemas.ReplyIn) -> Any:
     """Returns what a reply shares a batch by: how many stickers are ranked, where that is all."""
     alone = asked.recent or asked.variety or asked.habits is not None
-    return object() if alone else next(n for n in _sizes(10**9) if n >= asked.top_k)
-
-
-def _sizes(most: int) -> list[int]:
-    """Returns for how many stickers a reply is ranked, so that few programs serve all."""
-    return [8 * 2**step for step in range(max(1, (most - 1).bit_length() - 2))]
+    return object() if alone else next(size for size in RANKED if size >= asked.top_k)
 
 
 def _conversation(asked: schemas.ReplyIn) -> Conversation:

@@ -141,8 +141,13 @@ def test_every_batch_is_warm_before_the_service_is_ready():
     service = Service(Warmed(toy_gallery()), LIMITS)
     asyncio.run(service.warm())
     service.close()
-    # Programs rank 8, 16, 32, ...; whoever asks for 1 to 50 gets one of them.
-    assert service.ready and warmed == [(BATCHES, 8), (BATCHES, 16), (BATCHES, 32), (BATCHES, 64)]
+    assert service.ready and warmed == [(BATCHES, 8), (BATCHES, 64)]
+
+
+@pytest.mark.parametrize(("top_k", "ranked"), [(1, 1), (5, 5), (8, 8), (9, 64), (50, 64)])
+def test_whatever_number_is_asked_for_a_warm_program_ranks(client, service, top_k, ranked):
+    assert len(ids(client.post("/v1/reply", json=ASKED | {"top_k": top_k}))) == min(top_k, 3)
+    assert service.retriever.batches == [(1, ranked)]
 
 
 def test_counts_name_routes_and_no_stickers(client):

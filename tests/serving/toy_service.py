@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from types import SimpleNamespace
 
 from PIL import Image
 
@@ -53,6 +54,11 @@ class ToyGallery(Gallery):
     def get(self, id):
         return self.held[id]
 
+    def read(self, ids, *, pictures=False):
+        return {
+            one: dataclasses.replace(self.held[one], picture=b"") for one in ids if one in self.held
+        }
+
     def picture(self, id):
         return self.held[id].picture, self.held[id].media_type
 
@@ -84,9 +90,11 @@ class ToyRetriever(Retriever):
         self.toy, self.batches = gallery, []
 
     gallery = property(lambda self: self.toy)
-    system = property(lambda self: "toy")
     width = property(lambda self: 4)
-    intentions = property(lambda self: ("joy", "sadness"))
+    run = SimpleNamespace(
+        config=SimpleNamespace(model=SimpleNamespace(name="toy")),
+        dataset=SimpleNamespace(intentions=("joy", "sadness")),
+    )
 
     def warm(self, batches, *, top_k=5):
         pass
@@ -103,9 +111,9 @@ class ToyRetriever(Retriever):
         ]
         return RankedList(stickers, "joy", {"joy": 0.75, "sadness": 0.25}, tokens=3)
 
-    def reply_many(self, conversations, *, top_k=5, filters=()):
-        self.batches.append(len(conversations))
-        return [self._list(top_k, one.packs, one.exclude) for one in filters]
+    def reply_many(self, conversations, *, top_k=5, asked=()):
+        self.batches.append((len(conversations), top_k))
+        return [self._list(top_k, one.packs, one.exclude) for one in asked]
 
     def reply(self, conversation, *, top_k=5, packs=None, exclude=(), **others):
         return self._list(top_k, packs, exclude)

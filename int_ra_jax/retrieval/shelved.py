@@ -1,0 +1,160 @@
+"""What every gallery answers, the run's own and an open one."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from int_ra_jax.common.types import Sticker
+from int_ra_jax.models.interface import Params
+from int_ra_jax.retrieval.completion import language_of
+from int_ra_jax.retrieval.shelf import Shelf
+from int_ra_jax.retrieval.sticker_encoder import checksum
+from int_ra_jax.retrieval.stickers import GallerySticker
+from int_ra_jax.run.workdir import Run
+
+_READ = 500  # stickers that are read at once
+
+
+class Shelved:
+    """A gallery, as far as it is read.
+
+    Attributes:
+      shelf: what is searched; read and written inside ``lock`` alone.
+      lock: is held by whoever reads or writes the shelf.
+    """
+
+    shelf: Shelf
+    lock: threading.RLock
+
+    @property
+    def writable(self) -> bool:
+        """Whether stickers can be put; a run's own gallery only answers."""
+        return False
+
+    @property
+    def version(self) -> int:
+        """A number that grows with every change."""
+        return 0
+
+    @property
+    def checksum(self) -> str:
+        """Of the checkpoint whose embeddings are searched, in hexadecimal."""
+        raise NotImplementedError
+
+    def read(self, ids: Sequence[str], *, pictures: bool = False) -> dict[str, GallerySticker]:
+        """Returns stickers by their ids; those that are not there are left out."""
+        raise NotImplementedError
+
+    def refresh(self) -> bool:
+        """Reads what other processes have written since; returns whether there was anything."""
+        return False
+
+    def get(self, id: str) -> GallerySticker:
+        """Returns a sticker with its picture, hidden or not.
+
+        Raises:
+          KeyError: if there is none of this id.
+        """
+        return self.read([id], pictures=True)[id]
+
+    def picture(self, id: str) -> tuple[bytes, str]:
+        """Returns a sticker's file and its media type.
+
+        Raises:
+          KeyError: if there is none of this id.
+        """
+        found = self.read([id], pictures=True)[id]
+        return found.picture, found.media_type
+
+    def stickers(
+        self, pack: str | None = None, *, offset: int = 0, limit: int | None = None
+    ) -> Iterator[GallerySticker]:
+        """Yields stickers in order of pack and id, hidden ones too, without their pictures.
+
+        Args:
+          pack: of one pack alone.
+          offset: how many are passed over.
+          limit: how many at most.
+        """
+        with self.lock:
+            ids = self.shelf.of_pack(pack)
+        ids = ids[offset:][:limit]
+        for start in range(0, len(ids), _READ):
+            some = ids[start : start + _READ]
+            found = self.read(some)
+            yield from (found[one] for one in some if one in found)
+
+    def packs(self) -> Mapping[str, int]:
+        """Returns name -> number of stickers, hidden ones counted, in order of the names."""
+        with self.lock:
+            return self.shelf.packs()
+
+    def __len__(self) -> int:
+        """Returns the number of stickers, hidden ones counted."""
+        with self.lock:
+            return len(self.shelf)
+
+    def __contains__(self, id: object) -> bool:
+        """Tells whether there is a sticker of this id."""
+        with self.lock:
+            return id in self.shelf.rows
+
+
+class RunGallery(Shelved):
+    """The stickers that a run was trained on, which only answer.
+
+    Args:
+      run: the open run.
+      params: of its system.
+      encoded: its gallery.
+    """
+
+    def __init__(self, run: Run, params: Params, encoded: Sticker) -> None:
+        self.lock = threading.RLock()
+        self._run, self._params = run, params
+        # What filters read; the rest is read when it is asked for.
+        self.shelf = Shelf.of(
+            [self._sticker(row) for row in range(len(run.dataset.stickers))], encoded
+        )
+
+    @property
+    def checksum(self) -> str:
+        """Of the checkpoint whose embeddings are searched, in hexadecimal."""
+        return checksum(self._run, self._params)
+
+    def read(self, ids: Sequence[str], *, pictures: bool = False) -> dict[str, GallerySticker]:
+        """Returns stickers by their ids; those that are not there are left out."""
+        rows = self._run.dataset.sticker_rows
+        return {one: self._sticker(rows[one], True, pictures) for one in ids if one in rows}
+
+    def image(self, id: str) -> str:
+        """Returns the path of a sticker's picture in the prepared directory."""
+        return self._run.dataset.stickers[self._run.dataset.sticker_rows[id]].image
+
+    def _sticker(self, row: int, whole: bool = False, picture: bool = False) -> GallerySticker:
+        dataset = self._run.dataset
+        entry = dataset.stickers[row]
+        verbal = entry.attributes["verbal"]
+        more: dict[str, Any] = {}
+        if whole:
+            from int_ra_jax.data.images import media_type
+
+            known = zip(dataset.intentions, self._run.annotations[row].tolist(), strict=True)
+            more = {"intentions": {name: 1.0 for name, has in known if has}}
+            more |= {"intentions_given": True}
+            if picture:
+                content = dataset.image(row)
+                more |= {"picture": content, "media_type": media_type(content)}
+        return GallerySticker(
+            id=entry.id,
+            pack=str(entry.extra.get("pack", "")),
+            name=str(entry.extra.get("name", "")),
+            attributes=entry.attributes,
+            tags=entry.tags,
+            emoji=tuple(map(str, entry.extra.get("emoji", ()))),
+            words=verbal,
+            language=language_of(verbal),
+            adult=entry.extra.get("adult") is True,
+            approved=True,
+            **more,
+        )
