@@ -87,7 +87,7 @@ class Upload:
                 for one in self._stickers(name, called, content, left_out):
                     if one.id in found:
                         left_out[_AGAIN] += 1
-                    found[one.id] = one
+                    found.setdefault(one.id, one)
             except Problem as problem:
                 left_out[problem.errors[0][1] if problem.errors else problem.detail] += 1
         return list(found.values())

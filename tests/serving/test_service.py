@@ -169,30 +169,25 @@ def test_the_page_of_addresses_needs_no_other_website(client):
 
 def test_what_the_description_says_holds_for_drawn_requests(client, service):
     schemathesis = pytest.importorskip("schemathesis", reason="draws requests; not installed")
-    schema = schemathesis.openapi.from_asgi("/openapi.json", client.app)
-    drawn = []
+    here = {"Host": "127.0.0.1"}
+    schema = schemathesis.openapi.from_asgi("/openapi.json", client.app, headers=here)
+    statuses = []
+    few = hypothesis.settings(
+        max_examples=4, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+    )
     for found in schema.get_all_operations():
-        operation = found.ok()
 
-        @hypothesis.given(case=operation.as_strategy())
-        @hypothesis.settings(
-            max_examples=6, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
-        )
+        @few
+        @hypothesis.given(case=found.ok().as_strategy())
         def check(case):
-            case.headers = {
-                **(case.headers or {}),
-                "Authorization": f"Bearer {KEY}",
-                "Host": "127.0.0.1",
-            }
-            case.headers.pop("Origin", None)
-            answer = case.call(base_url="http://127.0.0.1")
-            drawn.append(answer.status_code)
+            answer = case.call(headers=here | {"Authorization": f"Bearer {KEY}"})
+            statuses.append(answer.status_code)
             assert answer.status_code < 500, answer.content[:500]
             if answer.status_code >= 400:
                 assert answer.headers["content-type"] == ["application/problem+json"]
 
         check()
-    assert 200 in drawn
+    assert {200, 422} <= set(statuses)
 
 
 # Batches.
@@ -203,6 +198,12 @@ class Held:
 
     def __init__(self):
         self.go, self.batches = threading.Event(), []
+
+    async def taken(self):
+        """Waits for the first batch."""
+        async with asyncio.timeout(10):
+            while not self.batches:
+                await asyncio.sleep(0.001)
 
     def __call__(self, kind, questions):
         self.batches.append((kind, list(questions)))
@@ -219,8 +220,7 @@ def test_questions_of_a_kind_that_wait_share_a_batch():
         with ThreadPoolExecutor(1) as executor:
             batcher = Batcher(held, executor, most=3, waiting=10)
             first = asyncio.create_task(batcher.answer("k", 0))
-            while not held.batches:
-                await asyncio.sleep(0.001)
+            await held.taken()
             asked = [("k", 1), ("other", 2), ("k", 3), ("k", 4), ("k", 5)]
             others = [asyncio.create_task(batcher.answer(*one)) for one in asked]
             await asyncio.sleep(0)
@@ -239,8 +239,7 @@ def test_one_that_fails_fails_alone_and_who_left_is_not_answered():
         with ThreadPoolExecutor(1) as executor:
             batcher = Batcher(held, executor, most=8, waiting=10)
             tasks = [asyncio.create_task(batcher.answer("k", one)) for one in (0, 1, "bad", 2, 3)]
-            while not held.batches:
-                await asyncio.sleep(0.001)
+            await held.taken()
             tasks[4].cancel()
             held.go.set()
             return await asyncio.gather(*tasks, return_exceptions=True)
@@ -256,9 +255,10 @@ def test_more_than_may_wait_are_sent_away_at_once():
     async def run():
         with ThreadPoolExecutor(1) as executor:
             batcher = Batcher(held, executor, most=1, waiting=2)
-            tasks = [asyncio.create_task(batcher.answer("k", one)) for one in range(3)]
-            while not held.batches or batcher.waiting < 2:
-                await asyncio.sleep(0.001)
+            tasks = [asyncio.create_task(batcher.answer("k", 0))]
+            await held.taken()
+            tasks += [asyncio.create_task(batcher.answer("k", one)) for one in (1, 2)]
+            await asyncio.sleep(0)
             begun = time.monotonic()
             with pytest.raises(Problem, match="2 requests wait") as refused:
                 await batcher.answer("k", 9)
