@@ -104,10 +104,11 @@ def _table(workdir: Path) -> None:
 def _search(workdir: Path) -> None:
     if not _CONVERSATION.value:
         raise ValueError("--mode=search needs --conversation=FILE.json.")
-    from int_ra_jax.retrieval.retriever import Retriever, read_conversation
+    from int_ra_jax.retrieval.conversation_file import read_conversation
+    from int_ra_jax.retrieval.retriever import Retriever
 
     conversation = read_conversation(Path(_CONVERSATION.value))
-    ranked = Retriever.from_workdir(workdir).search(conversation, top_k=_TOP_K.value)
+    ranked = Retriever.from_workdir(workdir).reply(conversation, top_k=_TOP_K.value)
     if _JSON.value:
         print(json.dumps(ranked.to_json(), indent=2, ensure_ascii=False))
     else:

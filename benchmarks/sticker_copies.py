@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from benchmarks import command
-from data_prep.chats.deduplicate import Fingerprint
 from int_ra_jax.data import images
+from int_ra_jax.data.copies import Fingerprint
 from int_ra_jax.data.schema import IMAGE_SUFFIXES
 
 BITS = (0, 4, 6, 8, 10, 12, 16)

@@ -207,6 +207,7 @@ BROKEN_IMPORTS = {
     "int_ra_jax/evaluation/judge.py": "",
     "int_ra_jax/retrieval/f.py": "",
     "int_ra_jax/data/text.py": "import tensorflow\nimport tensorflow_datasets",
+    "int_ra_jax/data/copies.py": "",
     "int_ra_jax/data/grounds.py": "",
     "int_ra_jax/data/images.py": "",
     "int_ra_jax/data/schema.py": "",
@@ -215,7 +216,7 @@ BROKEN_IMPORTS = {
     "int_ra_jax/comparison/n.py": "",
     "int_ra_jax/serving/p.py": "",
     "data_prep/g.py": "import int_ra_jax.common.a\n"
-    "from int_ra_jax.data import grounds, images, schema, validation",
+    "from int_ra_jax.data import copies, grounds, images, schema, validation",
     "configs/e.py": "",
     "benchmarks/o.py": "import int_ra_jax.comparison.n",
 }

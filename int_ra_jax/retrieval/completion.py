@@ -7,17 +7,16 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from int_ra_jax.common.ledger import LeftOut
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data import emoji_language, emoji_names, images
+from int_ra_jax.data.copies import Fingerprint
 from int_ra_jax.retrieval.stickers import GallerySticker
 
 MAX_ID = 200  # characters
 MAX_TEXT = 1000  # characters of a name, a tag, an attribute, of the words on a sticker
 MAX_TEXTS = 100  # tags, emoji
-_HASH = 16  # edge of the perceptual hash, as ``data_prep.describe`` compares pictures
 
 # Words of CLDR's English names that tell what an emoji shows; checked from hands to faces, since
 # "person facepalming" is a gesture before it is a person.
@@ -57,9 +56,9 @@ def completed(
     """
     _check(sticker, frozenset(intentions))
     try:
-        picture = images.decode(sticker.picture)
-        for frame in images.FRAMES[1:]:
+        for frame in images.FRAMES:
             images.decode(sticker.picture, frame)
+        looks = Fingerprint.of_file(sticker.picture).to_bytes()
         media_type = images.media_type(sticker.picture)
     except ValueError as error:
         raise LeftOut("no picture that can be read") from error
@@ -79,7 +78,7 @@ def completed(
         emoji=tuple(dict.fromkeys(sticker.emoji)),
         intentions_given=sticker.intentions is not None,
         media_type=media_type,
-        looks=looks_of(picture),
+        looks=looks,
     )
 
 
@@ -117,14 +116,6 @@ def derived_attributes(
 def language_of(words: str) -> str:
     """Returns the language of some words by their letters, "" where there is none."""
     return emoji_language.of_letters([words]) if any(map(str.isalpha, words)) else ""
-
-
-def looks_of(picture: Any) -> bytes:
-    """Returns the perceptual hash of a decoded picture, 32 bytes; it sees no colour."""
-    import imagehash  # here, because a search computes none
-    import numpy as np
-
-    return np.packbits(imagehash.phash(picture, hash_size=_HASH).hash.ravel()).tobytes()
 
 
 def problems(sticker: GallerySticker, intentions: frozenset[str]) -> list[str]:

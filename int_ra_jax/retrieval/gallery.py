@@ -7,33 +7,26 @@ ranked = retriever.reply(conversation, top_k=5, packs=["cats"])
 
 import contextlib
 import dataclasses
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from absl import logging
-from jaxtyping import Float32
-
 from int_ra_jax.common.ledger import Ledger, LeftOut
 from int_ra_jax.common.nearest import nearest
-from int_ra_jax.common.types import Sticker
 from int_ra_jax.retrieval.completion import completed, problems
-from int_ra_jax.retrieval.gallery_store import GalleryStore, Stored, digest_of
-from int_ra_jax.retrieval.on_disk import OnDisk
-from int_ra_jax.retrieval.rebuild import Progress, Rebuild, embed_missing, encode_sound
-from int_ra_jax.retrieval.shelf import Shelf
-from int_ra_jax.retrieval.shelved import Shelved
+from int_ra_jax.retrieval.gallery_rows import digest_of
+from int_ra_jax.retrieval.gallery_store import GalleryStore
+from int_ra_jax.retrieval.rebuild import Rebuild, embed_missing, encode_sound
+from int_ra_jax.retrieval.shelved import Progress
+from int_ra_jax.retrieval.shelved import ReadOnlyError as ReadOnlyError
 from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
 from int_ra_jax.retrieval.stickers import GallerySticker
+from int_ra_jax.retrieval.stored_shelf import StoredShelf
 
 EXACT = 2**20  # stickers up to which a matrix in memory is searched
 _BATCH = 64  # stickers that are embedded and written at once
-_REMEMBERED = 2**16  # stickers whose texts are kept in memory
 _PAIRS = 2**28  # numbers of stickers that are compared in pairs: 1 GiB
 _DERIVED = ("id", "intentions_given", "media_type", "looks")
 _FLAGS = frozenset(("adult", "approved", "hidden"))
@@ -43,7 +36,7 @@ class StaleGalleryError(ValueError):
     """A gallery lacks embeddings of the checkpoint that is to search it."""
 
 
-class Gallery(Shelved):
+class Gallery(StoredShelf):
     """Stickers in a LanceDB folder or object store, each with its embedding.
 
     Many processes may read one gallery; those that write a local one take turns by a lock. Every
@@ -66,16 +59,8 @@ class Gallery(Shelved):
           read_words: see ``open``.
           exact_up_to: likewise.
         """
-        self.lock = threading.RLock()
-        self._store, self._encoder = store, encoder
-        self._read_words, self._exact_up_to = read_words, exact_up_to
-        self._changing = threading.RLock()  # taken before ``lock``, and after the store's
-        self._seen = 0  # version of the store up to which all is here
-        self._known: dict[str, tuple[str, int]] = {}  # id -> digest, version of its writing
-        self._waiting: set[str] = set()  # ids without an embedding of this checkpoint
-        self._owners: dict[str, set[str]] = {}  # digest -> ids; of stickers searched on disk
-        self._texts: OrderedDict[str, Stored] = OrderedDict()
-        self._load(encoder)
+        super().__init__(store, encoder, exact_up_to)
+        self._read_words = read_words
 
     @classmethod
     def open(
@@ -120,55 +105,10 @@ class Gallery(Shelved):
             embed_missing(store, encoder, progress)
         return cls(store, encoder, read_words, exact_up_to)
 
-    # ---- what it is -----------------------------------------------------------------------------
-
     @property
     def writable(self) -> bool:
         """Whether stickers can be put; a run's own gallery only answers."""
         return True
-
-    @property
-    def version(self) -> int:
-        """A number that grows with every change."""
-        return self._store.version
-
-    @property
-    def checksum(self) -> str:
-        """Of the checkpoint whose embeddings are searched, in hexadecimal."""
-        return self._encoder.checksum
-
-    @property
-    def encoder(self) -> StickerEncoder:
-        """What embeds new stickers."""
-        return self._encoder
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether a matrix in memory is searched, or LanceDB's index."""
-        return self.shelf.encoded is not None
-
-    def read(self, ids: Sequence[str], *, pictures: bool = False) -> dict[str, GallerySticker]:
-        """Returns stickers by their ids; those that are not there are left out.
-
-        Intentions that nobody gave are the predicted ones where pictures are asked for, and None
-        elsewhere.
-        """
-        if pictures:
-            found = self._store.read(ids, pictures=True)
-            return {id: self._with_predicted(one) for id, one in found.items()}
-        with self.lock:
-            fresh = {
-                one: self._texts[one]
-                for one in ids
-                if one in self._texts and one in self._known
-                and self._texts[one].changed == self._known[one][1]
-            }  # fmt: skip
-        if missing := [one for one in dict.fromkeys(ids) if one not in fresh]:
-            found = self._store.read(missing)
-            with self.lock:
-                self._remember(found.values())
-            fresh |= found
-        return {one: fresh[one].sticker for one in ids if one in fresh}
 
     # ---- changes --------------------------------------------------------------------------------
 
@@ -204,7 +144,7 @@ class Gallery(Shelved):
                 progress(min(start + _BATCH, len(stickers)), len(stickers))
         return ledger
 
-    def change(self, id: str, **fields: Any) -> GallerySticker:
+    def change(self, id: str, /, **fields: Any) -> GallerySticker:
         """Changes fields of a sticker, and embeds it anew where it must be.
 
         Args:
@@ -221,7 +161,7 @@ class Gallery(Shelved):
         known = [one.name for one in dataclasses.fields(GallerySticker) if one.name not in _DERIVED]
         wrong = [name for name in fields if name not in known]
         if wrong:
-            near = {name: nearest(name, known) for name in wrong}
+            near = {name: nearest(name, known, cutoff=0.6) for name in wrong}
             told = (f"{one} (did you mean {near[one]}?)" if near[one] else one for one in wrong)
             raise ValueError(f"cannot change {', '.join(told)}. Fields are {', '.join(known)}.")
         fields = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
@@ -256,6 +196,7 @@ class Gallery(Shelved):
             if gone:
                 self._store.delete(gone)
                 self._drop(gone)
+                self._settle()
             return len(gone)
 
     def remove_pack(self, name: str) -> int:
@@ -291,67 +232,6 @@ class Gallery(Shelved):
 
         return Rebuild(self._store, encoder, progress, go_over)
 
-    # ---- searching ------------------------------------------------------------------------------
-
-    def refresh(self, *, wait: bool = True) -> bool:
-        """Reads what other processes have written since; returns whether there was anything.
-
-        Args:
-          wait: whether to wait for a thread that changes the gallery right now, which reads all
-            there is as well.
-        """
-        if not self._changing.acquire(blocking=wait):
-            return False
-        try:
-            before = self._seen
-            if self._store.refresh() == before:
-                return False
-            seen = self._store.version
-            changed = [one for some in self._store.changed_since(before) for one in some]
-            self._take([one for one in changed if self._known.get(one.sticker.id) != one[1:]])
-            if len(self._store) != len(self._known) + len(self._waiting):
-                # All that was changed is here: what else is here, is gone there.
-                self._drop(({*self._known} | self._waiting) - {*self._store.ids()})
-            self._seen = seen
-            return True
-        finally:
-            self._changing.release()
-
-    def row(self, id: str) -> Float32[np.ndarray, "W"]:
-        """Returns the numbers of a sticker's embedding.
-
-        Raises:
-          KeyError: if there is no such sticker, or it still waits for its embedding.
-        """
-        with self.lock:
-            digest, _ = self._known[id]
-            checksum = self.checksum
-        _, rows = self._store.embeddings(checksum, [digest])
-        if not len(rows):
-            raise KeyError(id)
-        found: np.ndarray = rows[0]
-        return found
-
-    def best_on_disk(
-        self, queries: Float32[np.ndarray, "B W"], masks: Sequence[np.ndarray], number: int
-    ) -> list[list[tuple[str, float]]]:
-        """Returns the best stickers of each query with their dot products; inside ``lock``.
-
-        Args:
-          queries: of the checkpoint that is searched.
-          masks: which rows of the shelf pass, for each query.
-          number: how many at most.
-        """
-        disk = OnDisk(self._store, self.checksum, self._owners, self.shelf.rows)
-
-        def passing(mask: np.ndarray) -> list[str]:
-            return [self._known[id][0] for id in self.shelf.row_ids(np.flatnonzero(mask))]
-
-        return [
-            disk.best(query, mask, number, partial(passing, mask))
-            for query, mask in zip(queries, masks, strict=True)
-        ]
-
     # ---- inside ---------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -360,102 +240,6 @@ class Gallery(Shelved):
         with self._store.writing(), self._changing:
             self.refresh()
             yield
-
-    def _load(self, encoder: StickerEncoder, swapped: Callable[[], None] | None = None) -> None:
-        """Reads the whole gallery, and searches it from now on by a checkpoint."""
-        seen = self._store.refresh()
-        in_memory = len(self._store) <= self._exact_up_to or not encoder.layout.is_vector
-        layout, known, waiting, owners = encoder.layout, {}, set[str](), dict[str, set[str]]()
-
-        def empty(number: int) -> Sticker:
-            return layout.encoded(np.zeros((number, layout.width), np.float32))
-
-        shelf = Shelf(empty if in_memory else None)
-        there = self._store.all_embeddings(encoder.checksum, rows=in_memory)
-        places = {digest: place for place, digest in enumerate(there.digests)}
-        for some in self._store.changed_since():
-            ready = [one for one in some if one.digest in places]
-            rows = [places[one.digest] for one in ready]
-            encoded = layout.encoded(there.rows[rows]) if in_memory else None
-            shelf.put([one.sticker for one in ready], encoded)
-            known |= {one.sticker.id: one[1:] for one in ready}
-            waiting |= {one.sticker.id for one in some if one.digest not in places}
-            for one in ready if not in_memory else ():
-                owners.setdefault(one.digest, set()).add(one.sticker.id)
-            if len(known) <= _REMEMBERED:
-                self._remember(ready)
-        if not in_memory:
-            self._store.index(encoder.checksum)
-        with self.lock:
-            self.shelf, self._known, self._waiting, self._owners = shelf, known, waiting, owners
-            self._encoder, self._seen = encoder, seen
-            if swapped is not None:
-                swapped()
-
-    def _take(self, stored: Sequence[Stored]) -> None:
-        """Brings stickers that are stored into the shelf."""
-        moved = [one for one in stored if self._known.get(one.sticker.id, ("",))[0] != one.digest]
-        names, rows = self._store.embeddings(self.checksum, [one.digest for one in moved])
-        places = {name: place for place, name in enumerate(names)}
-        ready = [one for one in moved if one.digest in places]
-        late = {one.sticker.id for one in moved if one.digest not in places}
-        if late:
-            logging.warning("%d stickers wait for an embedding: rebuild the gallery", len(late))
-        encoded = None
-        if self.in_memory and ready:
-            encoded = self._encoder.layout.encoded(rows[[places[one.digest] for one in ready]])
-        ids = {one.sticker.id for one in moved}
-        kept = [one for one in stored if one.sticker.id not in ids]
-        with self.lock:
-            self._drop(late)
-            self._disown(ids)
-            self.shelf.put([one.sticker for one in ready], encoded)
-            self.shelf.put([one.sticker for one in kept])
-            self._known |= {one.sticker.id: one[1:] for one in (*ready, *kept)}
-            self._waiting = (self._waiting - self._known.keys()) | late
-            if not self.in_memory:
-                for one in ready:
-                    self._owners.setdefault(one.digest, set()).add(one.sticker.id)
-            self._remember((*ready, *kept))
-        self._settle()
-
-    def _settle(self) -> None:
-        """Goes over to the other way of searching, where the number of stickers asks for it."""
-        many = len(self._known) > self._exact_up_to and self._encoder.layout.is_vector
-        # Half as few before the way back, so that no gallery goes to and fro.
-        few = 2 * len(self._known) <= self._exact_up_to
-        if (self.in_memory and many) or (not self.in_memory and few):
-            self._load(self._encoder)
-
-    def _drop(self, ids: Iterable[str]) -> None:
-        with self.lock:
-            there = [one for one in ids if one in self._known]
-            self._disown(there)
-            self.shelf.drop(there)
-            self._waiting -= {*ids}
-            for one in there:
-                del self._known[one]
-                self._texts.pop(one, None)
-
-    def _disown(self, ids: Iterable[str]) -> None:
-        for one in ids:
-            if one in self._known and (owners := self._owners.get(self._known[one][0])):
-                owners.discard(one)
-
-    def _remember(self, stored: Iterable[Stored]) -> None:
-        for one in stored:
-            self._texts[one.sticker.id] = one
-            self._texts.move_to_end(one.sticker.id)
-        while len(self._texts) > _REMEMBERED:
-            self._texts.popitem(last=False)
-
-    def _with_predicted(self, stored: Stored) -> GallerySticker:
-        if stored.sticker.intentions is not None:
-            return stored.sticker
-        names = self._encoder.run.dataset.intentions
-        found = self._store.intentions(self.checksum, stored.digest)
-        predicted = dict(zip(names, found, strict=True)) if found else None
-        return dataclasses.replace(stored.sticker, intentions=predicted)
 
     def _completed(self, sticker: GallerySticker) -> GallerySticker | LeftOut:
         run = self._encoder.run

@@ -7,43 +7,24 @@ in between, or after the writer was killed in between, sees the old sticker with
 
 import contextlib
 import datetime
-import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
-from int_ra_jax.common.types import ATTRIBUTES
+from int_ra_jax.retrieval.gallery_rows import Stored, sticker_schema, stored, to_row
 from int_ra_jax.retrieval.stickers import GallerySticker
-from int_ra_jax.run.array_store import digest
 
 _STICKERS, _VECTORS = "stickers", "vectors_"
-_TEXTS = ("pack", "name", *ATTRIBUTES, "words", "language", "media_type", "digest")
-_LISTS = ("tags", "emoji")
-_FLAGS = ("adult", "approved", "hidden")
 _ASKED = 500  # ids in one condition
 _COMPACT = 128  # writes after which small files are joined
 _INDEXED = 20_000  # rows from which on ids are found by an index
 _ANN = 4096  # rows from which on an index of embeddings is made; fewer are scanned
 _KEPT = datetime.timedelta(hours=1)  # readers may still be at versions of this age
 _OLDEST = -1  # version before all
-
-
-class Stored(NamedTuple):
-    """A sticker as it is stored, without its picture.
-
-    Attributes:
-      sticker: with given intentions alone.
-      digest: under which its embedding lies.
-      changed: version in which it was written.
-    """
-
-    sticker: GallerySticker
-    digest: str
-    changed: int
 
 
 class Embeddings(NamedTuple):
@@ -89,7 +70,7 @@ class GalleryStore:
                 raise FileNotFoundError(f"{self.uri} holds no gallery; name another, or make one.")
             with self.writing():
                 self._stickers = self._table(_STICKERS) or self._db.create_table(
-                    _STICKERS, schema=_sticker_schema()
+                    _STICKERS, schema=sticker_schema()
                 )
 
     @contextlib.contextmanager
@@ -118,11 +99,11 @@ class GalleryStore:
 
     def changed_since(self, version: int = _OLDEST) -> Iterator[list[Stored]]:
         """Yields the stickers that were written after a version, in batches, without pictures."""
-        query = self._stickers.search().select([*_sticker_schema().names[:-1]])
+        query = self._stickers.search().select([*sticker_schema().names[:-1]])
         if version > _OLDEST:
             query = query.where(f"changed > {version}")
         for batch in query.to_batches():
-            yield [_stored(row) for row in batch.to_pylist()]
+            yield [stored(row) for row in batch.to_pylist()]
 
     def ids(self) -> list[str]:
         """Returns all ids."""
@@ -131,12 +112,12 @@ class GalleryStore:
 
     def read(self, ids: Sequence[str], pictures: bool = False) -> dict[str, Stored]:
         """Returns stickers by their ids; those that are not there are left out."""
-        names = _sticker_schema().names
+        names = sticker_schema().names
         columns = names if pictures else names[:-1]
         found = {}
         for some in _conditions("id", ids):
             for row in self._stickers.search().where(some).select(columns).to_arrow().to_pylist():
-                found[row["id"]] = _stored(row)
+                found[row["id"]] = stored(row)
         return found
 
     def write(self, stickers: Sequence[GallerySticker], digests: Sequence[str]) -> None:
@@ -149,10 +130,10 @@ class GalleryStore:
         import pyarrow as pa
 
         changed = self.version + 1
-        rows = [_row(*one, changed) for one in zip(stickers, digests, strict=True)]
+        rows = [to_row(*one, changed) for one in zip(stickers, digests, strict=True)]
         merge = self._stickers.merge_insert("id").when_matched_update_all()
         merge = merge.when_not_matched_insert_all()
-        merge.execute(pa.Table.from_pylist(rows, schema=_sticker_schema()))
+        merge.execute(pa.Table.from_pylist(rows, schema=sticker_schema()))
         self._written()
 
     def mark(self, ids: Sequence[str], **flags: bool) -> None:
@@ -352,58 +333,6 @@ class GalleryStore:
             if "not found" in str(error):
                 return None
             raise
-
-
-def digest_of(sticker: GallerySticker) -> str:
-    """Returns the hash of what a sticker's embedding depends on, besides the checkpoint."""
-    given = None if sticker.intentions is None else dict(sorted(sticker.intentions.items()))
-    # The id, since a system that draws draws for each sticker.
-    said = json.dumps([sticker.id, [sticker.attributes[name] for name in ATTRIBUTES], given])
-    return digest([said, sticker.picture])
-
-
-def _sticker_schema() -> Any:
-    import pyarrow as pa
-
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            *((name, pa.string()) for name in _TEXTS),
-            *((name, pa.list_(pa.string())) for name in _LISTS),
-            *((name, pa.bool_()) for name in _FLAGS),
-            ("intentions", pa.string()),  # JSON of given ones, or null
-            ("looks", pa.binary()),
-            ("changed", pa.int64()),
-            ("picture", pa.large_binary()),
-        ]
-    )
-
-
-def _row(sticker: GallerySticker, name: str, changed: int) -> dict[str, Any]:
-    given = sticker.intentions
-    own = ("id", "pack", "name", "words", "language", "media_type", *_LISTS, *_FLAGS, "looks")
-    return {
-        **{key: getattr(sticker, key) for key in own},
-        **{key: sticker.attributes[key] for key in ATTRIBUTES},
-        "digest": name,
-        "intentions": None if given is None else json.dumps(dict(given)),
-        "changed": changed,
-        "picture": sticker.picture,
-    }
-
-
-def _stored(row: Mapping[str, Any]) -> Stored:
-    given = row["intentions"]
-    sticker = GallerySticker(
-        **{key: row[key] for key in ("id", "pack", "name", "words", "language", "media_type")},
-        **{key: row[key] for key in (*_FLAGS, "looks")},
-        **{key: tuple(row[key] or ()) for key in _LISTS},
-        attributes={key: row[key] for key in ATTRIBUTES},
-        intentions=None if given is None else json.loads(given),
-        intentions_given=given is not None,
-        picture=row.get("picture", b""),
-    )
-    return Stored(sticker, row["digest"], row["changed"])
 
 
 def _matrix(column: Any) -> Float32[np.ndarray, "N W"]:

@@ -8,13 +8,11 @@ from absl import logging
 from jaxtyping import Float32
 
 from int_ra_jax.retrieval.gallery_store import GalleryStore
+from int_ra_jax.retrieval.shelved import Progress
 from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
 from int_ra_jax.retrieval.stickers import GallerySticker
 
 _BATCH = 64  # stickers that are embedded and written at once
-
-Progress = Callable[[int, int], None]
-"""Is called with how many are done, and how many there are."""
 
 
 class Rebuild:

@@ -13,17 +13,20 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from int_ra_jax.common.types import RankedList, RankedSticker, Sticker
+from int_ra_jax.common.types import RankedList, Sticker, Tokens
 from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.data.text import Unread
 from int_ra_jax.models.interface import Params
-from int_ra_jax.retrieval.engine import Engine, Ranked, programs_kept
+from int_ra_jax.retrieval.answer import listed
+from int_ra_jax.retrieval.engine import Engine, programs_kept
 from int_ra_jax.retrieval.gallery import Gallery
-from int_ra_jax.retrieval.rebuild import Progress, Rebuild
+from int_ra_jax.retrieval.ordering import chosen_of, lifted
+from int_ra_jax.retrieval.rebuild import Rebuild
 from int_ra_jax.retrieval.shelf import nearest_rows
-from int_ra_jax.retrieval.shelved import RunGallery, Shelved
+from int_ra_jax.retrieval.shelved import Progress, RunGallery, Shelved
 from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
-from int_ra_jax.retrieval.stickers import Filters, GallerySticker
+from int_ra_jax.retrieval.stickers import Filters, Habits
+from int_ra_jax.retrieval.variety import candidates
 from int_ra_jax.run.workdir import Run, open_run
 
 _EVERYTHING = Filters()
@@ -96,6 +99,9 @@ class Retriever:
         adult: bool = False,
         approved_only: bool = False,
         exclude: Collection[str] = (),
+        recent: Sequence[str] = (),
+        habits: Habits | None = None,
+        variety: float = 0.0,
     ) -> RankedList:
         """Returns the best stickers for a conversation, and its predicted intention.
 
@@ -106,18 +112,46 @@ class Retriever:
           conversation: its turns, reply speaker and, if there is any, knowledge; see
             ``read_conversation``. Split, sticker and intention are not read.
           top_k: how many stickers, at least 1.
-          packs: see ``Filters``, as are the rest.
+          packs: see ``Filters``, as are the next five.
           tags: likewise.
           languages: likewise.
           adult: likewise.
           approved_only: likewise.
           exclude: likewise.
+          recent: ids that were just sent; these and their copies come last.
+          habits: what the person sent before; their stickers rise. Scores are log-probabilities
+            then, but for a constant.
+          variety: in [0, 1]; above 0 copies come last, and what is like a better sticker later.
 
         Raises:
-          ValueError: if top_k is below 1, or a text holds half a character.
+          ValueError: if top_k or variety is out of range, or a text holds half a character.
         """
-        asked = filters(packs, tags, languages, adult, approved_only, exclude)
-        return self.reply_many([conversation], top_k=top_k, asked=asked)[0]
+        asked = Filters.of(packs, tags, languages, adult, approved_only, exclude)
+        if not recent and habits is None and variety == 0:
+            return self.reply_many([conversation], top_k=top_k, asked=asked)[0]
+        _check_top_k(top_k)
+        self._refresh()
+        gallery, number = self._gallery, candidates(top_k, len(recent))
+        history = () if habits is None else habits.recent
+        with gallery.lock:
+            engine = self._engine
+            tokens, unread = engine.compose([conversation])
+            mask = gallery.shelf.mask(asked)
+            own = [
+                row for id in (*recent, *history) if (row := gallery.shelf.rows.get(id)) is not None
+            ]
+            sent = np.zeros_like(mask)
+            sent[own] = mask[own]
+            (best,), probable = _best(engine, gallery, tokens, [mask], number)
+            (known,), _ = _best(engine, gallery, tokens, [sent], max(1, len({*own})))
+        eligible, left_out = int(mask.sum()), engine.run.system.intention_width
+        found = dict(best) | dict(known)
+        if habits is not None:
+            found = lifted(found, habits, eligible)
+        chosen = chosen_of(gallery, found, top_k, variety, recent, left_out)
+        return listed(
+            gallery, chosen, eligible, probable[0], unread[0], engine.run.dataset.intentions
+        )
 
     def reply_many(
         self,
@@ -148,22 +182,12 @@ class Retriever:
             engine = self._engine
             tokens, unread = engine.compose(conversations)
             masks = [gallery.shelf.mask(one) for one in each]
-            if gallery.shelf.encoded is not None:
-                number = min(top_k, gallery.shelf.capacity)
-                ranked = engine.rank(tokens, gallery.shelf.encoded, masks, number)
-                found = [
-                    _passing(gallery, scores, rows)
-                    for scores, rows in zip(ranked.scores, ranked.rows, strict=True)
-                ]
-                probable = ranked.probabilities
-            else:
-                assert isinstance(gallery, Gallery)  # a run's own gallery is in memory
-                queries, probable = engine.queries(tokens)
-                found = gallery.best_on_disk(queries, masks, top_k)
+            found, probable = _best(engine, gallery, tokens, masks, top_k)
             eligible = [int(mask.sum()) for mask in masks]
         names = engine.run.dataset.intentions
         return [
-            self._listed(*row, names) for row in zip(found, eligible, probable, unread, strict=True)
+            listed(gallery, *row, names)
+            for row in zip(found, eligible, probable, unread, strict=True)
         ]
 
     def search(
@@ -196,7 +220,7 @@ class Retriever:
         if not words.strip():
             raise ValueError("nothing but blanks is asked for; give some words")
         said = Conversation("words", "test", (Turn("A", words),), "B", "", "")
-        asked = filters(packs, tags, languages, adult, approved_only, exclude)
+        asked = Filters.of(packs, tags, languages, adult, approved_only, exclude)
         return self.reply_many([said], top_k=top_k, asked=asked)[0]
 
     def similar(
@@ -231,7 +255,7 @@ class Retriever:
         """
         _check_top_k(top_k)
         self._refresh()
-        asked = filters(packs, tags, languages, adult, approved_only, {*exclude, sticker})
+        asked = Filters.of(packs, tags, languages, adult, approved_only, {*exclude, sticker})
         gallery = self._gallery
         with gallery.lock:
             if sticker not in gallery.shelf.rows:
@@ -245,7 +269,7 @@ class Retriever:
                 row = gallery.row(sticker)
                 row[len(row) - own :] = 0
                 found = gallery.best_on_disk(row[None] / np.linalg.norm(row), [mask], top_k)[0]
-        return self._listed(found, int(mask.sum()), np.zeros(0, np.float32), Unread(), ())
+        return listed(gallery, found, int(mask.sum()), np.zeros(0, np.float32), Unread(), ())
 
     def warm(self, batches: Sequence[int], *, top_k: int = 5) -> None:
         """Compiles what replies to so many conversations at once need, of every length.
@@ -315,7 +339,7 @@ class Retriever:
             raise ValueError(f"top_k={top_k} of a gallery of {number} stickers; use 1 to {number}.")
         tokens, _ = self._engine.compose(conversations)
         masks = [np.ones(number, bool)] * len(conversations)
-        found: Ranked = self._engine.rank(tokens, gallery, masks, top_k)
+        found = self._engine.rank(tokens, gallery, masks, top_k)
         return found.scores, found.rows, found.probabilities
 
     def _opened(self, engine: Engine, gallery: "Gallery | str | Path | None") -> Shelved:
@@ -338,55 +362,19 @@ class Retriever:
             self._refreshed = now
             self._gallery.refresh(wait=False)
 
-    def _listed(
-        self,
-        found: Sequence[tuple[str, float]],
-        eligible: int,
-        probabilities: np.ndarray,
-        unread: Unread,
-        names: Sequence[str],
-    ) -> RankedList:
-        stickers = self._gallery.read([id for id, _ in found])
-        # Another process may have removed one between search and reading.
-        known = [(stickers[id], score) for id, score in found if id in stickers]
-        order = np.argsort(-probabilities, kind="stable")
-        return RankedList(
-            stickers=[
-                RankedSticker(
-                    rank, one.id, float(score), self._image(one), dict(one.attributes), one.pack
-                )
-                for rank, (one, score) in enumerate(known, start=1)
-            ],
-            intention=names[order[0]] if len(order) else None,
-            intention_probabilities={names[k]: float(probabilities[k]) for k in order},
-            tokens=unread.tokens,
-            unknown=dict(unread.unknown),
-            eligible=eligible,
-        )
 
-    def _image(self, sticker: GallerySticker) -> str:
-        return self._gallery.image(sticker.id) if isinstance(self._gallery, RunGallery) else ""
-
-
-def filters(
-    packs: Collection[str] | None,
-    tags: Collection[str] | None,
-    languages: Collection[str] | None,
-    adult: bool,
-    approved_only: bool,
-    exclude: Collection[str],
-) -> Filters:
-    """Returns what was asked for as filters.
-
-    Raises:
-      ValueError: where one text stands in the place of several.
-    """
-    several = {"packs": packs, "tags": tags, "languages": languages, "exclude": exclude}
-    if wrong := [name for name, value in several.items() if isinstance(value, str)]:
-        raise ValueError(f"{', '.join(wrong)}: give a list of texts, not one text")
-    sets = {name: None if value is None else frozenset(value) for name, value in several.items()}
-    excluded = sets.pop("exclude") or frozenset()
-    return Filters(**sets, adult=adult, approved_only=approved_only, exclude=excluded)
+def _best(
+    engine: Engine, gallery: Shelved, tokens: Tokens, masks: Sequence[np.ndarray], number: int
+) -> tuple[list[list[tuple[str, float]]], np.ndarray]:
+    """Returns the best of those that pass, for each conversation, and probabilities [Q, K]."""
+    encoded = gallery.shelf.encoded
+    if encoded is None:
+        assert isinstance(gallery, Gallery)  # a run's own gallery is in memory
+        queries, probable = engine.queries(tokens)
+        return gallery.best_on_disk(queries, masks, number), probable
+    ranked = engine.rank(tokens, encoded, masks, min(number, gallery.shelf.capacity))
+    each = zip(ranked.scores, ranked.rows, strict=True)
+    return [_passing(gallery, *one) for one in each], ranked.probabilities
 
 
 def _passing(gallery: Shelved, scores: np.ndarray, rows: np.ndarray) -> list[tuple[str, float]]:

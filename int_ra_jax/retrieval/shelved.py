@@ -1,10 +1,15 @@
 """What every gallery answers, the run's own and an open one."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float32
+
+from int_ra_jax.common.ledger import Ledger
 from int_ra_jax.common.types import Sticker
+from int_ra_jax.data.copies import Fingerprint
 from int_ra_jax.models.interface import Params
 from int_ra_jax.retrieval.completion import language_of
 from int_ra_jax.retrieval.shelf import Shelf
@@ -12,11 +17,18 @@ from int_ra_jax.retrieval.sticker_encoder import checksum
 from int_ra_jax.retrieval.stickers import GallerySticker
 from int_ra_jax.run.workdir import Run
 
+Progress = Callable[[int, int], None]
+"""Is called with how many are done, and how many there are."""
+
 _READ = 500  # stickers that are read at once
 
 
+class ReadOnlyError(ValueError):
+    """Something was to be changed in a gallery that only answers."""
+
+
 class Shelved:
-    """A gallery, as far as it is read.
+    """A gallery, as far as it is read: it refuses all changes.
 
     Attributes:
       shelf: what is searched; read and written inside ``lock`` alone.
@@ -45,9 +57,55 @@ class Shelved:
         """Returns stickers by their ids; those that are not there are left out."""
         raise NotImplementedError
 
-    def refresh(self) -> bool:
-        """Reads what other processes have written since; returns whether there was anything."""
+    def refresh(self, *, wait: bool = True) -> bool:
+        """Reads what other processes have written since; returns whether there was anything.
+
+        Args:
+          wait: whether to wait for a thread that changes the gallery right now.
+        """
         return False
+
+    def put(self, stickers: Sequence[GallerySticker], progress: Progress | None = None) -> Ledger:
+        """Inserts or replaces stickers; see ``Gallery.put``.
+
+        Raises:
+          ReadOnlyError: if the gallery only answers.
+        """
+        raise _only_answers()
+
+    def change(self, id: str, /, **fields: Any) -> GallerySticker:
+        """Changes fields of a sticker; see ``put`` and ``Gallery.change``."""
+        raise _only_answers()
+
+    def hide(self, ids: Iterable[str]) -> int:
+        """Takes stickers out of all answers; see ``put`` and ``Gallery.hide``."""
+        raise _only_answers()
+
+    def show(self, ids: Iterable[str]) -> int:
+        """Undoes ``hide``; see ``put`` and ``Gallery.show``."""
+        raise _only_answers()
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Removes stickers; see ``put`` and ``Gallery.remove``."""
+        raise _only_answers()
+
+    def remove_pack(self, name: str) -> int:
+        """Removes all stickers of a pack; see ``put`` and ``Gallery.remove_pack``."""
+        raise _only_answers()
+
+    def looks(self, ids: Sequence[str]) -> list[Fingerprint]:
+        """Returns what tells copies of stickers that are there."""
+        found = self.read(ids)
+        return [Fingerprint.from_bytes(found[one].looks) for one in ids]
+
+    def vectors(self, ids: Sequence[str]) -> Float32[np.ndarray, "M W"]:
+        """Returns the embeddings of stickers that are there; [M, 0] where pairs are compared."""
+        with self.lock:
+            embedding = getattr(self.shelf.encoded, "embedding", None)
+            if embedding is None:
+                return np.zeros((len(ids), 0), np.float32)
+            rows = np.array([self.shelf.rows[one] for one in ids], np.int32)
+            return np.asarray(embedding[rows])
 
     def get(self, id: str) -> GallerySticker:
         """Returns a sticker with its picture, hidden or not.
@@ -112,6 +170,7 @@ class RunGallery(Shelved):
     def __init__(self, run: Run, params: Params, encoded: Sticker) -> None:
         self.lock = threading.RLock()
         self._run, self._params = run, params
+        self._looks: dict[str, Fingerprint] = {}
         # What filters read; the rest is read when it is asked for.
         self.shelf = Shelf.of(
             [self._sticker(row) for row in range(len(run.dataset.stickers))], encoded
@@ -126,6 +185,13 @@ class RunGallery(Shelved):
         """Returns stickers by their ids; those that are not there are left out."""
         rows = self._run.dataset.sticker_rows
         return {one: self._sticker(rows[one], True, pictures) for one in ids if one in rows}
+
+    def looks(self, ids: Sequence[str]) -> list[Fingerprint]:
+        """Returns what tells copies of stickers that are there, computed once for each."""
+        for one in ids:
+            if one not in self._looks:
+                self._looks[one] = Fingerprint.of_file(self.picture(one)[0])
+        return [self._looks[one] for one in ids]
 
     def image(self, id: str) -> str:
         """Returns the path of a sticker's picture in the prepared directory."""
@@ -158,3 +224,7 @@ class RunGallery(Shelved):
             approved=True,
             **more,
         )
+
+
+def _only_answers() -> ReadOnlyError:
+    return ReadOnlyError("the run's own gallery only answers: name one by --gallery=DIR")

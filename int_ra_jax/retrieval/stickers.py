@@ -1,7 +1,10 @@
 """A sticker of an open gallery, and which of them an answer may hold."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from int_ra_jax.common.types import ATTRIBUTES
 
@@ -31,7 +34,8 @@ class GallerySticker:
         intentions; those left out have 0. None lets the gallery predict them.
       intentions_given: whether a person gave them; False for predicted ones.
       media_type: of the picture, "image/png"; "" lets the gallery tell.
-      looks: perceptual hash of the picture, 32 bytes; empty lets the gallery compute it.
+      looks: what tells copies of the picture, as ``data.copies.Fingerprint.to_bytes`` writes it; a
+        gallery computes it.
     """
 
     id: str
@@ -71,3 +75,57 @@ class Filters:
     adult: bool = False
     approved_only: bool = False
     exclude: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls,
+        packs: Collection[str] | None,
+        tags: Collection[str] | None,
+        languages: Collection[str] | None,
+        adult: bool,
+        approved_only: bool,
+        exclude: Collection[str],
+    ) -> "Filters":
+        """Returns what was asked for as filters.
+
+        Raises:
+          ValueError: where one text stands in the place of several.
+        """
+        several = {"packs": packs, "tags": tags, "languages": languages, "exclude": exclude}
+        if wrong := [name for name, value in several.items() if isinstance(value, str)]:
+            raise ValueError(f"{', '.join(wrong)}: give a list of texts, not one text")
+        sets = {
+            name: None if value is None else frozenset(value) for name, value in several.items()
+        }
+        excluded = sets.pop("exclude") or frozenset()
+        return cls(**sets, adult=adult, approved_only=approved_only, exclude=excluded)
+
+
+@runtime_checkable
+class Lifting(Protocol):
+    """How much a habit counts; ``habits.Mixture``, which loads more than other answers need.
+
+    Attributes:
+      scale: makes log-probabilities of a model's scores.
+    """
+
+    scale: float
+
+    def lifts(self, recent: Sequence[int], popularity: np.ndarray) -> Mapping[int, float]:
+        """Returns by how many nats stickers rise; see ``habits.Mixture``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What a person sent before, which an answer leans towards. Nothing of it is stored.
+
+    Attributes:
+      recent: ids of their stickers, the newest first, each as often as it was sent.
+      mixture: how much that counts; None for the defaults of ``habits.Mixture``.
+      uses: id -> how often anybody sent it, which is no habit; those left out were not sent.
+    """
+
+    recent: tuple[str, ...]
+    mixture: Lifting | None = None
+    uses: Mapping[str, float] = field(default_factory=dict)

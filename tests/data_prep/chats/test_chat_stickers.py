@@ -11,9 +11,10 @@ from benchmarks.sticker_copies import copies
 from data_prep.chats import filter_offensive, pictures, step
 from data_prep.chats.anonymise import anonymise
 from data_prep.chats.collect import collect
-from data_prep.chats.deduplicate import MAX_BITS, MAX_COLOUR, Fingerprint, deduplicate, merge
+from data_prep.chats.deduplicate import deduplicate, merge
 from data_prep.formats.pictures import suffix_of
 from int_ra_jax.data import images
+from int_ra_jax.data.copies import MAX_BITS, MAX_COLOUR, Fingerprint
 
 
 def picture(seed):

@@ -1,0 +1,71 @@
+"""What comes after the model's scores: a person's habits, variety, and nothing twice."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from int_ra_jax.retrieval.shelved import Shelved
+from int_ra_jax.retrieval.stickers import Habits
+from int_ra_jax.retrieval.variety import varied
+
+
+def lifted(scores: Mapping[str, float], habits: Habits, eligible: int) -> dict[str, float]:
+    """Returns log-probabilities, but for a constant: what a person sends often is above its score.
+
+    Args:
+      scores: id -> the model's score, of the best stickers and of those in the history that pass.
+      habits: of the person.
+      eligible: stickers that could be sent.
+    """
+    mixture = habits.mixture
+    if mixture is None:
+        from int_ra_jax.retrieval.habits import Mixture  # here, because few answers need SciPy
+
+        mixture = Mixture()
+    known = [*dict.fromkeys(id for id in habits.recent if id in scores)]
+    places = {id: place for place, id in enumerate(known)}
+    uses = np.array([habits.uses.get(id, 0.0) for id in known], np.float64)
+    popular = (uses + 1) / (sum(habits.uses.values()) + max(eligible, 1))
+    lifts = mixture.lifts([places.get(id, -1) for id in habits.recent], popular)
+    return {
+        id: mixture.scale * score + lifts.get(places.get(id, -1), 0.0)
+        for id, score in scores.items()
+    }
+
+
+def chosen_of(
+    gallery: Shelved,
+    scores: Mapping[str, float],
+    top_k: int,
+    variety: float,
+    recent: Sequence[str],
+    left_out: int,
+) -> list[tuple[str, float]]:
+    """Returns stickers with their scores in the order in which they are shown; see ``varied``.
+
+    Args:
+      gallery: that holds them.
+      scores: id -> score.
+      top_k: how many.
+      variety: in [0, 1].
+      recent: ids that were just sent.
+      left_out: channels at the end of an embedding that are not compared.
+
+    Raises:
+      ValueError: if variety is out of range.
+    """
+    with gallery.lock:
+        ids = sorted((id for id in scores if id in gallery), key=lambda id: (-scores[id], id))
+        vectors = gallery.vectors(ids)
+    values = np.array([scores[id] for id in ids])
+    vectors = vectors[:, : max(0, vectors.shape[1] - left_out)]
+    looks = gallery.looks(ids)
+    places = varied(
+        values,
+        vectors,
+        top_k,
+        variety=variety,
+        alike=lambda one, other: looks[one].shows_same(looks[other]),
+        recent=[place for place, id in enumerate(ids) if id in {*recent}],
+    )
+    return [(ids[place], float(values[place])) for place in places]
