@@ -19,7 +19,7 @@ from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.retrieval.gallery import ReadOnlyError
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.shelved import Shelved
-from int_ra_jax.retrieval.stickers import Filters, GallerySticker
+from int_ra_jax.retrieval.stickers import Filters, GallerySticker, Habits
 from int_ra_jax.serving import pictures, schemas
 from int_ra_jax.serving.answers import show, why, words_of
 from int_ra_jax.serving.batching import Batcher
@@ -144,7 +144,7 @@ class Service:
             **asked.as_arguments(),
             exclude=tuple(asked.exclude),
             recent=tuple(asked.recent),
-            habits=None if asked.habits is None else tuple(asked.habits),
+            habits=None if asked.habits is None else Habits(tuple(asked.habits)),
             variety=asked.variety,
         )
 
@@ -348,14 +348,9 @@ def _conversation(asked: schemas.ReplyIn) -> Conversation:
 
 
 def _filters(asked: schemas.ReplyIn) -> Filters:
-    return Filters(
-        packs=None if asked.packs is None else frozenset(asked.packs),
-        tags=None if asked.tags is None else frozenset(asked.tags),
-        languages=None if asked.languages is None else frozenset(asked.languages),
-        adult=asked.adult,
-        approved_only=asked.approved_only,
-        exclude=frozenset(asked.exclude),
-    )
+    named = asked.as_arguments()
+    del named["top_k"]
+    return Filters.of(**named, exclude=asked.exclude)
 
 
 def _unknown_sticker() -> Problem:
