@@ -20,10 +20,13 @@ _KEY_FILE = flags.DEFINE_string("key_file", None, "serve: holds the key; who has
 _OPEN = flags.DEFINE_bool(
     "open_without_key", False, "serve: others may read from a service without a key."
 )
+_OWN = flags.DEFINE_bool(
+    "own_stickers", False, "serve: put the run's own stickers into a gallery that is empty."
+)
 # flag -> the modes that read it; host and port are data_prep's too
 READ_BY = {
     "gallery": ("serve", "mcp"),
-    **dict.fromkeys(("key_file", "open_without_key"), ("serve",)),
+    **dict.fromkeys(("key_file", "open_without_key", "own_stickers"), ("serve",)),
     **dict.fromkeys(("host", "port"), ("annotate", "serve")),
 }
 
@@ -73,10 +76,14 @@ def mcp(workdir: Path, read_pack: "PackReader") -> None:
 
 def _service(workdir: Path, read_pack: "PackReader") -> "Service":
     from int_ra_jax.retrieval.retriever import Retriever
+    from int_ra_jax.serving import uploads
     from int_ra_jax.serving.service import Service
     from int_ra_jax.serving.settings import Limits
 
-    return Service(Retriever.from_workdir(workdir, gallery=_GALLERY.value), Limits(), read_pack)
+    retriever = Retriever.from_workdir(workdir, gallery=_GALLERY.value)
+    if _OWN.value:
+        uploads.put_own(retriever, workdir)
+    return Service(retriever, Limits(), read_pack)
 
 
 def _need(mode: str) -> None:
