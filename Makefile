@@ -47,11 +47,14 @@ $(VENV)/.serve: $(VENV)/.demo
 $(RUNS)/serve.key: $(VENV)/.serve
 	@umask 077; $(BIN)/python -c "import secrets; print(secrets.token_urlsafe(32))" > $@
 
-# On the run that `make demo` leaves (run it first); what is uploaded goes to $(RUNS)/gallery.
-serve: $(VENV)/.serve | $(RUNS)/serve.key
+$(RUNS)/gallery: $(VENV)/.serve
+	$(BIN)/python launch.py --mode=gallery --workdir=$(RUNS)/demo --gallery=$@ add $(RUNS)/embedded
+
+# On the run that `make demo` leaves (run it first), with its stickers; more are uploaded on the page.
+serve: $(VENV)/.serve | $(RUNS)/serve.key $(RUNS)/gallery
 	@echo "The key for uploads is in $(CURDIR)/$(RUNS)/serve.key."
 	$(BIN)/python launch.py --mode=serve --workdir=$(RUNS)/demo --gallery=$(RUNS)/gallery \
-	    --own_stickers --key_file=$(RUNS)/serve.key $(SERVE_ARGS)
+	    --key_file=$(RUNS)/serve.key $(SERVE_ARGS)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal

@@ -1,14 +1,12 @@
-"""The one entry: train, evaluate, search, serve, compare systems, annotate data, or describe it.
+"""The one entry: train, evaluate, search, compare systems, keep galleries, serve, annotate.
 
-    python launch.py --mode=train  --config=configs/int_ra.py:demo --workdir=runs/demo \
-        --config.data.prepared_dir=DIR
-    python launch.py --mode=eval   --workdir=runs/demo
+    python launch.py --mode=train|table --config=configs/int_ra.py:demo --workdir=runs/demo
     python launch.py --mode=search --workdir=runs/demo --conversation=chat.json --top_k=5
-    python launch.py --mode=serve  --workdir=runs/demo --gallery=DIR    (mcp: for language models)
-    python launch.py --mode=table  --config=configs/table.py:demo --workdir=tables/demo
+    python launch.py --mode=gallery --workdir=runs/demo --gallery=DIR add|list|remove PACK
+    python launch.py --mode=serve|mcp --workdir=runs/demo --gallery=DIR
     python launch.py --mode=annotate|stats --workdir=annotations/demo --prepared_dir=DIR
 
-Every config key can be set: --config.section.key=value. Several processes: docs/training.md.
+Every config key can be set: --config.data.prepared_dir=DIR. Several processes: docs/training.md.
 """
 
 import json
@@ -51,16 +49,17 @@ _JSON = flags.DEFINE_bool("json", False, "search: print JSON instead of a table.
 
 def main(argv: Sequence[str]) -> None:
     """Checks what was asked for, and hands over."""
-    if len(argv) > 1:
-        raise ValueError(f"unexpected arguments {argv[1:]}; flags begin with --.")
     mode = _MODE.value
+    if len(argv) > 1 and mode not in modes.TAKE_WORDS:
+        raise ValueError(f"unexpected arguments {argv[1:]}; flags begin with --.")
     process_flags.refuse_unread(mode, READ_BY)
     if mode in CONFIGURED and _CONFIG.value is None:
         raise ValueError(f"--mode={mode} needs --config=configs/{CONFIGURED[mode]}.py:PRESET.")
     process_flags.connect(alone=mode == "table")
     memory.keep_freed()
     ours = {"train": _train, "eval": _eval, "search": _search, "table": _table}
-    (ours | serving.modes(modes.read_pack) | modes.MODES)[mode](Path(_WORKDIR.value))
+    ours |= serving.modes(modes.read_pack, modes.words_reader) | modes.MODES
+    ours[mode](Path(_WORKDIR.value), *argv[1:])
 
 
 def _train(workdir: Path) -> None:
@@ -90,9 +89,8 @@ def _eval(workdir: Path) -> None:
         run.config.eval.split = _SPLIT.value or run.config.eval.split
     target, placement = sharding.for_evaluation(run.abstract_params)
     data = evaluate(run, *run.restore_best(target), placement)
-    if not hosts.is_first():
-        return
-    print(*table(data), *verdict(data), f"report: {workdir / 'eval' / 'report.html'}", sep="\n")
+    if hosts.is_first():
+        print(*table(data), *verdict(data), f"report: {workdir / 'eval' / 'report.html'}", sep="\n")
 
 
 def _table(workdir: Path) -> None:
@@ -108,7 +106,8 @@ def _search(workdir: Path) -> None:
     from int_ra_jax.retrieval.retriever import Retriever
 
     conversation = read_conversation(Path(_CONVERSATION.value))
-    ranked = Retriever.from_workdir(workdir).reply(conversation, top_k=_TOP_K.value)
+    retriever = Retriever.from_workdir(workdir, flags.FLAGS.gallery)
+    ranked = retriever.reply(conversation, top_k=_TOP_K.value)
     if _JSON.value:
         print(json.dumps(ranked.to_json(), indent=2, ensure_ascii=False))
     else:

@@ -5,13 +5,13 @@ Names inside it are used below a fresh folder alone, which is deleted again, and
 """
 
 import io
-import json
 import tempfile
 import zipfile
 from pathlib import Path
 
 from data_prep.formats import galleries
-from int_ra_jax.data.schema import STICKERS_FILE, StickerEntry
+from data_prep.problems import Problems
+from int_ra_jax.data.schema import StickerEntry
 
 MAX_BYTES = 512 * 2**20  # of all members, unpacked
 MAX_MEMBERS = 5_000
@@ -27,17 +27,21 @@ def read_pack(content: bytes) -> tuple[list[tuple[StickerEntry, bytes]], dict[st
       ValueError: if nothing of it can be read; the message names no file of this machine.
     """
     with tempfile.TemporaryDirectory(prefix="uploaded-", ignore_cleanup_errors=True) as scratch:
-        source, out = Path(scratch) / "pack.zip", Path(scratch) / "gallery"
+        source = Path(scratch) / "pack.zip"
         source.write_bytes(content)
+        problems = Problems("the pack")
         try:
             _check(content)
-            ledger = galleries.import_packs(source, out)
+            with galleries.collected(source, problems) as found:
+                stickers = [
+                    (one, found.picture(one).read_bytes()) for one in found.entries.values()
+                ]
         except ValueError as error:
             raise ValueError(str(error).replace(str(source), "the pack")) from None
-        lines = (out / STICKERS_FILE).read_text("utf-8").splitlines()
-        entries = [StickerEntry.from_json(json.loads(line)) for line in lines]
-        stickers = [(one, (out / one.image).read_bytes()) for one in entries]
-    return stickers, {reason: noted.count for reason, noted in ledger.left_out.items()}
+    if not stickers:
+        problems.add(".", 0, f"no sticker: {', '.join(found.ledger.left_out) or 'it is empty'}")
+        problems.stop_if_any()
+    return stickers, {reason: noted.count for reason, noted in found.ledger.left_out.items()}
 
 
 def _check(content: bytes) -> None:

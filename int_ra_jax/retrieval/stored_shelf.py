@@ -60,6 +60,11 @@ class StoredShelf(Shelved):
         return self._encoder
 
     @property
+    def intentions(self) -> tuple[str, ...]:
+        """Names of the intentions that the run knows."""
+        return self._encoder.run.dataset.intentions
+
+    @property
     def in_memory(self) -> bool:
         """Whether a matrix in memory is searched, or LanceDB's index."""
         return self.shelf.encoded is not None

@@ -166,7 +166,7 @@ class Guard:
         body = bytearray()
         try:
             async with asyncio.timeout(limits.seconds):
-                more = scope["method"] not in ("GET", "HEAD") or int(announced) > 0
+                more = True
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":

@@ -15,28 +15,21 @@ if TYPE_CHECKING:
     from int_ra_jax.serving.service import Service
     from int_ra_jax.serving.uploads import PackReader
 
-_GALLERY = flags.DEFINE_string("gallery", None, "serve, mcp: an open gallery; else the run's own.")
 _KEY_FILE = flags.DEFINE_string("key_file", None, "serve: holds the key; who has it may write.")
 _OPEN = flags.DEFINE_bool(
     "open_without_key", False, "serve: others may read from a service without a key."
 )
-_OWN = flags.DEFINE_bool(
-    "own_stickers", False, "serve: put the run's own stickers into a gallery that is empty."
-)
-# flag -> the modes that read it; host and port are data_prep's too
-READ_BY = {
-    "gallery": ("serve", "mcp"),
-    **dict.fromkeys(("key_file", "open_without_key", "own_stickers"), ("serve",)),
-    **dict.fromkeys(("host", "port"), ("annotate", "serve")),
-}
+READ_BY = dict.fromkeys(("key_file", "open_without_key"), ("serve",))  # flag -> modes
+WordsReader = Callable[[], Callable[[bytes], str] | None]
 
 
-def serve(workdir: Path, read_pack: "PackReader") -> None:
+def serve(workdir: Path, read_pack: "PackReader", words_reader: WordsReader) -> None:
     """Serves a run and its gallery over HTTP, with the page, until it is interrupted.
 
     Args:
       workdir: of the run.
       read_pack: reads packs as people exchange them.
+      words_reader: returns what reads the words on a new sticker, or None.
 
     Raises:
       ValueError: if a package is missing, the settings are not safe, or the gallery does not fit.
@@ -52,18 +45,17 @@ def serve(workdir: Path, read_pack: "PackReader") -> None:
         Path(_KEY_FILE.value) if _KEY_FILE.value else None,
         open_without_key=_OPEN.value,
     )
-    service = _service(workdir, read_pack)
+    service = _service(workdir, read_pack, words_reader())
     built = app.build(service, settings)
     page.attach(built, service, settings)
     server.run(built, settings)
 
 
-def mcp(workdir: Path, read_pack: "PackReader") -> None:
+def mcp(workdir: Path) -> None:
     """Serves a run and its gallery as tools of a language model, on standard input and output.
 
     Args:
-      workdir: of the run.
-      read_pack: as ``serve``; no tool writes.
+      workdir: of the run; no tool writes into its gallery.
 
     Raises:
       ValueError, FileNotFoundError: as ``serve``.
@@ -71,19 +63,22 @@ def mcp(workdir: Path, read_pack: "PackReader") -> None:
     _need("mcp")
     from int_ra_jax.serving import tool_server
 
-    tool_server.run(_service(workdir, read_pack))
+    tool_server.run(_service(workdir))
 
 
-def _service(workdir: Path, read_pack: "PackReader") -> "Service":
+def _service(
+    workdir: Path,
+    read_pack: "PackReader | None" = None,
+    read_words: Callable[[bytes], str] | None = None,
+) -> "Service":
+    from int_ra_jax.retrieval.gallery import Gallery
     from int_ra_jax.retrieval.retriever import Retriever
-    from int_ra_jax.serving import uploads
     from int_ra_jax.serving.service import Service
     from int_ra_jax.serving.settings import Limits
 
-    retriever = Retriever.from_workdir(workdir, gallery=_GALLERY.value)
-    if _OWN.value:
-        uploads.put_own(retriever, workdir)
-    return Service(retriever, Limits(), read_pack)
+    path = flags.FLAGS.gallery
+    gallery = Gallery.open(path, workdir, read_words=read_words) if path else None
+    return Service(Retriever.from_workdir(workdir, gallery), Limits(), read_pack)
 
 
 def _need(mode: str) -> None:
@@ -100,10 +95,11 @@ _PACKAGES = {
 MODES = ("serve", "mcp")
 
 
-def modes(read_pack: "PackReader") -> dict[str, Callable[[Path], None]]:
+def modes(read_pack: "PackReader", words_reader: WordsReader) -> dict[str, Callable[[Path], None]]:
     """Returns the modes, which take a workdir.
 
     Args:
       read_pack: reads packs as people exchange them.
+      words_reader: returns what reads the words on a new sticker, or None.
     """
-    return {"serve": partial(serve, read_pack=read_pack), "mcp": partial(mcp, read_pack=read_pack)}
+    return {"serve": partial(serve, read_pack=read_pack, words_reader=words_reader), "mcp": mcp}

@@ -101,22 +101,34 @@ class Page:
         """Draws the page."""
         ui.add_css(STYLE)
         ui.keyboard(on_key=self._key, repeating=False, ignore=[])
-        self._all()
+        with ui.left_drawer(value=None, bordered=False).props("width=290").classes("side") as side:
+            self._side()
+        with ui.header().classes("head"):
+            self._head(side.toggle)
+        self._room()
+
+    def _redraw(self) -> None:
+        for part in (self._side, self._head, self._room):
+            part.refresh()
 
     @ui.refreshable_method
-    def _all(self) -> None:
-        with ui.left_drawer(value=None, bordered=False).props("width=290").classes("side") as side:
-            self.packs.show()
-        with ui.header().classes("head"):
-            self._icon("menu", "menu", side.toggle)
-            ui.label("int_ra_jax").classes("title")
-            find = ui.input(placeholder=self.say("search"), value=self._words)
-            find.props(f"dense outlined clearable debounce={_PAUSE}").classes("find").mark("find")
-            find.on_value_change(lambda event: self._search(event.value or ""))
-            ui.space()
-            self._icon("add_comment", "clear", self._clear)
-            ui.button(self.say("language"), on_click=self._switch).props("flat dense no-caps")
-            self._icon("contrast", "dark", self._turn)
+    def _side(self) -> None:
+        self.packs.show()
+
+    @ui.refreshable_method
+    def _head(self, open_side: Callable[[], object]) -> None:
+        self._icon("menu", "menu", open_side)
+        ui.label("int_ra_jax").classes("title")
+        find = ui.input(placeholder=self.say("search"), value=self._words)
+        find.props(f"dense outlined clearable debounce={_PAUSE}").classes("find").mark("find")
+        find.on_value_change(lambda event: self._search(event.value or ""))
+        ui.space()
+        self._icon("add_comment", "clear", self._clear)
+        ui.button(self.say("language"), on_click=self._switch).props("flat dense no-caps")
+        self._icon("contrast", "dark", self._turn)
+
+    @ui.refreshable_method
+    def _room(self) -> None:
         with ui.column().classes("room"):
             with ui.column().classes("chat"):
                 self._bubbles()
@@ -237,7 +249,7 @@ class Page:
         self._chat.said.append(Said(self._own, called(one.sticker), one.sticker.picture))
         self._chat.sent.insert(0, one.sticker.id)
         self._words = ""
-        self._all.refresh()
+        self._redraw()
         await self._offer()
 
     async def _search(self, words: str) -> None:
@@ -250,11 +262,11 @@ class Page:
 
     def _clear(self) -> None:
         self._chat, self._words = Chat(asked=self._chat.asked + 1), ""
-        self._all.refresh()
+        self._redraw()
 
     def _switch(self) -> None:
         self._language = "en" if self._language == "zh" else "zh"
-        self._all.refresh()
+        self._redraw()
 
     def _turn(self) -> None:
         self._dark.value = not self._dark.value

@@ -2,15 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-
-from absl import logging
 
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data.schema import StickerEntry
 from int_ra_jax.retrieval.gallery import Gallery
-from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.stickers import GallerySticker
 from int_ra_jax.serving import pictures, schemas
 from int_ra_jax.serving.problems import Problem
@@ -25,7 +20,6 @@ Progress = Callable[[int, int], None]
 """Is called with how many are done, and how many there are."""
 _CHUNK = 16  # stickers that are put at once, between two signs of progress
 _ZIP = b"PK\x03\x04"
-OWN = "own"  # pack of stickers that have none
 _AGAIN = "same picture as another sticker"
 
 
@@ -138,26 +132,3 @@ class Upload:
                 emoji=tuple(entry.extra.get("emoji", ())),
                 media_type=media_type,
             )
-
-
-def put_own(retriever: Retriever, workdir: Path) -> None:
-    """Puts the stickers that a run was trained on into its open gallery, if that is empty.
-
-    Args:
-      retriever: of the run and the gallery.
-      workdir: of the run.
-
-    Raises:
-      ValueError: if the gallery only answers.
-    """
-    gallery = retriever.gallery
-    if not isinstance(gallery, Gallery):
-        raise ValueError("--own_stickers fills an open gallery: name one with --gallery=DIR.")
-    if len(gallery):
-        return
-    own = Retriever.from_workdir(workdir).gallery
-    ids = [one.id for one in own.stickers()]
-    for start in range(0, len(ids), _CHUNK):
-        read = own.read(ids[start : start + _CHUNK], pictures=True)
-        gallery.put([replace(one, pack=one.pack or OWN) for one in read.values()])
-        logging.info("own stickers: %d of %d", min(start + _CHUNK, len(ids)), len(ids))
