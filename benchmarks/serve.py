@@ -7,9 +7,9 @@ The peer is thirty lines (``peer``): FastAPI, all-MiniLM-L6-v2 on torch by sente
 flat FAISS index; a thread of its pool for each request, as FastAPI does by itself. Both read as
 many tokens. Galleries are generated unit vectors of each system's width, of stickers that have a
 name and an intention. Each service is a process of its own, and the clients are another: they keep
-their connections, ask the test split's conversations in turn, and wait for each answer. The turns of
-both services alternate. A request costs at least one pass of the text tower over its tokens, and of
-the gallery's product or reading, whichever takes longer; both rates are measured here.
+their connections, ask the test split's conversations in turn, and wait for each answer. The turns
+of both services alternate. A request costs at least one pass of the text tower over its tokens, and
+of the gallery's product or reading, whichever takes longer; both rates are measured here.
 """
 
 import argparse

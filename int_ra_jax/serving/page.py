@@ -73,12 +73,16 @@ def attach(app: FastAPI, service: Service, settings: Settings) -> None:
       service: that answers.
       settings: whose key lets people write.
     """
+    declare(service, settings)
+    ui.run_with(app, title="Stickers", dark=None, show_welcome_message=False, reconnect_timeout=30)
+
+
+def declare(service: Service, settings: Settings) -> None:
+    """Declares the page; ``attach`` serves it."""
 
     @ui.page("/")
     def start() -> None:
         Page(service, settings).show()
-
-    ui.run_with(app, title="Stickers", dark=None, show_welcome_message=False, reconnect_timeout=30)
 
 
 class Page:
@@ -101,7 +105,9 @@ class Page:
         """Draws the page."""
         ui.add_css(STYLE)
         ui.keyboard(on_key=self._key, repeating=False, ignore=[])
-        with ui.left_drawer(value=None, bordered=False).props("width=290").classes("side") as side:
+        # On a phone its edge for swiping would lie above the buttons there.
+        side = ui.left_drawer(value=None).props("width=290 no-swipe-open").classes("side")
+        with side:
             self._side()
         with ui.header().classes("head"):
             self._head(side.toggle)
@@ -204,10 +210,10 @@ class Page:
             await act()
         except Problem as problem:
             told = [what for _, what in problem.errors] or [problem.detail]
-            ui.notify("; ".join(told[:3]), type="negative")
+            ui.notify("; ".join(told[:3]), type="negative", position="top")
         except Exception as error:
             log_failure(error)
-            ui.notify(self.say("failed"), type="negative")
+            ui.notify(self.say("failed"), type="negative", position="top")
 
     async def _offer(self) -> None:
         """Looks for stickers anew; of several questions the last one's answer is shown."""

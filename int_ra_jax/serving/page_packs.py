@@ -110,7 +110,7 @@ class Packs:
         if could != self._may():
             self._uploads.refresh()
             if not could:
-                ui.notify(self._say("key_right"), type="positive")
+                ui.notify(self._say("key_right"), type="positive", position="top")
 
     async def _read(self) -> None:
         self._known = (await run.io_bound(self._service.packs)).packs
@@ -133,9 +133,11 @@ class Packs:
             finally:
                 self._done = self._total
             left_out = sum(ledger.left_out.values())
-            ui.notify(self._say("taken", kept=ledger.kept, left_out=left_out), type="positive")
+            lines = [self._say("taken", kept=ledger.kept, left_out=left_out)]
             for reason, number in list(ledger.left_out.items())[:3]:
-                ui.notify(self._say("left_out", number=number, reason=reason), type="warning")
+                lines.append(self._say("left_out", number=number, reason=reason))
+            how = "warning" if left_out else "positive"
+            ui.notify("\n".join(lines), type=how, position="top", multi_line=True, classes="lines")
 
         await self._guarded(put)
         event.sender.reset()
