@@ -9,7 +9,7 @@ TORCH_ARGS ?=
 SERVE_ARGS ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env demo serve test test-long test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-scaling bench-search clean faults
+.PHONY: env demo serve test test-long test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-scaling bench-search bench-open-gallery bench-serve clean faults
 
 env: $(VENV)/.demo
 
@@ -101,6 +101,13 @@ bench-train bench-frozen bench-gallery bench-scaling: $(VENV)/.test
 # On the run that `make demo` leaves (run it first), beside sentence-transformers and FAISS.
 bench-search: $(VENV)/.test
 	$(BIN)/python -m benchmarks.search --workdir=$(RUNS)/demo --out=$(RUNS)/bench/search.json
+
+bench-open-gallery: $(VENV)/.test
+	$(BIN)/python -m benchmarks.gallery --workdir=$(RUNS)/demo --out=$(RUNS)/bench/gallery.json
+
+# On the same run: the service beside FastAPI with sentence-transformers and FAISS.
+bench-serve: $(VENV)/.test
+	$(BIN)/python -m benchmarks.serve --workdir=$(RUNS)/demo --out=$(RUNS)/bench/serve.json
 
 # What breaks in practice, tried with real processes; prints the rows of docs/reliability.md.
 faults: $(VENV)/.test

@@ -185,12 +185,14 @@ class ReplyOut(BaseModel):
     intention_probabilities: dict[str, float]
     tokens: int = Field(description="Words, or parts of words, that were read.")
     unknown: dict[str, int] = Field(description="Those of them that the model does not know.")
+    eligible: int | None = Field(description="Stickers that pass the filters.")
 
 
 class FoundOut(BaseModel):
     """Stickers that were found, the best first."""
 
     stickers: list[Ranked]
+    eligible: int | None = Field(description="Stickers that pass the filters.")
 
 
 class PackOut(BaseModel):

@@ -101,15 +101,14 @@ class Service:
             intention_probabilities=found.intention_probabilities,
             tokens=found.tokens,
             unknown=found.unknown,
+            eligible=found.eligible,
         )
 
     async def search(self, asked: schemas.SearchIn) -> schemas.FoundOut:
         """Returns stickers that suit typed words."""
         run = partial(self.retriever.search, asked.words, **asked.as_arguments())
         found = await self._batcher.answer(object(), run)
-        return schemas.FoundOut(
-            stickers=await asyncio.to_thread(self._ranked, found, asked.words, asked.top_k)
-        )
+        return await self._found(found, asked.words, asked.top_k)
 
     async def similar(self, sticker: str, filters: schemas.Filters) -> schemas.FoundOut:
         """Returns the stickers most like one.
@@ -124,9 +123,11 @@ class Service:
             raise _unknown_sticker() from None
         except ValueError as error:
             raise Problem(409, str(error)) from None
-        return schemas.FoundOut(
-            stickers=await asyncio.to_thread(self._ranked, found, "", filters.top_k)
-        )
+        return await self._found(found, "", filters.top_k)
+
+    async def _found(self, found: RankedList, words: str, top_k: int) -> schemas.FoundOut:
+        ranked = await asyncio.to_thread(self._ranked, found, words, top_k)
+        return schemas.FoundOut(stickers=ranked, eligible=found.eligible)
 
     def _answer(self, kind: Any, questions: Sequence[Any]) -> list[RankedList]:
         """Asks the retriever, in the model's thread."""

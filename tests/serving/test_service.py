@@ -48,7 +48,7 @@ def ids(answer):
 
 def test_a_reply_has_stickers_pictures_and_reasons(client):
     answer = client.post("/v1/reply", json=ASKED).json()
-    assert (answer["intention"], answer["tokens"]) == ("joy", 3)
+    assert (answer["intention"], answer["tokens"], answer["eligible"]) == ("joy", 3, 9)
     first = answer["stickers"][0]
     assert (first["rank"], first["score"], first["sticker"]["pack"]) == (1, 1.0, "warm")
     assert first["why"] == {"intention": "joy", "matched": ["gold", "a gold square"]}

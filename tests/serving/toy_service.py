@@ -109,7 +109,7 @@ class ToyRetriever(Retriever):
             RankedSticker(rank, one.id, 1 / rank, "", dict(one.attributes))
             for rank, one in enumerate(passing, 1)
         ]
-        return RankedList(stickers, "joy", {"joy": 0.75, "sadness": 0.25}, tokens=3)
+        return RankedList(stickers, "joy", {"joy": 0.75, "sadness": 0.25}, tokens=3, eligible=9)
 
     def reply_many(self, conversations, *, top_k=5, asked=()):
         self.batches.append((len(conversations), top_k))
