@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,16 +30,8 @@ from int_ra_jax.serving.uploads import PackReader, Progress, Upload, new_sticker
 
 BATCHES = (1, 2, 4, 8)  # sizes that are compiled before the service is ready
 RANKED = (8, 64)  # so many stickers are ranked, whoever asks for fewer: few programs serve all
-_KEPT = 20_000  # stickers whose words are kept at hand
+_KEPT = 20_000  # stickers whose predicted intentions are kept at hand
 _LISTED = 1_000  # ids of a pack that are told
-
-
-@dataclass
-class _Kept:
-    """Stickers without their pictures, of one version of the gallery."""
-
-    version: int = -1
-    stickers: dict[str, GallerySticker] = field(default_factory=dict)
 
 
 class Service:
@@ -61,7 +53,8 @@ class Service:
             self._answer, self._model, BATCHES[-1], limits.waiting, lambda n: self.metrics.batch(n)
         )
         self.metrics = Metrics(lambda: len(self.gallery), lambda: self._batcher.waiting)
-        self._kept, self._lock = _Kept(), threading.Lock()
+        self._predicted: dict[str, tuple[GallerySticker, dict[str, float]]] = {}
+        self._kept_by, self._lock = "", threading.Lock()
         self._own_checksum = ""
         self.ready = False
 
@@ -226,15 +219,30 @@ class Service:
         return self._own_checksum
 
     def _stickers(self, ids: Sequence[str]) -> dict[str, GallerySticker]:
-        """Returns stickers without their pictures; what was read is kept until a change."""
-        version = self.gallery.version
+        """Returns stickers without their pictures, with predicted intentions.
+
+        A gallery reads those from its disk: they are kept as long as the sticker stays as it is.
+        """
+        found = self.gallery.read(ids)
+        checksum = self._checksum()
         with self._lock:
-            if self._kept.version != version or len(self._kept.stickers) >= _KEPT:
-                self._kept = _Kept(version)
-            kept = self._kept.stickers
-        if unread := [one for one in ids if one not in kept]:
-            kept.update(self.gallery.read(unread))
-        return {one: kept[one] for one in ids if one in kept}
+            if self._kept_by != checksum or len(self._predicted) > _KEPT:
+                self._predicted, self._kept_by = {}, checksum
+            kept = self._predicted
+        unknown = [
+            one.id
+            for one in found.values()
+            if one.intentions is None and kept.get(one.id, (None,))[0] != one
+        ]
+        for one in self.gallery.read(unknown, pictures=True).values() if unknown else ():
+            if one.id in found:
+                kept[one.id] = (found[one.id], dict(one.intentions or {}))
+        return {
+            name: one
+            if one.intentions is not None or name not in kept
+            else replace(one, intentions=kept[name][1])
+            for name, one in found.items()
+        }
 
     # Changes.
 

@@ -50,6 +50,8 @@ def test_what_is_put_is_found_until_it_is_hidden_or_removed(workdir, tmp_path):
     assert client.get("/v1/packs").json()["packs"] == {"mine": 2, "猫": 1}
     answer = client.post("/v1/reply", json=ASKED)
     assert ODD in ids(answer) and answer.json()["eligible"] == 3
+    for one in answer.json()["stickers"]:
+        assert sum(one["sticker"]["intentions"].values()) == pytest.approx(1, abs=1e-3)
     only = {"packs": ["猫"], "recent": ["x"], "habits": [ODD], "variety": 0.5}
     assert ids(client.post("/v1/reply", json=ASKED | only)) == [ODD]
     assert len(ids(client.get(f"/v1/similar/{ODD}"))) == 2
