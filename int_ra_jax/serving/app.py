@@ -20,7 +20,7 @@ from int_ra_jax.serving.settings import Settings
 _PICTURE_HEADERS = {
     # Opened alone in a browser it is a picture and nothing else, whatever it holds.
     "Content-Security-Policy": "default-src 'none'; sandbox",
-    "Cache-Control": "private, no-cache",
+    "Cache-Control": "private, max-age=60",
 }
 _TEXTS = {
     400: "The body cannot be read.",

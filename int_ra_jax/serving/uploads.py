@@ -1,5 +1,7 @@
 """From what a request uploads to stickers of the gallery."""
 
+import io
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -19,6 +21,7 @@ It raises ValueError with the reason where nothing of the file can be read.
 Progress = Callable[[int, int], None]
 """Is called with how many are done, and how many there are."""
 _CHUNK = 16  # stickers that are put at once, between two signs of progress
+_ANIMATED = (".tgs", ".was", ".webm")  # what a pack's reader draws and Pillow does not
 _ZIP = b"PK\x03\x04"
 _AGAIN = "same picture as another sticker"
 
@@ -100,20 +103,25 @@ class Upload:
         Raises:
           Problem: if there is none in it.
         """
-        if content.startswith(_ZIP) and self._read_pack:
+        moves = called.lower().endswith(_ANIMATED)
+        if self._read_pack and (moves or content.startswith(_ZIP)):
             try:
-                entries, without = self._read_pack(content)
+                entries, without = self._read_pack(_alone(content) if moves else content)
             except ValueError as error:
                 raise Problem(422, str(error)) from None
             left_out.update(without)
-            return self._taken(name, entries, left_out)
+            return self._taken(name, called if moves else "", entries, left_out)
         media_type = pictures.checked(content, self._limits)
         # Words from a file's name, which our own rules cut, need no check of their own.
         said = schemas.StickerIn.model_construct(pack=name, name=pictures.called(called))
         return [new_sticker(pictures.identity(content), said, content, media_type)]
 
     def _taken(
-        self, name: str, entries: Sequence[tuple[StickerEntry, bytes]], left_out: Counter[str]
+        self,
+        name: str,
+        called: str,
+        entries: Sequence[tuple[StickerEntry, bytes]],
+        left_out: Counter[str],
     ) -> Iterable[GallerySticker]:
         """Yields the stickers of a pack whose pictures are within bounds."""
         for entry, content in entries:
@@ -126,9 +134,17 @@ class Upload:
                 id=entry.id,
                 picture=content,
                 pack=name,
-                name=str(entry.extra.get("name", "")),
+                name=str(entry.extra.get("name", "")) or pictures.called(called),
                 attributes=dict(entry.attributes),
                 tags=entry.tags,
                 emoji=tuple(entry.extra.get("emoji", ())),
                 media_type=media_type,
             )
+
+
+def _alone(content: bytes) -> bytes:
+    """Returns one sticker as a pack, under a name of ours."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("sticker", content)
+    return packed.getvalue()

@@ -1,9 +1,11 @@
 """What the addresses answer, and which questions share a batch."""
 
 import asyncio
+import io
 import json
 import threading
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import hypothesis
@@ -13,6 +15,8 @@ from serving.zips import zipped
 from starlette.testclient import TestClient
 
 from data_prep.formats.uploaded import read_pack
+from int_ra_jax.common.types import ATTRIBUTES
+from int_ra_jax.data.schema import StickerEntry
 from int_ra_jax.serving.app import build
 from int_ra_jax.serving.batching import Batcher
 from int_ra_jax.serving.problems import Problem
@@ -113,6 +117,24 @@ def test_a_pack_is_put_listed_replaced_and_removed(client):
     assert put(red).json() == {"kept": 1, "left_out": {}, "removed": 2}
     assert client.delete("/v1/packs/mine").status_code == 204
     assert "mine" not in client.get("/v1/packs").json()["packs"]
+
+
+@pytest.mark.parametrize("form", ["tgs", "WEBM", "was"])
+def test_an_animation_alone_is_drawn_as_one_of_a_pack(form):
+    given = []
+
+    def read_pack(content):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            given.append({name: archive.read(name) for name in archive.namelist()})
+        entry = StickerEntry("drawn", "images/drawn.gif", dict.fromkeys(ATTRIBUTES, ""))
+        return [(entry, picture(form="GIF"))], {}
+
+    service = Service(ToyRetriever(toy_gallery()), LIMITS, read_pack)
+    files = [(f"../waving_cat.{form}", b"PK\x03\x04 or not")]
+    assert asyncio.run(service.put_pack("moving", files)).kept == 1
+    assert given == [{"sticker": b"PK\x03\x04 or not"}]
+    assert service.gallery.get("drawn").name == "waving cat"
+    service.close()
 
 
 def test_progress_is_told_while_a_pack_is_taken(service):
