@@ -18,11 +18,13 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from int_ra_jax.common.types import Batch, Labels, Sticker, Tokens
-from int_ra_jax.data.schema import Conversation
-from int_ra_jax.data.text import Unread, compose_context
+from int_ra_jax.data.schema import Conversation, Turn
+from int_ra_jax.data.text import Unread, compose_context, encode_names
 from int_ra_jax.models.interface import Params, System, merge
+from int_ra_jax.models.layers import masked_mean
 from int_ra_jax.retrieval.conversation_file import check_readable
 from int_ra_jax.retrieval.shelf import power_of_two
+from int_ra_jax.retrieval.words import reads
 from int_ra_jax.run.array_store import digest
 from int_ra_jax.run.compiled_programs import PROGRAMS, kept_programs, traced
 from int_ra_jax.run.encode import Encoder
@@ -35,6 +37,7 @@ _TOKENS = 8  # conversations are padded to a multiple of so many
 # gallery that takes long to read is read for more of them, if their scores fit into 256 MiB.
 _BATCH, _LARGE_BATCH = 8, 64
 _LARGE, _SCORES = 2**15, 2**26
+_TINY = 1e-12
 _ANSWERS = 8  # ranked at least, so that asking for fewer finds the same program
 
 
@@ -131,6 +134,35 @@ class Engine:
         masks = [np.ones(1, bool)] * len(tokens.ids)
         queries, probabilities = self._batched(tokens, none, masks, self._vectors, -1)
         return queries, probabilities
+
+    def typed(self, words: str) -> Float32[np.ndarray, "Dt"] | None:
+        """Returns typed words as a unit vector of the text tower; None where it reads them not.
+
+        Raises:
+          ValueError: if they hold half a character.
+        """
+        check_readable([Conversation("words", "test", (Turn("A", words),), "A", "", "")])
+        run = self.run
+        if not reads(run.tokenizer, words):
+            return None
+        tokens = encode_names(run.tokenizer, [words], run.config.text.context_tokens)
+        width = -(-int(tokens.mask.sum()) // _TOKENS) * _TOKENS
+        tokens = jax.tree.map(lambda leaf: leaf[:, :width], tokens)
+
+        def mean(params: Params, tokens: Tokens) -> jax.Array:
+            system: System = merge(run.graphdef, params)
+            return masked_mean(system.text_tokens(tokens, None), tokens.mask)
+
+        shape = ("words", tokens.ids.shape[1])
+        arguments = (self.params, tokens)
+        if shape not in self._programs:
+            name = "-".join(map(str, (self._name, *shape)))
+            with self.programs_kept():
+                program = traced(run.kept, name, run.sources(_CODE), mean, *arguments)
+            self._programs[shape] = program
+        vector = np.asarray(self._programs[shape](*jax.tree.leaves(arguments)))[0]
+        unit: np.ndarray = vector / max(float(np.linalg.norm(vector)), _TINY)
+        return unit
 
     def _batched(
         self,

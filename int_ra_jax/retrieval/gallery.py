@@ -21,7 +21,7 @@ from int_ra_jax.retrieval.gallery_store import GalleryStore
 from int_ra_jax.retrieval.rebuild import Rebuild, embed_missing, encode_sound
 from int_ra_jax.retrieval.shelved import Progress
 from int_ra_jax.retrieval.shelved import ReadOnlyError as ReadOnlyError
-from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
+from int_ra_jax.retrieval.sticker_encoder import Encoded, StickerEncoder
 from int_ra_jax.retrieval.stickers import GallerySticker
 from int_ra_jax.retrieval.stored_shelf import StoredShelf
 
@@ -176,7 +176,7 @@ class Gallery(StoredShelf):
                 made = self._completed(after)
                 if isinstance(made, LeftOut):
                     raise ValueError(f"sticker {id!r}: {made}")
-                self._write([made], *self._encoder.encode([made]))
+                self._write([made], self._encoder.encode([made]))
             elif fields:
                 self._mark([id], **fields)
         return self.get(id)
@@ -252,11 +252,11 @@ class Gallery(StoredShelf):
         """Embeds, writes and then judges a batch."""
         good = [one for _, one in made if isinstance(one, GallerySticker)]
         encoder = self._encoder
-        whole, rows, intentions = encode_sound(encoder, good)
+        whole, encoded = encode_sound(encoder, good)
         with self._writing():
             if encoder is not self._encoder:  # another checkpoint since
-                whole, rows, intentions = encode_sound(self._encoder, good)
-            self._write(whole, rows, intentions)
+                whole, encoded = encode_sound(self._encoder, good)
+            self._write(whole, encoded)
         sound = {one.id for one in whole}
 
         def judged(outcome: GallerySticker | LeftOut) -> None:
@@ -268,11 +268,11 @@ class Gallery(StoredShelf):
         for place, outcome in made:
             ledger.judge(place, partial(judged, outcome))
 
-    def _write(self, stickers: Sequence[GallerySticker], rows: Any, intentions: Any) -> None:
+    def _write(self, stickers: Sequence[GallerySticker], encoded: Encoded) -> None:
         if not stickers:
             return
         digests = [digest_of(one) for one in stickers]
-        self._store.add_vectors(self.checksum, digests, rows, intentions)
+        self._store.add_vectors(self.checksum, digests, encoded)
         self._store.write(stickers, digests)
         self.refresh()
 

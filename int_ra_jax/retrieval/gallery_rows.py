@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from int_ra_jax.common.types import ATTRIBUTES
+from int_ra_jax.retrieval import words
 from int_ra_jax.retrieval.stickers import GallerySticker
 from int_ra_jax.run.array_store import digest
 
@@ -30,13 +31,14 @@ class Stored(NamedTuple):
 def digest_of(sticker: GallerySticker) -> str:
     """Returns the hash of what a sticker's embedding depends on, besides the checkpoint."""
     given = None if sticker.intentions is None else dict(sorted(sticker.intentions.items()))
+    attributes = [sticker.attributes[name] for name in ATTRIBUTES]
+    names = [sticker.name, sticker.words, *sticker.emoji, *sticker.tags]
     # The id, since a system that draws draws for each sticker.
-    said = json.dumps([sticker.id, [sticker.attributes[name] for name in ATTRIBUTES], given])
-    return digest([said, sticker.picture])
+    return digest([json.dumps([sticker.id, attributes, given, names]), sticker.picture])
 
 
 def sticker_schema() -> Any:
-    """Returns the columns of the table of stickers, the picture last."""
+    """Returns the columns of the table of stickers, last what is searched and the picture."""
     import pyarrow as pa
 
     return pa.schema(
@@ -48,6 +50,7 @@ def sticker_schema() -> Any:
             ("intentions", pa.string()),  # JSON of given ones, or null
             ("looks", pa.binary()),
             ("changed", pa.int64()),
+            (words.COLUMN, pa.string()),
             ("picture", pa.large_binary()),
         ]
     )
@@ -69,7 +72,15 @@ def to_row(sticker: GallerySticker, name: str, changed: int) -> dict[str, Any]:
         "digest": name,
         "intentions": None if given is None else json.dumps(dict(given)),
         "changed": changed,
+        words.COLUMN: words.terms_of(**called(sticker)),
         "picture": sticker.picture,
+    }
+
+
+def called(sticker: GallerySticker) -> dict[str, Any]:
+    """Returns what a sticker is called, as ``words`` takes it."""
+    return {
+        name: getattr(sticker, name) for name in ("name", "emoji", "tags", "attributes", "words")
     }
 
 

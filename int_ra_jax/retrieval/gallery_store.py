@@ -15,23 +15,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from int_ra_jax.retrieval import words
 from int_ra_jax.retrieval.gallery_rows import Stored, sticker_schema, stored, to_row
+from int_ra_jax.retrieval.sticker_encoder import Encoded
 from int_ra_jax.retrieval.stickers import GallerySticker
 
 _STICKERS, _VECTORS = "stickers", "vectors_"
+_EMBEDDED = ("digest", "rows", "said")
+_NONE = np.zeros((0, 1), np.float32)
 _ASKED = 500  # ids in one condition
 _COMPACT = 128  # writes after which small files are joined
 _INDEXED = 20_000  # rows from which on ids are found by an index
 _ANN = 4096  # rows from which on an index of embeddings is made; fewer are scanned
 _KEPT = datetime.timedelta(hours=1)  # readers may still be at versions of this age
+_ABOUT = -2  # columns behind this one are what is searched and the picture
 _OLDEST = -1  # version before all
 
 
 class Embeddings(NamedTuple):
-    """Rows f32[N, W] with the digests under which they lie."""
+    """Rows f32[N, W], and f32[N, Dt] for typed words, with the digests under which they lie."""
 
     digests: list[str]
     rows: np.ndarray
+    said: np.ndarray
 
 
 class GalleryStore:
@@ -69,9 +75,12 @@ class GalleryStore:
             if not create:
                 raise FileNotFoundError(f"{self.uri} holds no gallery; name another, or make one.")
             with self.writing():
-                self._stickers = self._table(_STICKERS) or self._db.create_table(
-                    _STICKERS, schema=sticker_schema()
-                )
+                self._stickers = self._table(_STICKERS) or self._made()
+
+    def _made(self) -> Any:
+        table = self._db.create_table(_STICKERS, schema=sticker_schema())
+        words.index_terms(table)
+        return table
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -99,7 +108,7 @@ class GalleryStore:
 
     def changed_since(self, version: int = _OLDEST) -> Iterator[list[Stored]]:
         """Yields the stickers that were written after a version, in batches, without pictures."""
-        query = self._stickers.search().select([*sticker_schema().names[:-1]])
+        query = self._stickers.search().select(sticker_schema().names[:_ABOUT])
         if version > _OLDEST:
             query = query.where(f"changed > {version}")
         for batch in query.to_batches():
@@ -113,7 +122,7 @@ class GalleryStore:
     def read(self, ids: Sequence[str], pictures: bool = False) -> dict[str, Stored]:
         """Returns stickers by their ids; those that are not there are left out."""
         names = sticker_schema().names
-        columns = names if pictures else names[:-1]
+        columns = [*names[:_ABOUT], *(names[-1:] if pictures else ())]
         found = {}
         for some in _conditions("id", ids):
             for row in self._stickers.search().where(some).select(columns).to_arrow().to_pylist():
@@ -148,6 +157,10 @@ class GalleryStore:
             self._stickers.delete(some)
         self._written()
 
+    def matches(self, query: str, number: int) -> list[str]:
+        """Returns the ids of stickers that have any of a query's words, the best first."""
+        return words.matches(self._stickers, query, number)
+
     # ---- embeddings -----------------------------------------------------------------------------
 
     def checksums(self) -> list[str]:
@@ -159,22 +172,17 @@ class GalleryStore:
         self,
         checksum: str,
         digests: Sequence[str],
-        rows: Float32[np.ndarray, "N W"],
-        intentions: Float32[np.ndarray, "N K"],
+        encoded: Encoded,
     ) -> None:
-        """Keeps embeddings with the intentions that stand in them, inside ``writing``."""
+        """Keeps embeddings, inside ``writing``."""
         import pyarrow as pa
 
-        schema = pa.schema(
-            [
-                ("digest", pa.string()),
-                ("vector", pa.list_(pa.float32(), rows.shape[1])),
-                ("intentions", pa.list_(pa.float32(), intentions.shape[1])),
-            ]
-        )
+        parts = encoded._asdict()
+        vectors = [(name, pa.list_(pa.float32(), one.shape[1])) for name, one in parts.items()]
+        schema = pa.schema([("digest", pa.string()), *vectors])
         distinct = [*{one: place for place, one in enumerate(digests)}.values()]
         columns: list[Any] = [pa.array([digests[place] for place in distinct])]
-        for array in (rows, intentions):
+        for array in encoded:
             flat = pa.array(np.ascontiguousarray(array[distinct], np.float32).reshape(-1))
             columns.append(pa.FixedSizeListArray.from_arrays(flat, array.shape[1]))
         table = self.vectors(checksum) or self._db.create_table(
@@ -198,12 +206,13 @@ class GalleryStore:
         """Returns those of some embeddings that there are."""
         table = self.vectors(checksum)
         names: list[str] = []
-        parts = [np.zeros((0, 1), np.float32)]
+        rows, said = [_NONE], [_NONE]
         for some in _conditions("digest", digests) if table is not None else ():
-            for batch in table.search().where(some).select(["digest", "vector"]).to_batches():
+            for batch in table.search().where(some).select([*_EMBEDDED]).to_batches():
                 names += batch["digest"].to_pylist()
-                parts.append(_matrix(batch["vector"]))
-        return Embeddings(names, np.concatenate(parts[1:] or parts))
+                rows.append(_matrix(batch["rows"]))
+                said.append(_matrix(batch["said"]))
+        return Embeddings(names, _joined(rows), _joined(said))
 
     def missing(self, checksum: str, digests: Iterable[str]) -> list[str]:
         """Returns those digests of which a checkpoint has no embedding."""
@@ -230,12 +239,11 @@ class GalleryStore:
           number: how many at most.
           refine: of how many times as many the distance is computed exactly.
         """
-        search = self.vectors(checksum).search(query).distance_type("dot").limit(number)
-        search = search.refine_factor(refine).select(["digest", "vector", "_distance"])
+        search = self.vectors(checksum).search(query, "rows").distance_type("dot").limit(number)
+        search = search.refine_factor(refine).select([*_EMBEDDED[:2], "_distance"])
         found = search.to_arrow().combine_chunks()
-        vectors = found["vector"].combine_chunks() if len(found) else None
-        rows = np.zeros((0, len(query)), np.float32) if vectors is None else _matrix(vectors)
-        return Embeddings(found["digest"].to_pylist(), rows)
+        rows = _matrix(found["rows"].combine_chunks()) if len(found) else _NONE
+        return Embeddings(found["digest"].to_pylist(), rows, _NONE)
 
     def all_embeddings(self, checksum: str, rows: bool = True) -> "Embeddings":
         """Returns all embeddings of a checkpoint.
@@ -245,17 +253,18 @@ class GalleryStore:
           rows: whether their numbers are read, or their digests alone.
         """
         names: list[str] = []
-        parts = [np.zeros((0, 1), np.float32)]
-        for batch in self.batches(checksum, ["digest", *(["vector"] if rows else [])]):
+        vectors, said = [_NONE], [_NONE]
+        for batch in self.batches(checksum, _EMBEDDED if rows else _EMBEDDED[:1]):
             names += batch["digest"].to_pylist()
             if rows:
-                parts.append(_matrix(batch["vector"]))
-        return Embeddings(names, np.concatenate(parts[1:] or parts))
+                vectors.append(_matrix(batch["rows"]))
+                said.append(_matrix(batch["said"]))
+        return Embeddings(names, _joined(vectors), _joined(said))
 
     def each_embedding(self, checksum: str) -> Iterator["Embeddings"]:
         """Yields all embeddings of a checkpoint, in batches."""
-        for batch in self.batches(checksum, ["digest", "vector"]):
-            yield Embeddings(batch["digest"].to_pylist(), _matrix(batch["vector"]))
+        for batch in self.batches(checksum, _EMBEDDED[:2]):
+            yield Embeddings(batch["digest"].to_pylist(), _matrix(batch["rows"]), _NONE)
 
     def batches(self, checksum: str, columns: Sequence[str]) -> Iterator[Any]:
         """Yields columns of a checkpoint's embeddings, nothing where there are none."""
@@ -273,10 +282,10 @@ class GalleryStore:
             table = self.vectors(checksum)
             if table is None or table.count_rows() < _ANN:
                 return
-            if any("vector" in one.columns for one in table.list_indices()):
+            if any("rows" in one.columns for one in table.list_indices()):
                 table.optimize(cleanup_older_than=_KEPT)
             else:
-                table.create_index("vector", config=IvfPq(distance_type="dot"))
+                table.create_index("rows", config=IvfPq(distance_type="dot"))
 
     def forget_others(self, checksums: set[str]) -> None:
         """Deletes embeddings of older checkpoints, but of the newest, which may answer elsewhere.
@@ -339,6 +348,11 @@ def _matrix(column: Any) -> Float32[np.ndarray, "N W"]:
     """Returns a column of lists of one length as rows."""
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(column), -1) if len(column) else np.zeros((0, 1), np.float32)
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Joins rows; the first part is for where there are no others."""
+    return np.concatenate(parts[1:] or parts)
 
 
 def _conditions(column: str, values: Sequence[str]) -> Iterator[str]:

@@ -1,12 +1,51 @@
-"""What comes after the model's scores: a person's habits, variety, and nothing twice."""
+"""What stands beside the model: typed words, a person's habits, variety, and nothing twice."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float32
 
 from int_ra_jax.retrieval.shelved import Shelved
 from int_ra_jax.retrieval.stickers import Habits
 from int_ra_jax.retrieval.variety import varied
+from int_ra_jax.retrieval.words import fused
+
+_DEPTH = 100  # of each ranking that is fused, or four times those that are wanted
+_MORE = 8  # times as many are asked for, where few pass
+
+
+def by_words(
+    gallery: Shelved,
+    query: str,
+    vector: Float32[np.ndarray, "Dt"] | None,
+    mask: Bool[np.ndarray, "C"],
+    top_k: int,
+) -> list[tuple[str, float]]:
+    """Returns the stickers that suit typed words, with the sums of their fused ranks.
+
+    Args:
+      gallery: inside its ``lock``.
+      query: the words.
+      vector: of the words, of unit length; None where the text tower does not read them.
+      mask: which stickers pass.
+      top_k: how many at most.
+    """
+    shelf, depth = gallery.shelf, max(_DEPTH, 4 * top_k)
+    asked = depth
+    while True:
+        matched = gallery.matches(query, asked)
+        passed = [id for id in matched if id in shelf.rows and mask[shelf.rows[id]]]
+        if len(passed) >= depth or len(matched) < asked:
+            break
+        asked *= _MORE  # many match and few pass
+    rankings = [passed[:depth]]
+    said = None if vector is None else gallery.said()
+    if said is not None:
+        rows = np.flatnonzero(mask)
+        likeness = said[rows] @ vector
+        best = np.argsort(-likeness, kind="stable")[:depth]
+        rankings.append(shelf.row_ids(rows[best]))
+    return fused(rankings)[:top_k]
 
 
 def lifted(scores: Mapping[str, float], habits: Habits, eligible: int) -> dict[str, float]:

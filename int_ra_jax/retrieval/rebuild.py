@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from absl import logging
-from jaxtyping import Float32
 
 from int_ra_jax.retrieval.gallery_store import GalleryStore
 from int_ra_jax.retrieval.shelved import Progress
-from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
+from int_ra_jax.retrieval.sticker_encoder import Encoded, StickerEncoder
 from int_ra_jax.retrieval.stickers import GallerySticker
 
 _BATCH = 64  # stickers that are embedded and written at once
@@ -119,14 +118,14 @@ def embed_missing(
         batch = missing[start : start + _BATCH]
         found = store.read([owners[one] for one in batch], pictures=True)
         read = {one.sticker.id: one for one in found.values() if one.digest in {*batch}}
-        sound, rows, intentions = encode_sound(encoder, [one.sticker for one in read.values()])
+        sound, encoded = encode_sound(encoder, [one.sticker for one in read.values()])
         digests = [read[one.id].digest for one in sound]
         for one in read.keys() - {one.id for one in sound}:
             logging.warning("sticker %r cannot be embedded: put it again", one)
             broken.add(read[one].digest)
         if digests:
             with store.writing():
-                store.add_vectors(encoder.checksum, digests, rows, intentions)
+                store.add_vectors(encoder.checksum, digests, encoded)
         done += len(batch)
         if progress is not None:
             progress(done, total)
@@ -135,16 +134,16 @@ def embed_missing(
 
 def encode_sound(
     encoder: StickerEncoder, stickers: Sequence[GallerySticker]
-) -> tuple[list[GallerySticker], Float32[np.ndarray, "N W"], Float32[np.ndarray, "N K"]]:
-    """Returns those stickers that can be embedded, their rows and intentions."""
+) -> tuple[list[GallerySticker], Encoded]:
+    """Returns those stickers that can be embedded, and what they are encoded to."""
     try:
-        return list(stickers), *encoder.encode(stickers)
+        return list(stickers), encoder.encode(stickers)
     except ValueError:
         if len(stickers) == 1:
-            return [], *encoder.encode([])
+            return [], encoder.encode([])
     parts = [encode_sound(encoder, [one]) for one in stickers]
-    sound = [one for some, _, _ in parts for one in some]
-    return sound, np.concatenate([p[1] for p in parts]), np.concatenate([p[2] for p in parts])
+    encoded = Encoded(*map(np.concatenate, zip(*(one for _, one in parts), strict=True)))
+    return [one for sound, _ in parts for one in sound], encoded
 
 
 def _owners(store: GalleryStore) -> dict[str, str]:

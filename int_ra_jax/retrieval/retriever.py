@@ -20,7 +20,7 @@ from int_ra_jax.models.interface import Params
 from int_ra_jax.retrieval.answer import listed
 from int_ra_jax.retrieval.engine import Engine, programs_kept
 from int_ra_jax.retrieval.gallery import Gallery
-from int_ra_jax.retrieval.ordering import chosen_of, lifted
+from int_ra_jax.retrieval.ordering import by_words, chosen_of, lifted
 from int_ra_jax.retrieval.rebuild import Rebuild
 from int_ra_jax.retrieval.shelf import nearest_rows
 from int_ra_jax.retrieval.shelved import Progress, RunGallery, Shelved
@@ -204,8 +204,11 @@ class Retriever:
     ) -> RankedList:
         """Returns the stickers that suit typed words, "crying cat" or "猫 挥手".
 
+        What has a word in common, and what the text tower finds alike where it reads the words'
+        language and the gallery is in memory; there may be fewer than ``top_k``. See ``words``.
+
         Args:
-          words: what is looked for.
+          words: what is looked for; the first 200 characters are read.
           top_k: how many stickers, at least 1.
           packs: see ``Filters``, as are the rest.
           tags: likewise.
@@ -219,9 +222,15 @@ class Retriever:
         """
         if not words.strip():
             raise ValueError("nothing but blanks is asked for; give some words")
-        said = Conversation("words", "test", (Turn("A", words),), "B", "", "")
+        _check_top_k(top_k)
+        self._refresh()
         asked = Filters.of(packs, tags, languages, adult, approved_only, exclude)
-        return self.reply_many([said], top_k=top_k, asked=asked)[0]
+        gallery = self._gallery
+        with gallery.lock:
+            mask = gallery.shelf.mask(asked)
+            vector = self._engine.typed(words)
+            found = by_words(gallery, words, vector, mask, top_k)
+        return listed(gallery, found, int(mask.sum()), np.zeros(0, np.float32), Unread(), ())
 
     def similar(
         self,

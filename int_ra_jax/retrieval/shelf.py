@@ -32,6 +32,7 @@ class Shelf:
       rows: id -> row.
       ids: the id of each row, None where it is free.
       encoded: parts f[C, ...] of the C rows on the device; None where they are searched on disk.
+      said: f32[C, Dt], what typed words are compared with, on the host; None likewise.
     """
 
     def __init__(self, empty: Callable[[int], Sticker] | None) -> None:
@@ -45,6 +46,7 @@ class Shelf:
         self.rows: dict[str, int] = {}
         self.ids: list[str | None] = []
         self.encoded: Any = None
+        self.said: np.ndarray | None = None
         self._flags = {name: np.zeros(0, bool) for name in _FLAGS}
         self._live = np.zeros(0, bool)
         self._packs, self._languages = np.zeros(0, np.int32), np.zeros(0, np.int32)
@@ -75,12 +77,18 @@ class Shelf:
         """C, a power of two."""
         return len(self.ids)
 
-    def put(self, stickers: Sequence[GallerySticker], encoded: Sticker | None = None) -> None:
+    def put(
+        self,
+        stickers: Sequence[GallerySticker],
+        encoded: Sticker | None = None,
+        said: Float32[np.ndarray, "n Dt"] | None = None,
+    ) -> None:
         """Fills rows, those of the same ids anew.
 
         Args:
           stickers: what filters read of them.
           encoded: on the host, one row each; None where it is as before.
+          said: likewise.
         """
         new = [one.id for one in stickers if one.id not in self.rows]
         self._grow(len(self.rows) + len(new))
@@ -96,6 +104,11 @@ class Shelf:
             self._languages[row] = self._code(one.language or "")
             self._tag(row, tuple({tag.casefold() for tag in one.tags}))
         self._masks.clear()
+        if said is not None and len(rows):
+            missing = self.capacity - (0 if self.said is None else len(self.said))
+            before = np.zeros((0, said.shape[1]), np.float32) if self.said is None else self.said
+            self.said = np.pad(before, ((0, missing), (0, 0))) if missing else before
+            self.said[rows] = said
         if encoded is not None and len(rows):
             # Few shapes, so that few programs are compiled: what fills up repeats the last row.
             filled = np.pad(np.arange(len(rows)), (0, power_of_two(len(rows)) - len(rows)), "edge")

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,18 @@ from int_ra_jax.common.ledger import Ledger
 from int_ra_jax.common.types import Sticker
 from int_ra_jax.data.copies import Fingerprint
 from int_ra_jax.models.interface import Params
+from int_ra_jax.retrieval import words
 from int_ra_jax.retrieval.completion import language_of
+from int_ra_jax.retrieval.gallery_rows import called
 from int_ra_jax.retrieval.shelf import Shelf
-from int_ra_jax.retrieval.sticker_encoder import checksum
+from int_ra_jax.retrieval.sticker_encoder import StickerEncoder, checksum
 from int_ra_jax.retrieval.stickers import GallerySticker
 from int_ra_jax.run.workdir import Run
 
 Progress = Callable[[int, int], None]
 """Is called with how many are done, and how many there are."""
 
+_READING = ("common", "data", "models", "run", "retrieval/words.py")
 _READ = 500  # stickers that are read at once
 
 
@@ -92,6 +96,14 @@ class Shelved:
     def remove_pack(self, name: str) -> int:
         """Removes all stickers of a pack; see ``put`` and ``Gallery.remove_pack``."""
         raise _only_answers()
+
+    def matches(self, query: str, number: int) -> list[str]:
+        """Returns the ids of stickers that have any of a query's words, the best first."""
+        raise NotImplementedError
+
+    def said(self) -> Float32[np.ndarray, "C Dt"] | None:
+        """Returns what typed words are compared with, None where it is not in memory."""
+        return self.shelf.said
 
     def looks(self, ids: Sequence[str]) -> list[Fingerprint]:
         """Returns what tells copies of stickers that are there."""
@@ -185,6 +197,32 @@ class RunGallery(Shelved):
         """Returns stickers by their ids; those that are not there are left out."""
         rows = self._run.dataset.sticker_rows
         return {one: self._sticker(rows[one], True, pictures) for one in ids if one in rows}
+
+    def matches(self, query: str, number: int) -> list[str]:
+        """Returns the ids of stickers that have any of a query's words, the best first."""
+        return words.matches(self._terms, query, number)
+
+    def said(self) -> Float32[np.ndarray, "C Dt"]:
+        """Returns what typed words are compared with, which is kept in the workdir."""
+        if self.shelf.said is None:
+            run, encoder = self._run, StickerEncoder(self._run, self._params)
+
+            def compute() -> np.ndarray:
+                return encoder.said(self._whole)
+
+            kept = run.kept.get("said", lambda: [*run.sources(_READING), encoder.checksum], compute)
+            missing = self.shelf.capacity - len(self._whole)
+            self.shelf.said = np.pad(np.asarray(kept), ((0, missing), (0, 0)))
+        return self.shelf.said
+
+    @cached_property
+    def _terms(self) -> Any:
+        texts = [words.terms_of(**called(one)) for one in self._whole]
+        return words.in_memory([one.id for one in self._whole], texts)
+
+    @property
+    def _whole(self) -> list[GallerySticker]:
+        return [self._sticker(row) for row in range(len(self._run.dataset.stickers))]
 
     def looks(self, ids: Sequence[str]) -> list[Fingerprint]:
         """Returns what tells copies of stickers that are there, computed once for each."""

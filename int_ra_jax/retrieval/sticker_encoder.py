@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,6 +23,8 @@ from int_ra_jax.data.gallery import FRAMES
 from int_ra_jax.data.schema import StickerEntry
 from int_ra_jax.data.text import encode_attributes
 from int_ra_jax.models.interface import Params
+from int_ra_jax.retrieval import words
+from int_ra_jax.retrieval.gallery_rows import called
 from int_ra_jax.retrieval.stickers import GallerySticker
 from int_ra_jax.run.array_store import digest
 from int_ra_jax.run.encode import Encoder
@@ -77,6 +79,20 @@ class Layout:
         return self.kind(**parts)
 
 
+class Encoded(NamedTuple):
+    """Stickers as numbers.
+
+    Attributes:
+      rows: f32[N, W], what a conversation is compared with; see ``Layout``.
+      intentions: f32[N, K], the probabilities that stand in them.
+      said: f32[N, Dt], unit vectors of what they are called, with which typed words are compared.
+    """
+
+    rows: np.ndarray
+    intentions: np.ndarray
+    said: np.ndarray
+
+
 class StickerEncoder:
     """Encodes stickers that a run has never seen, as it encodes those of its own gallery.
 
@@ -121,10 +137,8 @@ class StickerEncoder:
         bank = self._bank([GallerySticker("")], np.zeros((1, *self._pixels), np.uint8), 1)
         return Layout.of(jax.eval_shape(self._encoder.newcomers, self.params, bank))
 
-    def encode(
-        self, stickers: Sequence[GallerySticker]
-    ) -> tuple[Float32[np.ndarray, "N W"], Float32[np.ndarray, "N K"]]:
-        """Returns the rows of stickers, and the intentions that stand in them.
+    def encode(self, stickers: Sequence[GallerySticker]) -> Encoded:
+        """Returns stickers as numbers.
 
         Intentions that a person gave are taken as they are; the others are predicted.
 
@@ -136,7 +150,9 @@ class StickerEncoder:
         """
         count = len(stickers)
         if not count:
-            return np.zeros((0, self.layout.width), np.float32), self.intentions([])
+            width = self.run.facts.text.hidden_size
+            none = np.zeros((0, max(self.layout.width, width)), np.float32)
+            return Encoded(none[:, : self.layout.width], self.intentions([]), none[:, :width])
         known = self.intentions(stickers)
         pixels = np.stack([self._load(one.picture) for one in stickers])
         size = _FEW if count <= _FEW else self.run.config.eval.sticker_batch_size
@@ -152,7 +168,16 @@ class StickerEncoder:
         ]
         if broken:
             raise ValueError(f"no finite embedding of {', '.join(broken)}")
-        return rows, known
+        return Encoded(rows, known, self.said(stickers))
+
+    def said(self, stickers: Sequence[GallerySticker]) -> Float32[np.ndarray, "N Dt"]:
+        """Returns what stickers are called, as the text tower reads it; see ``Encoded``."""
+        texts = [words.described(**called(one), languages=self._languages) for one in stickers]
+        return _unit(self._encoder.text_means(self.params, texts))
+
+    @cached_property
+    def _languages(self) -> tuple[str, ...]:
+        return words.languages_of(self.run.tokenizer)
 
     def intentions(self, stickers: Sequence[GallerySticker]) -> Float32[np.ndarray, "N K"]:
         """Returns the probability of each intention: as given, else predicted.

@@ -128,11 +128,15 @@ class StoredShelf(Shelved):
         with self.lock:
             digest, _ = self._known[id]
             checksum = self.checksum
-        _, rows = self._store.embeddings(checksum, [digest])
-        if not len(rows):
+        found = self._store.embeddings(checksum, [digest])
+        if not found.digests:
             raise KeyError(id)
-        found: np.ndarray = rows[0]
-        return found
+        row: np.ndarray = found.rows[0]
+        return row
+
+    def matches(self, query: str, number: int) -> list[str]:
+        """Returns the ids of stickers that have any of a query's words, the best first."""
+        return self._store.matches(query, number)
 
     def vectors(self, ids: Sequence[str]) -> Float32[np.ndarray, "M W"]:
         """Returns the embeddings of stickers that are there; [M, 0] where pairs are compared."""
@@ -181,7 +185,8 @@ class StoredShelf(Shelved):
             ready = [one for one in some if one.digest in places]
             rows = [places[one.digest] for one in ready]
             encoded = layout.encoded(there.rows[rows]) if in_memory else None
-            shelf.put([one.sticker for one in ready], encoded)
+            said = there.said[rows] if in_memory else None
+            shelf.put([one.sticker for one in ready], encoded, said)
             known |= {one.sticker.id: one[1:] for one in ready}
             waiting |= {one.sticker.id for one in some if one.digest not in places}
             for one in ready if not in_memory else ():
@@ -199,21 +204,22 @@ class StoredShelf(Shelved):
     def _take(self, stored: Sequence[Stored]) -> None:
         """Brings stickers that are stored into the shelf."""
         moved = [one for one in stored if self._known.get(one.sticker.id, ("",))[0] != one.digest]
-        names, rows = self._store.embeddings(self.checksum, [one.digest for one in moved])
-        places = {name: place for place, name in enumerate(names)}
+        there = self._store.embeddings(self.checksum, [one.digest for one in moved])
+        places = {name: place for place, name in enumerate(there.digests)}
         ready = [one for one in moved if one.digest in places]
         late = {one.sticker.id for one in moved if one.digest not in places}
         if late:
             logging.warning("%d stickers wait for an embedding: rebuild the gallery", len(late))
-        encoded = None
+        encoded = said = None
         if self.in_memory and ready:
-            encoded = self._encoder.layout.encoded(rows[[places[one.digest] for one in ready]])
+            rows = [places[one.digest] for one in ready]
+            encoded, said = self._encoder.layout.encoded(there.rows[rows]), there.said[rows]
         ids = {one.sticker.id for one in moved}
         kept = [one for one in stored if one.sticker.id not in ids]
         with self.lock:
             self._drop(late)
             self._disown(ids)
-            self.shelf.put([one.sticker for one in ready], encoded)
+            self.shelf.put([one.sticker for one in ready], encoded, said)
             self.shelf.put([one.sticker for one in kept])
             self._known |= {one.sticker.id: one[1:] for one in (*ready, *kept)}
             self._waiting = (self._waiting - self._known.keys()) | late

@@ -22,6 +22,7 @@ import numpy as np
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.retrieval import gallery_store
 from int_ra_jax.retrieval.gallery_rows import digest_of
+from int_ra_jax.retrieval.sticker_encoder import Encoded
 from int_ra_jax.retrieval.stickers import GallerySticker
 
 path, checksum, first = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -35,7 +36,7 @@ for number in range(first, first + 10_000):
     with store.writing():
         digest = digest_of(one)
         numbers = np.full((1, 8), number, np.float32)
-        store.add_vectors(checksum, [digest], numbers, np.zeros((1, 2), np.float32))
+        store.add_vectors(checksum, [digest], Encoded(numbers, numbers[:, :2], numbers[:, :3]))
         store.write([one], [digest])
     print("put", id, flush=True)
     if number % 3 == 1:
