@@ -30,6 +30,7 @@ from int_ra_jax.serving.uploads import PackReader, Progress, Upload, new_sticker
 
 BATCHES = (1, 2, 4, 8)  # sizes that are compiled before the service is ready
 RANKED = (8, 64)  # so many stickers are ranked, whoever asks for fewer: few programs serve all
+_TYPED = (1, 8, 16, 24)  # words of a search, at lengths that are padded to different ones
 _KEPT = 20_000  # stickers whose predicted intentions are kept at hand
 _LISTED = 1_000  # ids of a pack that are told
 
@@ -64,17 +65,31 @@ class Service:
         return self.retriever.gallery
 
     async def warm(self) -> None:
-        """Compiles every shape that a reply can have; the service is ready afterwards."""
-        loop = asyncio.get_running_loop()
+        """Compiles every shape that a question can have; the service is ready afterwards.
+
+        Questions that come meanwhile are answered between two shapes.
+        """
+        loop, jobs = asyncio.get_running_loop(), self._warming()
         try:
-            for top_k in RANKED:
-                run = partial(self.retriever.warm, BATCHES, top_k=top_k)
-                await loop.run_in_executor(self._model, run)
+            for number, job in enumerate(jobs, start=1):
+                await loop.run_in_executor(self._model, job)
+                logging.info("compiling: %d of %d", number, len(jobs))
         except Exception as error:
             log_failure(error)
             raise
         self.ready = True
         logging.info("ready: %d stickers", len(self.gallery))
+
+    def _warming(self) -> list[Callable[[], Any]]:
+        """Returns what compiles, one piece after the other: replies, then searches for words."""
+        replies = [
+            partial(self.retriever.warm, (size,), top_k=top_k)
+            for top_k in RANKED
+            for size in BATCHES
+        ]
+        word = self.retriever.run.dataset.intentions[0]
+        typed = [" ".join([word] * length) for length in _TYPED]
+        return [*replies, *(partial(self.retriever.search, words) for words in typed)]
 
     def close(self) -> None:
         """Ends both threads, after what they are at."""

@@ -163,7 +163,8 @@ def test_every_batch_is_warm_before_the_service_is_ready():
     service = Service(Warmed(toy_gallery()), LIMITS)
     asyncio.run(service.warm())
     service.close()
-    assert service.ready and warmed == [(BATCHES, 8), (BATCHES, 64)]
+    assert service.ready
+    assert warmed == [((size,), ranked) for ranked in (8, 64) for size in BATCHES]
 
 
 @pytest.mark.parametrize(("top_k", "ranked"), [(1, 1), (5, 5), (8, 8), (9, 64), (50, 64)])
