@@ -40,7 +40,7 @@ def show(sticker: GallerySticker) -> StickerOut:
 
 def words_of(text: str) -> frozenset[str]:
     """Returns the words of a text that say something; of Chinese, all pairs of signs."""
-    found = set()
+    found: set[str] = set()
     for run in re.findall(r"[a-z0-9]+|[\u3400-\u9fff]+", text.lower()):
         if run[0] >= "\u3400":
             found.update(run[at : at + 2] for at in range(max(1, len(run) - 1)))

@@ -108,8 +108,8 @@ class Guard:
             log_failure(error)
             if status:
                 raise ConnectionError("the answer had begun") from None
-            problem = Problem(500, "this should not have happened; the log says where it failed")
-            await _refuse(problem, scope, receive, answer)
+            failed = Problem(500, "this should not have happened; the log says where it failed")
+            await _refuse(failed, scope, receive, answer)
         finally:
             if scope["type"] == "http" and scope["path"].startswith(API):
                 self._seen(scope, status, time.monotonic() - begun)

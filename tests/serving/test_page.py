@@ -26,6 +26,7 @@ TESTS = Path(__file__).resolve().parents[1]
 KEY = "a-key-that-is-long-enough"
 HOSTILE = "<script>document.title='broken in'</script><img src=x onerror=\"document.title='in'\">"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE = 120_000  # ms that a busy machine may take for a step
 SERVER = f"""
 import sys
 from serving.toy_service import ToyRetriever, picture, toy_gallery
@@ -176,6 +177,7 @@ def browser():
 
 def test_in_a_browser_one_chats_uploads_and_hides(address, browser):
     page = browser.new_page(viewport={"width": 1280, "height": 800}, locale="en-US")
+    page.set_default_timeout(PATIENCE)
     page.goto(address)
     draft = page.locator(".compose input")
     page.locator(".compose").get_by_text("friend").click()
@@ -212,6 +214,7 @@ def test_in_a_browser_nothing_is_wider_than_the_screen(address, browser, width):
         viewport={"width": width, "height": 800}, locale="zh-CN", color_scheme="dark"
     )
     page = context.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(address)
     page.locator(".compose input").fill("好" * 40)
     page.locator(".card").first.wait_for()
