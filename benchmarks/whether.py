@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--own_words_rate", type=float, help="among replies with words")
     parser.add_argument("--resamples", type=int, default=1000)
     arguments = parser.parse_args()
-    replies = [one for path in arguments.replies for one in fit_whether.read(path)]
+    replies = fit_whether.read_all(arguments.replies)
     rates = {False: arguments.base_rate, True: arguments.own_words_rate or arguments.base_rate}
     rows, bins = [], {}
     for own_words, rate in rates.items():

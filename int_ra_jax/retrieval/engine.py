@@ -32,7 +32,7 @@ from int_ra_jax.run.ranking import top_k as best_rows
 from int_ra_jax.run.workdir import Run
 
 _CODE = ("common", "data", "models", "run", "retrieval")  # rooms whose code makes a search
-_TOKENS = 8  # conversations are padded to a multiple of so many
+TOKENS = 8  # conversations are padded to a multiple of so many
 # Conversations searched for at once. Few stay in the processor's cache and are padded little; a
 # gallery that takes long to read is read for more of them, if their scores fit into 256 MiB.
 _BATCH, _LARGE_BATCH = 8, 64
@@ -146,7 +146,7 @@ class Engine:
         if not reads(run.tokenizer, words):
             return None
         tokens = encode_names(run.tokenizer, [words], run.config.text.context_tokens)
-        width = -(-int(tokens.mask.sum()) // _TOKENS) * _TOKENS
+        width = -(-int(tokens.mask.sum()) // TOKENS) * TOKENS
         tokens = jax.tree.map(lambda leaf: leaf[:, :width], tokens)
 
         def mean(params: Params, tokens: Tokens) -> jax.Array:
@@ -198,7 +198,7 @@ class Engine:
     ) -> list[np.ndarray]:
         """Computes for the conversations of some rows, in the smallest batch that holds them."""
         run, stickers = self.run, len(jax.tree.leaves(gallery)[0])
-        size, width = power_of_two(len(rows)), -(-longest // _TOKENS) * _TOKENS
+        size, width = power_of_two(len(rows)), -(-longest // TOKENS) * TOKENS
         filled = np.pad(rows, (0, size - len(rows)), mode="edge")
         batch = jax.tree.map(lambda leaf: leaf[filled, :width], tokens)
         distinct = {id(mask): mask for mask in masks}

@@ -23,18 +23,26 @@ import argparse
 import gzip
 import json
 import sys
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.optimize import minimize
 
+from int_ra_jax.data.schema import SPLITS
 from int_ra_jax.retrieval.whether import Moment, Whether, features
 
 _INVERSE_PENALTY = 1.0
 _ITERATIONS = 60
+_SHOWN = 20  # lines that are told
+_FORM = (
+    'a line is one reply: {"turns": [{"text": ...}], "own_words": "", "sticker": "", '
+    '"split": "train"}'
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ def main(line: Sequence[str] | None = None) -> None:
     parser.add_argument("--own_words", action="store_true", help="judge what was typed")
     arguments = parser.parse_args(line)
     try:
-        replies = [one for path in arguments.replies for one in read(path)]
+        replies = read_all(arguments.replies)
         model = fit(replies, own_words=arguments.own_words, base_rate=arguments.base_rate)
         model.save(arguments.out)
     except (ValueError, OSError) as error:
@@ -76,29 +84,54 @@ def main(line: Sequence[str] | None = None) -> None:
     )
 
 
-def read(path: Path) -> Iterator[Reply]:
-    """Yields the replies of a file.
+def read_all(paths: Sequence[Path]) -> list[Reply]:
+    """Returns the replies of all files, with the problems of all at once; see ``read``."""
+    replies, problems = [], []
+    for path in paths:
+        try:
+            replies += read(path)
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+    return replies
+
+
+def read(path: Path) -> list[Reply]:
+    """Returns the replies of a file; blank lines are passed over.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: for a line that is no reply, with its number.
+      ValueError: if it cannot be read, or for all lines that are no replies, with their numbers.
     """
     opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as file:
-        for number, text in enumerate(file, start=1):
-            try:
-                record = json.loads(text)
-                turns = tuple(turn["text"] for turn in record["turns"])
-                words, sticker = record["own_words"], record["sticker"]
-                if not all(isinstance(one, str) for one in (*turns, words, sticker)):
-                    raise TypeError("texts and the sticker must be strings")
-                thread = str(record.get("thread", f"{path.name}:{number}"))
-                yield Reply(Moment(turns, words), bool(sticker), thread, record["split"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{path}:{number}: {type(error).__name__} {error}. A line is one reply: "
-                    '{"turns": [{"text": ...}], "own_words": "", "sticker": "", "split": "train"}'
-                ) from None
+    replies, problems = [], []
+    try:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
+            for number, text in enumerate(file, start=1):
+                if not text.strip():
+                    continue
+                try:
+                    replies.append(_reply(json.loads(text), f"{path.name}:{number}"))
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
+                    problems.append(f"  line {number}: {type(error).__name__}: {error}")
+    except (EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path} cannot be read: {error}; save it again, in UTF-8.") from None
+    if problems:
+        more = [f"  and {len(problems) - _SHOWN:,} more"] * (len(problems) > _SHOWN)
+        raise ValueError("\n".join([f"{path}: {_FORM}", *problems[:_SHOWN], *more]))
+    return replies
+
+
+def _reply(record: Any, name: str) -> Reply:
+    turns = tuple(turn["text"] for turn in record["turns"])
+    words, sticker = record["own_words"] or "", record["sticker"] or ""
+    if not all(isinstance(one, str) for one in (*turns, words, sticker)):
+        raise TypeError("texts and the sticker must be strings")
+    if record["split"] not in SPLITS:
+        raise ValueError(f"split {record['split']!r} is none of {', '.join(SPLITS)}")
+    thread = str(record.get("thread", name))
+    return Reply(Moment(turns, words), bool(sticker), thread, record["split"])
 
 
 def judged(replies: Sequence[Reply], split: str, own_words: bool) -> list[Reply]:

@@ -94,7 +94,7 @@ class Gallery(StoredShelf):
         """
         store = GalleryStore(path, create)
         encoder = run if isinstance(run, StickerEncoder) else StickerEncoder.from_workdir(run)
-        digests = [one.digest for some in store.changed_since() for one in some]
+        digests = [*store.digests().values()]
         if missing := len(store.missing(encoder.checksum, digests)):
             if not rebuild:
                 raise StaleGalleryError(

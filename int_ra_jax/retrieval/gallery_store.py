@@ -75,7 +75,9 @@ class GalleryStore:
             if not create:
                 raise FileNotFoundError(f"{self.uri} holds no gallery; name another, or make one.")
             with self.writing():
-                self._stickers = self._table(_STICKERS) or self._made()
+                self._stickers = self._table(_STICKERS)  # another process may have made it
+                if self._stickers is None:
+                    self._stickers = self._made()
 
     def _made(self) -> Any:
         table = self._db.create_table(_STICKERS, schema=sticker_schema())
@@ -96,10 +98,9 @@ class GalleryStore:
         return int(self._stickers.version)
 
     def refresh(self) -> int:
-        """Goes to the newest version and returns it."""
-        with self._thread_lock:
-            self._stickers.checkout_latest()
-            return self.version
+        """Goes to the newest version and returns it; waits for no writer."""
+        self._stickers.checkout_latest()
+        return self.version
 
     def __len__(self) -> int:
         return int(self._stickers.count_rows())
@@ -114,10 +115,10 @@ class GalleryStore:
         for batch in query.to_batches():
             yield [stored(row) for row in batch.to_pylist()]
 
-    def ids(self) -> list[str]:
-        """Returns all ids."""
-        found: list[str] = self._stickers.search().select(["id"]).to_arrow()["id"].to_pylist()
-        return found
+    def digests(self) -> dict[str, str]:
+        """Returns id -> digest of all stickers."""
+        found = self._stickers.search().select(["id", "digest"]).to_arrow()
+        return dict(zip(found["id"].to_pylist(), found["digest"].to_pylist(), strict=True))
 
     def read(self, ids: Sequence[str], pictures: bool = False) -> dict[str, Stored]:
         """Returns stickers by their ids; those that are not there are left out."""
@@ -185,10 +186,10 @@ class GalleryStore:
         for array in encoded:
             flat = pa.array(np.ascontiguousarray(array[distinct], np.float32).reshape(-1))
             columns.append(pa.FixedSizeListArray.from_arrays(flat, array.shape[1]))
-        table = self.vectors(checksum) or self._db.create_table(
-            f"{_VECTORS}{checksum}", schema=schema
-        )
-        self._vectors[checksum] = table
+        table = self.vectors(checksum)
+        if table is None:
+            table = self._db.create_table(f"{_VECTORS}{checksum}", schema=schema)
+            self._vectors[checksum] = table
         merge = table.merge_insert("digest").when_not_matched_insert_all()
         merge.execute(pa.Table.from_arrays(columns, schema=schema))
 

@@ -39,7 +39,8 @@ class Mixture:
     The defaults were fitted on a chat with emoji, and rounded; ``fit`` finds them for other data.
 
     Attributes:
-      scale: makes log-probabilities of the model's scores (its inverse temperature).
+      scale: makes log-probabilities of the model's scores (its inverse temperature); evaluations
+        under ``exact`` fit it, and report.json has it under ``scales``. 1 for log-probabilities.
       weight: of the habit; 0 leaves the model alone.
       backing: uses that popularity is worth.
       half_life: uses after which an earlier one counts half.

@@ -30,7 +30,8 @@ def by_words(
       mask: which stickers pass.
       top_k: how many at most.
     """
-    shelf, depth = gallery.shelf, max(_DEPTH, 4 * top_k)
+    shelf = gallery.shelf
+    depth = max(_DEPTH, 4 * min(top_k, shelf.capacity))
     asked = depth
     while True:
         matched = gallery.matches(query, asked)

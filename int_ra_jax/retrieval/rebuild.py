@@ -147,7 +147,7 @@ def encode_sound(
 
 
 def _owners(store: GalleryStore) -> dict[str, str]:
-    return {one.digest: one.sticker.id for some in store.changed_since() for one in some}
+    return {digest: id for id, digest in store.digests().items()}
 
 
 def _missing(store: GalleryStore, encoder: StickerEncoder, broken: set[str]) -> list[str]:

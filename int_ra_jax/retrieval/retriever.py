@@ -18,7 +18,7 @@ from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.data.text import Unread
 from int_ra_jax.models.interface import Params
 from int_ra_jax.retrieval.answer import listed
-from int_ra_jax.retrieval.engine import Engine, programs_kept
+from int_ra_jax.retrieval.engine import TOKENS, Engine, programs_kept
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.ordering import by_words, chosen_of, lifted
 from int_ra_jax.retrieval.rebuild import Rebuild
@@ -289,7 +289,7 @@ class Retriever:
         """
         text, words = self._engine.run.config.text, "a "
         for number in batches:
-            for length in range(1, text.context_tokens + 8, 4):
+            for length in range(1, text.context_tokens + TOKENS, TOKENS):
                 said = Conversation("warm", "test", (Turn("A", words * length),), "B", "", "")
                 self.reply_many([said] * number, top_k=top_k)
 
@@ -376,12 +376,12 @@ def _best(
     engine: Engine, gallery: Shelved, tokens: Tokens, masks: Sequence[np.ndarray], number: int
 ) -> tuple[list[list[tuple[str, float]]], np.ndarray]:
     """Returns the best of those that pass, for each conversation, and probabilities [Q, K]."""
-    encoded = gallery.shelf.encoded
+    encoded, number = gallery.shelf.encoded, min(number, gallery.shelf.capacity)
     if encoded is None:
         assert isinstance(gallery, Gallery)  # a run's own gallery is in memory
         queries, probable = engine.queries(tokens)
         return gallery.best_on_disk(queries, masks, number), probable
-    ranked = engine.rank(tokens, encoded, masks, min(number, gallery.shelf.capacity))
+    ranked = engine.rank(tokens, encoded, masks, number)
     each = zip(ranked.scores, ranked.rows, strict=True)
     return [_passing(gallery, *one) for one in each], ranked.probabilities
 

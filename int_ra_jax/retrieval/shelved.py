@@ -208,6 +208,7 @@ class RunGallery(Shelved):
             run, encoder = self._run, StickerEncoder(self._run, self._params)
 
             def compute() -> np.ndarray:
+                run.kept.forget("said")
                 return encoder.said(self._whole)
 
             kept = run.kept.get("said", lambda: [*run.sources(_READING), encoder.checksum], compute)

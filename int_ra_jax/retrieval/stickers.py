@@ -122,7 +122,8 @@ class Habits:
 
     Attributes:
       recent: ids of their stickers, the newest first, each as often as it was sent.
-      mixture: how much that counts; None for the defaults of ``habits.Mixture``.
+      mixture: how much that counts; None for the defaults of ``habits.Mixture``, whose scale is 1:
+        a run's own stands in its eval/report.json (docs/ranking.md).
       uses: id -> how often anybody sent it, which is no habit; those left out were not sent.
     """
 

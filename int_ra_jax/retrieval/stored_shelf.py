@@ -112,7 +112,7 @@ class StoredShelf(Shelved):
             self._take([one for one in changed if self._known.get(one.sticker.id) != one[1:]])
             if len(self._store) != len(self._known) + len(self._waiting):
                 # All that was changed is here: what else is here, is gone there.
-                self._drop(({*self._known} | self._waiting) - {*self._store.ids()})
+                self._drop(({*self._known} | self._waiting) - self._store.digests().keys())
             self._settle()
             self._seen = seen
             return True
@@ -173,7 +173,7 @@ class StoredShelf(Shelved):
         """Reads the whole gallery, and searches it from now on by a checkpoint."""
         seen = self._store.refresh()
         in_memory = len(self._store) <= self._exact_up_to or not encoder.layout.is_vector
-        layout, known, waiting, owners = encoder.layout, {}, set[str](), dict[str, set[str]]()
+        layout, known, late, owners = encoder.layout, {}, list[Stored](), dict[str, set[str]]()
 
         def empty(number: int) -> Sticker:
             return layout.encoded(np.zeros((number, layout.width), np.float32))
@@ -188,16 +188,19 @@ class StoredShelf(Shelved):
             said = there.said[rows] if in_memory else None
             shelf.put([one.sticker for one in ready], encoded, said)
             known |= {one.sticker.id: one[1:] for one in ready}
-            waiting |= {one.sticker.id for one in some if one.digest not in places}
+            late += [one for one in some if one.digest not in places]
             for one in ready if not in_memory else ():
                 owners.setdefault(one.digest, set()).add(one.sticker.id)
             if len(known) <= _REMEMBERED:
-                self._remember(ready)
+                with self.lock:
+                    self._remember(ready)
         if not in_memory:
             self._store.index(encoder.checksum)
         with self.lock:
-            self.shelf, self._known, self._waiting, self._owners = shelf, known, waiting, owners
+            self.shelf, self._known, self._waiting, self._owners = shelf, known, set(), owners
             self._encoder, self._seen = encoder, seen
+            if late:  # another process may have put them after their embeddings were read
+                self._take(late)
             if swapped is not None:
                 swapped()
 

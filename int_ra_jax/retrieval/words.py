@@ -2,7 +2,7 @@
 
 A sticker's texts become one text of terms (``terms_of``), which a LanceDB table keeps in a column
 beside the sticker. So the index lies where the stickers lie: it follows every put and removal, and
-filters act before ranking. Terms are made here, so that it does not matter what else is installed:
+filters act before ranking. Terms are made here, the same way for stickers and queries:
 Chinese by jieba's search mode, with each character as a term of its own, emoji as their names in
 English and Chinese. LanceDB stems English words and weighs terms by BM25.
 

@@ -83,7 +83,7 @@ def check(path, said, underway):
             assert one.sticker.hidden >= (what == "hide")
             rows = store.embeddings(CHECKSUM, [one.digest]).rows
             np.testing.assert_array_equal(rows, [[number_of(id)] * 8])
-    assert {number_of(id) for id in store.ids() if id not in last} <= underway
+    assert {number_of(id) for id in store.digests() if id not in last} <= underway
 
 
 def number_of(id):

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import re
 
 import numpy as np
 import pytest
@@ -144,7 +143,7 @@ def test_a_policy_sends_often_enough_and_not_too_often(policy, probability, sinc
     assert policy.sends(probability, since) == sends
 
 
-def test_the_command_trains_on_files_and_names_a_broken_line(tmp_path, capsys):
+def test_the_command_trains_on_files(tmp_path, capsys):
     lines = [
         {
             "turns": [{"text": text} for text in one.moment.turns],
@@ -161,10 +160,47 @@ def test_the_command_trains_on_files_and_names_a_broken_line(tmp_path, capsys):
     fit_whether.main([str(path), f"--out={out}", "--base_rate=0.3"])
     assert "base rate 0.300" in capsys.readouterr().out
     assert Whether.load(out).own_words is False
-    with gzip.open(path, "at") as file:
-        file.write('{"turns": []}\n')
-    with pytest.raises(SystemExit, match=rf"{re.escape(path.name)}:161: KeyError 'own_words'"):
-        fit_whether.main([str(path), f"--out={out}"])
+
+
+GOOD = {"turns": [{"text": "hi"}], "own_words": "", "sticker": "s", "split": "train"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (json.dumps({"turns": []}), r"line 1: KeyError: 'own_words'"),
+        ("\n\n{", "line 3: JSONDecodeError"),
+        (json.dumps(GOOD | {"split": "validation"}), "split 'validation' is none of train, valid"),
+        (json.dumps(GOOD | {"turns": ["hi"]}), "line 1: TypeError"),
+        (json.dumps(GOOD | {"own_words": 5}), "must be strings"),
+        ("[1, 2]", "line 1: TypeError"),
+        ("[" * 10**5, "line 1: RecursionError"),
+        ("x\n" * 30, "and 10 more"),
+        (b"\xff\xfe\x00", "save it again, in UTF-8"),
+    ],
+)
+def test_lines_that_are_no_replies_are_all_named(tmp_path, content, message):
+    path = tmp_path / "replies.jsonl"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message):
+        fit_whether.read(path)
+
+
+def test_files_that_cannot_be_read_are_all_named(tmp_path):
+    whole = gzip.compress(json.dumps(GOOD).encode())
+    for name, content in {"cut": whole[:-9], "none": b"plain"}.items():
+        (tmp_path / f"{name}.gz").write_bytes(content)
+    paths = [tmp_path / name for name in ("cut.gz", "none.gz", "absent.gz")]
+    with pytest.raises(ValueError) as error:
+        fit_whether.read_all(paths)
+    assert all(path.name in str(error.value) for path in paths)
+
+
+def test_a_mark_of_byte_order_blank_lines_and_null_for_nothing_are_read(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    text = "\ufeff" + json.dumps(GOOD) + "\n\n" + json.dumps(GOOD | {"sticker": None}) + "\n"
+    path.write_text(text, encoding="utf-8")
+    assert [one.sent for one in fit_whether.read(path)] == [True, False]
 
 
 @pytest.mark.parametrize(
