@@ -10,20 +10,36 @@ from absl import logging
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from int_ra_jax.serving.problems import Problem
 from int_ra_jax.serving.settings import Settings
 
 _HEAD_SECONDS = 10.0  # in which the head of a request must have arrived
+_HEAD_BYTES = 64 * 2**10  # that it may have
 _QUEUE = 512  # connections that the kernel keeps until they are taken
+
+
+_PROBLEM = Problem(431, f"the head of the request has more than {_HEAD_BYTES:,} bytes").response()
+_TOO_LARGE = b"\r\n".join(
+    (
+        b"HTTP/1.1 431 Request Header Fields Too Large",
+        *(name + b": " + value for name, value in _PROBLEM.raw_headers),
+        b"connection: close",
+        b"",
+        bytes(_PROBLEM.body),
+    )
+)
 
 
 class ImpatientProtocol(HttpToolsProtocol):
     """Ends a connection on which the head of a request does not come to its end.
 
-    uvicorn limits how long a connection may be idle between two requests and not how long a head
-    may take: one that sends a byte a minute would be kept for ever. Bodies are timed by ``Guard``.
+    uvicorn limits how long a connection may be idle between two requests, and neither how long a
+    head may take nor how large it may be: one that sends a byte a minute would be kept for ever.
+    Bodies are timed by ``Guard``.
     """
 
     _head: asyncio.TimerHandle | None = None
+    _bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         """Begins to wait for the first head."""
@@ -35,6 +51,11 @@ class ImpatientProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self._wait()
         super().data_received(data)
+        if self._head is not None:
+            self._bytes += len(data)
+            if self._bytes > _HEAD_BYTES and not self.transport.is_closing():
+                self.transport.write(_TOO_LARGE)
+                self.transport.close()
 
     def on_headers_complete(self) -> None:
         """Ends the wait."""
@@ -48,6 +69,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def _wait(self) -> None:
         if self._head is None:
+            self._bytes = 0
             self._head = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
 
     def _stop(self) -> None:
