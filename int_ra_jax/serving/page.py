@@ -106,7 +106,8 @@ class Page:
         ui.add_css(STYLE)
         ui.keyboard(on_key=self._key, repeating=False, ignore=[])
         # On a phone its edge for swiping would lie above the buttons there.
-        side = ui.left_drawer(value=None).props("width=290 no-swipe-open").classes("side")
+        side = ui.left_drawer(value=False).classes("side")
+        side.props("width=290 no-swipe-open show-if-above")
         with side:
             self._side()
         with ui.header().classes("head"):

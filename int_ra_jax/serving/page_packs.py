@@ -1,9 +1,11 @@
 """The page's left side: packs to choose from, uploads, and what becomes of each sticker."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Literal
 
-from nicegui import run, ui
+from nicegui import ui
 from nicegui.events import MultiUploadEventArguments
 
 from int_ra_jax.serving import schemas
@@ -49,6 +51,8 @@ class Packs:
 
     def show(self) -> None:
         """Draws the side."""
+        # Not below the list: what is drawn anew would take an open pack along.
+        self._dialog = ui.dialog()
         ui.label(self._say("packs")).classes("part")
         self._list()
         ui.timer(0, self._read, once=True)
@@ -113,7 +117,7 @@ class Packs:
                 ui.notify(self._say("key_right"), type="positive", position="top")
 
     async def _read(self) -> None:
-        self._known = (await run.io_bound(self._service.packs)).packs
+        self._known = (await asyncio.to_thread(self._service.packs)).packs
         self._list.refresh()
 
     async def _want(self, name: str, wanted: bool) -> None:
@@ -136,11 +140,12 @@ class Packs:
             lines = [self._say("taken", kept=ledger.kept, left_out=left_out)]
             for reason, number in list(ledger.left_out.items())[:3]:
                 lines.append(self._say("left_out", number=number, reason=reason))
-            how = "warning" if left_out else "positive"
+            how: Literal["warning", "positive"] = "warning" if left_out else "positive"
             ui.notify("\n".join(lines), type=how, position="top", multi_line=True, classes="lines")
 
         await self._guarded(put)
-        event.sender.reset()
+        if isinstance(event.sender, ui.upload):
+            event.sender.reset()
         await self._read()
         await self._changed()
 
@@ -149,17 +154,19 @@ class Packs:
 
     async def _look(self, name: str) -> None:
         """Opens a pack."""
-        with ui.dialog() as dialog, ui.card().classes("sheet"):
+        self._dialog.clear()
+        with self._dialog, ui.card().classes("sheet"):
             with ui.row().classes("w-full items-center"):
                 ui.label(name).classes("part")
                 ui.space()
-                ui.button(self._say("close"), on_click=dialog.close).props("flat dense no-caps")
+                ui.button(self._say("close"), on_click=self._dialog.close).props(
+                    "flat dense no-caps"
+                )
             await self._page(name, 0)
-        dialog.on("hide", dialog.delete)
-        dialog.open()
+        self._dialog.open()
 
     async def _page(self, name: str, offset: int) -> None:
-        listed = await run.io_bound(
+        listed = await asyncio.to_thread(
             lambda: [*self._service.gallery.stickers(name, offset=offset, limit=_PAGE)]
         )
         with ui.element("div").classes("grid"):
@@ -202,7 +209,8 @@ class Packs:
             await self._changed()
 
         def change(**fields: bool) -> Callable[[], Awaitable[object]]:
-            return partial(self._service.change, sticker.id, schemas.StickerChange(**fields))
+            asked = schemas.StickerChange.model_validate(fields)
+            return partial(self._service.change, sticker.id, asked)
 
         choices = (
             ("visibility" if sticker.hidden else "visibility_off",

@@ -59,14 +59,14 @@ class _Strict(BaseModel):
 class Filters(_Strict):
     """Which stickers are ranked at all."""
 
-    packs: Names | None = Field(None, description="Of these packs alone.")
-    tags: Names | None = Field(None, description="With one of these tags.")
+    packs: Names | None = Field(default=None, description="Of these packs alone.")
+    tags: Names | None = Field(default=None, description="With one of these tags.")
     languages: Names | None = Field(
-        None, description="With words in one of these languages, or none."
+        default=None, description="With words in one of these languages, or none."
     )
-    adult: bool = Field(False, description="Indecent ones as well.")
-    approved_only: bool = Field(False, description="Those alone that somebody approved.")
-    top_k: int = Field(5, ge=1, le=LIMITS.top_k, description="How many stickers.")
+    adult: bool = Field(default=False, description="Indecent ones as well.")
+    approved_only: bool = Field(default=False, description="Those alone that somebody approved.")
+    top_k: int = Field(default=5, ge=1, le=LIMITS.top_k, description="How many stickers.")
 
     def as_arguments(self) -> dict[str, Any]:
         """Returns the filters as a retriever's methods take them."""
@@ -99,15 +99,20 @@ class ReplyIn(Filters):
     turns: list[TurnIn] = Field(min_length=1, max_length=LIMITS.turns, description="Oldest first.")
     reply_speaker: Annotated[str, Field(max_length=_NAME)]
     knowledge: dict[Relation, Annotated[list[Phrase], Field(max_length=20)]] | None = Field(
-        None, description="Inferred phrases by relation; read only if the training data had them."
+        default=None,
+        description="Inferred phrases by relation; read only if the training data had them.",
     )
-    exclude: Ids = Field([], description="Never these stickers.")
-    recent: Ids = Field([], description="Sent a moment ago, the newest first: not again.")
+    exclude: Ids = Field(default=[], description="Never these stickers.")
+    recent: Ids = Field(default=[], description="Sent a moment ago, the newest first: not again.")
     habits: Ids | None = Field(
-        None, description="What the person sent before, the newest first. It is not stored."
+        default=None, description="What the person sent before, the newest first. It is not stored."
     )
     variety: float = Field(
-        0.0, ge=0, le=1, allow_inf_nan=False, description="0 is by score alone; 1 is most varied."
+        default=0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="0 is by score alone; 1 is most varied.",
     )
 
 

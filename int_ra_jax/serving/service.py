@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import logging
 
 from int_ra_jax.common.types import RankedList
 from int_ra_jax.data.schema import Conversation, Turn
-from int_ra_jax.retrieval.gallery import ReadOnlyError
+from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.shelved import Shelved
 from int_ra_jax.retrieval.stickers import Filters, GallerySticker, Habits
@@ -33,6 +33,7 @@ RANKED = (8, 64)  # so many stickers are ranked, whoever asks for fewer: few pro
 _TYPED = (1, 8, 16, 24)  # words of a search, at lengths that are padded to different ones
 _KEPT = 20_000  # stickers whose predicted intentions are kept at hand
 _LISTED = 1_000  # ids of a pack that are told
+_Made = TypeVar("_Made")
 
 
 class Service:
@@ -271,13 +272,15 @@ class Service:
         """
         return await self._write(partial(self._put, identity, said, content))
 
-    def _put(self, identity: str, said: schemas.StickerIn, content: bytes) -> schemas.StickerOut:
+    def _put(
+        self, identity: str, said: schemas.StickerIn, content: bytes, gallery: Gallery
+    ) -> schemas.StickerOut:
         sticker = new_sticker(identity, said, content, pictures.checked(content, self.limits))
-        ledger = self.gallery.put([sticker])
+        ledger = gallery.put([sticker])
         if not ledger.kept:
             reasons = [("picture", reason) for reason in ledger.left_out]
             raise Problem(422, "the sticker was not taken", reasons)
-        return show(self.gallery.get(identity))
+        return show(gallery.get(identity))
 
     async def change(self, identity: str, change: schemas.StickerChange) -> schemas.StickerOut:
         """Changes a sticker.
@@ -288,7 +291,9 @@ class Service:
         """
         return await self._write(partial(self._change, identity, change))
 
-    def _change(self, identity: str, change: schemas.StickerChange) -> schemas.StickerOut:
+    def _change(
+        self, identity: str, change: schemas.StickerChange, gallery: Gallery
+    ) -> schemas.StickerOut:
         fields = change.model_dump(exclude_unset=True)
         empty = [(name, "may be left out, but not null") for name in fields if fields[name] is None]
         if empty:
@@ -298,13 +303,11 @@ class Service:
                 fields[name] = tuple(fields[name])
         try:
             if "attributes" in fields:
-                kept = dict(self.gallery.get(identity).attributes)
+                kept = dict(gallery.get(identity).attributes)
                 fields["attributes"] = kept | fields["attributes"]
-            return show(self.gallery.change(identity, **fields))
+            return show(gallery.change(identity, **fields))
         except KeyError:
             raise _unknown_sticker() from None
-        except ReadOnlyError:
-            raise
         except ValueError as error:
             raise Problem(422, str(error)) from None
 
@@ -314,7 +317,7 @@ class Service:
         Raises:
           Problem: 404, if there is none of this id; 409, if the gallery only answers.
         """
-        if not await self._write(partial(self.gallery.remove, [identity])):
+        if not await self._write(lambda gallery: gallery.remove([identity])):
             raise _unknown_sticker()
 
     async def remove_pack(self, name: str) -> None:
@@ -323,7 +326,7 @@ class Service:
         Raises:
           Problem: 404, if there is none of this name; 409, if the gallery only answers.
         """
-        if not await self._write(partial(self.gallery.remove_pack, name)):
+        if not await self._write(lambda gallery: gallery.remove_pack(name)):
             raise _unknown_pack()
 
     async def put_pack(
@@ -344,19 +347,21 @@ class Service:
         Raises:
           Problem: 422, with the reasons, if no sticker is left; 409, if the gallery only answers.
         """
-        upload = Upload(self.gallery, self.limits, self._read_pack)
-        return await self._write(partial(upload.put, name, files, progress, whole))
 
-    async def _write(self, change: Callable[[], Any]) -> Any:
+        def put(gallery: Gallery) -> schemas.LedgerOut:
+            upload = Upload(gallery, self.limits, self._read_pack)
+            return upload.put(name, files, progress, whole)
+
+        return await self._write(put)
+
+    async def _write(self, change: Callable[[Gallery], _Made]) -> _Made:
         """Makes a change in the writer's thread: one after the other."""
-        if not self.gallery.writable:
+        gallery = self.gallery
+        if not (gallery.writable and isinstance(gallery, Gallery)):
             raise Problem(
                 409, "the run's own gallery only answers; start the service with --gallery=DIR"
             )
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._writer, change)
-        except ReadOnlyError as error:
-            raise Problem(409, str(error)) from None
+        return await asyncio.get_running_loop().run_in_executor(self._writer, change, gallery)
 
 
 def _kind(asked: schemas.ReplyIn) -> Any:
