@@ -69,6 +69,22 @@ def put_seconds(workdir: Path, folder: Path, count: int) -> dict[str, float]:
     return found
 
 
+def lance_table(folder: Path, vectors: np.ndarray, passes: np.ndarray) -> Any:
+    """Returns a table of LanceDB with vectors f32[N, W] and whether they pass the filter."""
+    import lancedb
+    import pyarrow as pa
+
+    size, width = vectors.shape
+    schema = pa.schema([("passes", pa.bool_()), ("vector", pa.list_(pa.float32(), width))])
+    table = lancedb.connect(folder).create_table("vectors", schema=schema)
+    for start in range(0, size, _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        flat = pa.array(vectors[some].reshape(-1))
+        columns = [pa.array(passes[some]), pa.FixedSizeListArray.from_arrays(flat, width)]
+        table.add(pa.Table.from_arrays(columns, schema=schema))
+    return table
+
+
 def searches(
     workdir: Path, folder: Path, size: int, index: bool
 ) -> tuple[dict[str, Callable[[], Any]], dict[str, float]]:
@@ -82,8 +98,6 @@ def searches(
     """
     import jax
     import jax.numpy as jnp
-    import lancedb
-    import pyarrow as pa
 
     from int_ra_jax.common.types import Sticker
     from int_ra_jax.retrieval.retriever import Retriever
@@ -92,14 +106,13 @@ def searches(
 
     retriever = Retriever.from_workdir(workdir)
     engine, width = retriever._engine, retriever.width
-    vectors, query = unit_vectors(size + 1, width)[:-1], unit_vectors(size + 1, width)[-1]
+    vectors = unit_vectors(size + 1, width)
+    vectors, query = vectors[:-1], vectors[-1]
     mask = np.random.default_rng(1).random(size) < 0.5
     padded = power_of_two(size) - size
     matrix = jax.device_put(np.pad(vectors, ((0, padded), (0, 0))))
-    passed, tokens = (
-        np.pad(mask, (0, padded)),
-        engine.compose(retriever.run.dataset.conversations("test", [0]))[0],
-    )
+    passed = np.pad(mask, (0, padded))
+    tokens, _ = engine.compose(retriever.run.dataset.conversations("test", [0]))
 
     @jax.jit
     def best(matrix: Any, query: Any, mask: Any) -> Any:
@@ -111,14 +124,7 @@ def searches(
         some = np.argpartition(-scores, TOP)[:TOP]
         return some[np.argsort(-scores[some])]
 
-    db = lancedb.connect(folder / f"lance-{size}")
-    schema = pa.schema([("passes", pa.bool_()), ("vector", pa.list_(pa.float32(), width))])
-    table = db.create_table("vectors", schema=schema)
-    for start in range(0, size, _AT_ONCE):
-        part = vectors[start : start + _AT_ONCE]
-        column = pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), width)
-        passes = pa.array(mask[start : start + _AT_ONCE])
-        table.add(pa.Table.from_arrays([passes, column], schema=schema))
+    table = lance_table(folder / f"lance-{size}", vectors, mask)
 
     def by_lance(refine: int | None) -> Any:
         search = table.search(query).distance_type("dot").where("passes", prefilter=True).limit(TOP)

@@ -329,9 +329,7 @@ class GalleryStore:
             if table.count_rows() <= 1.1 * len(self) + _COMPACT:
                 continue
             if used is None:
-                used = {
-                    *self._stickers.search().select(["digest"]).to_arrow()["digest"].to_pylist()
-                }
+                used = {*self.digests().values()}
             known = self.all_embeddings(checksum, rows=False).digests
             for some in _conditions("digest", [one for one in known if one not in used]):
                 table.delete(some)

@@ -561,7 +561,7 @@ def test_another_checkpoint_answers_once_all_is_embedded_and_never_before(
             gallery.put([sticker(99)])  # searched at once, and by the next one too
 
     rebuild = retriever.move_to(evaluated.workdir, progress)
-    assert rebuild.wait(600) and rebuild.finished
+    assert rebuild.wait(600.0) and rebuild.finished
     assert [one[:2] for one in between] == [(64, 70), (70, 70), (71, 71)]
     assert between[0][2] == before and between[1][2].eligible == 71
     old = {one.sticker: one.score for one in before.stickers}

@@ -139,6 +139,13 @@ def test_the_index_follows_what_is_written_and_removed():
     assert matches(table, "猫头鹰", 5) == ["new"]
 
 
+def test_an_empty_gallery_finds_nothing_until_something_is_put():
+    table = in_memory([], [])
+    assert matches(table, "owl", 5) == []
+    table.add([{"id": "new", "terms": terms_of(name="owl")}])
+    assert matches(table, "owls", 5) == ["new"]
+
+
 def test_fusion_by_hand():
     found = fused([["a", "b", "c"], ["b", "d"]], constant=1.0)
     assert found == [
