@@ -1,13 +1,12 @@
-"""The one entry: train, evaluate, search, compare systems, keep galleries, annotate data.
+"""The one entry: train, evaluate, search, compare systems, keep galleries, serve, annotate.
 
-    python launch.py --mode=train  --config=configs/int_ra.py:demo --workdir=runs/demo \
-        --config.data.prepared_dir=DIR                                  (then --mode=eval)
+    python launch.py --mode=train|table --config=configs/int_ra.py:demo --workdir=runs/demo
     python launch.py --mode=search --workdir=runs/demo --conversation=chat.json --top_k=5
     python launch.py --mode=gallery --workdir=runs/demo --gallery=DIR add|list|remove PACK
-    python launch.py --mode=table  --config=configs/table.py:demo --workdir=tables/demo
+    python launch.py --mode=serve|mcp --workdir=runs/demo --gallery=DIR
     python launch.py --mode=annotate|stats --workdir=annotations/demo --prepared_dir=DIR
 
-Every config key can be set: --config.section.key=value. Several processes: docs/training.md.
+Every config key can be set: --config.data.prepared_dir=DIR. Several processes: docs/training.md.
 """
 
 import json
@@ -28,14 +27,15 @@ from ml_collections import config_flags
 from configs import base, rules
 from data_prep import modes
 from int_ra_jax.common import memory, process_flags
+from int_ra_jax.serving import modes as serving
 
 CONFIGURED = {"train": "int_ra", "table": "table"}  # mode -> the config file to name
 READ_BY = {  # flag -> the modes that read it
     **{"config": (*CONFIGURED,), "protocol": ("eval",), "split": ("eval", "annotate")},
     **dict.fromkeys(("conversation", "top_k", "json"), ("search",)),
-    **modes.READ_BY,
+    **(modes.READ_BY | serving.READ_BY),
 }
-MODES = ("train", "eval", "search", "table", *modes.MODES)
+MODES = ("train", "eval", "search", "table", *serving.MODES, *modes.MODES)
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:PRESET] to train.")
 _MODE = flags.DEFINE_enum("mode", None, MODES, "What to do.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's working directory.", required=True)
@@ -58,7 +58,8 @@ def main(argv: Sequence[str]) -> None:
     process_flags.connect(alone=mode == "table")
     memory.keep_freed()
     ours = {"train": _train, "eval": _eval, "search": _search, "table": _table}
-    (ours | modes.MODES)[mode](Path(_WORKDIR.value), *argv[1:])
+    ours |= serving.modes(modes.read_pack, modes.words_reader) | modes.MODES
+    ours[mode](Path(_WORKDIR.value), *argv[1:])
 
 
 def _train(workdir: Path) -> None:
@@ -88,9 +89,8 @@ def _eval(workdir: Path) -> None:
         run.config.eval.split = _SPLIT.value or run.config.eval.split
     target, placement = sharding.for_evaluation(run.abstract_params)
     data = evaluate(run, *run.restore_best(target), placement)
-    if not hosts.is_first():
-        return
-    print(*table(data), *verdict(data), f"report: {workdir / 'eval' / 'report.html'}", sep="\n")
+    if hosts.is_first():
+        print(*table(data), *verdict(data), f"report: {workdir / 'eval' / 'report.html'}", sep="\n")
 
 
 def _table(workdir: Path) -> None:

@@ -45,9 +45,11 @@ def launched(*arguments):
         ),
         (
             ["--mode=tain", SMOKE],
-            "value should be one of <train|eval|search|table|annotate|stats|gallery>",
+            "value should be one of <train|eval|search|table|serve|mcp|annotate|stats|gallery>",
         ),
         (["--mode=annotate", "--port=0"], "0 is not an integer in the range [1, 65535]"),
+        (["--mode=serve", "--host=0.0.0.0"], "opens the service to whoever reaches this machine"),
+        (["--mode=serve", "--key_file=none"], "--key_file=none: no such file. Write one"),
         (["--mode=search", "--top_k=0"], "0 is not a positive integer"),
         (["--mode=eval", "--workdr=x"], "Did you mean: workdir"),
     ],

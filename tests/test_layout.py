@@ -214,6 +214,7 @@ BROKEN_IMPORTS = {
     "int_ra_jax/data/validation.py": "",
     "int_ra_jax/run/checkpoint.py": "import orbax.checkpoint",
     "int_ra_jax/comparison/n.py": "",
+    "int_ra_jax/serving/p.py": "",
     "data_prep/g.py": "import int_ra_jax.common.a\n"
     "from int_ra_jax.data import copies, grounds, images, schema, validation",
     "configs/e.py": "",
