@@ -106,13 +106,17 @@ def _add(gallery: Gallery, names: Sequence[str]) -> Iterator[str]:
         raise ValueError("\n".join(refused))
 
 
+def _moved_on(moved: Callable[[int, int], None], before: int, of: int, done: int, _: int) -> None:
+    moved(before + done, of)
+
+
 def _put(gallery: Gallery, found: Sequence[Found], ledger: Ledger, title: str) -> Ledger:
     """Puts stickers, and returns the ledger of their source with what became of them."""
     known = frozenset(gallery.intentions)
     with _bar("put", shown=True) as moved:
         for start in range(0, len(found), _AT_ONCE):
             some = [_sticker(*one, title, known) for one in found[start : start + _AT_ONCE]]
-            put = gallery.put(some, lambda done, _, start=start: moved(start + done, len(found)))
+            put = gallery.put(some, functools.partial(_moved_on, moved, start, len(found)))
             ledger.kept += put.kept - put.records_in
             for reason, noted in put.left_out.items():
                 before = ledger.left_out.setdefault(reason, noted)

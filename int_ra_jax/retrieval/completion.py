@@ -101,8 +101,8 @@ def derived_attributes(
     """
     found: dict[str, list[str]] = {attribute: [] for attribute in ATTRIBUTES}
     found["verbal"] += [name.strip(), words.strip()]
-    english = emoji_names.in_language(emoji_language.DEFAULT) if emoji else None
-    for one in emoji if english else ():
+    for one in emoji:
+        english = emoji_names.in_language(emoji_language.DEFAULT)  # kept, once read
         told = english.to_words(one).strip()
         if told == one.strip():  # no emoji, or none that has a name
             continue

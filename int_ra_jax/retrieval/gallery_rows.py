@@ -87,10 +87,11 @@ def called(sticker: GallerySticker) -> dict[str, Any]:
 def stored(row: Mapping[str, Any]) -> Stored:
     """Returns a row as what it says; inverse of ``to_row``, the picture may be left out."""
     given = row["intentions"]
+    plain = ("id", "pack", "name", "words", "language", "media_type", *_FLAGS, "looks")
+    columns: dict[str, Any] = {key: row[key] for key in plain}
+    columns |= {key: tuple(row[key] or ()) for key in _LISTS}
     sticker = GallerySticker(
-        **{key: row[key] for key in ("id", "pack", "name", "words", "language", "media_type")},
-        **{key: row[key] for key in (*_FLAGS, "looks")},
-        **{key: tuple(row[key] or ()) for key in _LISTS},
+        **columns,
         attributes={key: row[key] for key in ATTRIBUTES},
         intentions=None if given is None else json.loads(given),
         intentions_given=given is not None,

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from int_ra_jax.retrieval.shelved import Shelved
-from int_ra_jax.retrieval.stickers import Habits
+from int_ra_jax.retrieval.stickers import Habits, Lifting
 from int_ra_jax.retrieval.variety import varied
 from int_ra_jax.retrieval.words import fused
 
@@ -57,11 +57,9 @@ def lifted(scores: Mapping[str, float], habits: Habits, eligible: int) -> dict[s
       habits: of the person.
       eligible: stickers that could be sent.
     """
-    mixture = habits.mixture
-    if mixture is None:
-        from int_ra_jax.retrieval.habits import Mixture  # here, because few answers need SciPy
+    from int_ra_jax.retrieval.habits import Mixture  # here, because few answers need SciPy
 
-        mixture = Mixture()
+    mixture: Lifting = Mixture() if habits.mixture is None else habits.mixture
     known = [*dict.fromkeys(id for id in habits.recent if id in scores)]
     places = {id: place for place, id in enumerate(known)}
     uses = np.array([habits.uses.get(id, 0.0) for id in known], np.float64)

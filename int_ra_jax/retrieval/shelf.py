@@ -92,9 +92,9 @@ class Shelf:
         """
         new = [one.id for one in stickers if one.id not in self.rows]
         self._grow(len(self.rows) + len(new))
-        for one in new:
+        for new_id in new:
             row = self._free.pop()
-            self.rows[one], self.ids[row] = row, one
+            self.rows[new_id], self.ids[row] = row, new_id
         rows = np.array([self.rows[one.id] for one in stickers], np.int32)
         for row, one in zip(rows.tolist(), stickers, strict=True):
             self._live[row] = True

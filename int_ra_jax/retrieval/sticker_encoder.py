@@ -231,7 +231,7 @@ class StickerEncoder:
     @cached_property
     def _temperature(self) -> float:
         cosines, annotated = self._own
-        rows = np.flatnonzero(annotated.any(1)) if len(cosines) else []
+        rows = np.flatnonzero(annotated.any(1)) if len(cosines) else np.zeros(0, np.int64)
         if not len(rows):
             return _TEMPERATURES[len(_TEMPERATURES) // 2]
         likeness, target = (cosines - self._usual)[rows], annotated[rows]

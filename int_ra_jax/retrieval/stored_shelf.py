@@ -173,7 +173,8 @@ class StoredShelf(Shelved):
         """Reads the whole gallery, and searches it from now on by a checkpoint."""
         seen = self._store.refresh()
         in_memory = len(self._store) <= self._exact_up_to or not encoder.layout.is_vector
-        layout, known, late, owners = encoder.layout, {}, list[Stored](), dict[str, set[str]]()
+        layout, late = encoder.layout, list[Stored]()
+        known, owners = dict[str, tuple[str, int]](), dict[str, set[str]]()
 
         def empty(number: int) -> Sticker:
             return layout.encoded(np.zeros((number, layout.width), np.float32))
