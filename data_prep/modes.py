@@ -15,7 +15,7 @@ _ANNOTATOR = flags.DEFINE_string("annotator", None, "annotate: the only person s
 _OVERLAP = flags.DEFINE_float("overlap", None, "annotate: share of conversations that all see.")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "annotate, serve: address to listen on.")
 _PORT = flags.DEFINE_integer("port", 8080, "annotate, serve: port to listen on.", 1, 65535)
-_GALLERY = flags.DEFINE_string("gallery", None, "search, gallery, serve, mcp: open gallery.")
+GALLERY = flags.DEFINE_string("gallery", None, "search, gallery, serve, mcp: open gallery.")
 # flag -> the modes that read it
 READ_BY = {
     "gallery": ("search", "gallery", "serve", "mcp"),
@@ -94,11 +94,11 @@ def gallery(workdir: Path, *words: str) -> None:
     Raises:
       ValueError: if no gallery is named, or as ``open_gallery.act``.
     """
-    if not _GALLERY.value:
+    if not GALLERY.value:
         raise ValueError("--mode=gallery needs --gallery=DIR, a folder or a URI.")
     from data_prep.open_gallery import act
 
-    for line in act(_GALLERY.value, workdir, words):
+    for line in act(GALLERY.value, workdir, words):
         print(line, flush=True)
 
 

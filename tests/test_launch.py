@@ -83,7 +83,7 @@ def test_a_mistyped_flag_is_one_line_with_the_nearest_choice(arguments, message,
             [
                 "--config is read by --mode=train and --mode=table alone",
                 "--top_k is read by --mode=search alone",
-                "--port is read by --mode=annotate alone",
+                "--port is read by --mode=annotate and --mode=serve alone",
             ],
         ),
         (["--mode=eval"], ["no run was started there. Did you mean", "trained?"]),
@@ -155,6 +155,7 @@ def test_search_prints_json_that_can_be_read(evaluated, tmp_path, monkeypatch, c
     asked = {"_CONVERSATION": str(path), "_TOP_K": 3, "_JSON": True}
     for name, value in asked.items():
         monkeypatch.setattr(launch, name, SimpleNamespace(value=value))
+    monkeypatch.setattr(launch.modes, "GALLERY", SimpleNamespace(value=None))
     launch._search(evaluated.workdir)
     found = json.loads(capsys.readouterr().out)
     assert [sticker["rank"] for sticker in found["stickers"]] == [1, 2, 3]

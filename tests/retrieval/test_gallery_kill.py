@@ -52,15 +52,14 @@ for number in range(first, first + 10_000):
 
 def killed(path, first, seconds):
     """Runs a writer, kills it some time after its first word, and returns what it has said."""
-    writer = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path), CHECKSUM, str(first)],
         stdout=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
-    said = [writer.stdout.readline()]
-    time.sleep(seconds)
-    writer.send_signal(signal.SIGKILL)
-    said += writer.stdout.readlines()
-    writer.wait()
+    ) as writer:  # fmt: skip
+        said = [writer.stdout.readline()]
+        time.sleep(seconds)
+        writer.send_signal(signal.SIGKILL)
+        said += writer.stdout.readlines()
     assert said[0], "the writer never came to its first word"
     return [line.split() for line in said if line.endswith("\n")]
 
