@@ -77,7 +77,7 @@ def part(body, more=True):
     ],
 )
 def test_a_body_that_does_not_come_to_its_end_is_not_waited_for(parts, status, word):
-    seconds = 0.05 if status == 408 else 60
+    seconds = 0.05 if status == 408 else 60.0
     guard = Guard(never, Settings(limits=Limits(body=100, seconds=seconds)))
     found, problem = ask_slowly(guard, parts)
     assert found == status and word in problem["detail"]

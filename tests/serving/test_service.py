@@ -145,6 +145,10 @@ def test_progress_is_told_while_a_pack_is_taken(service):
 
 
 def test_the_service_says_what_it_is_and_when_it_is_ready(client, service, monkeypatch):
+    for _ in range(500):  # it warms in the background
+        if client.get("/readyz").status_code == 200:
+            break
+        time.sleep(0.02)
     model = client.get("/v1/model").json()
     assert (model["system"], model["stickers"], model["ready"]) == ("toy", 3, True)
     assert client.get("/readyz").json() == {"status": "ready"}
