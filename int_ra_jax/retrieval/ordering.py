@@ -92,18 +92,19 @@ def chosen_of(
     Raises:
       ValueError: if variety is out of range.
     """
+    looks = gallery.looks([*scores])  # not of those that were removed since they were ranked
     with gallery.lock:
-        ids = sorted((id for id in scores if id in gallery), key=lambda id: (-scores[id], id))
+        there = [id for id in looks if id in gallery]
+        ids = sorted(there, key=lambda id: (-scores[id], id))
         vectors = gallery.vectors(ids)
     values = np.array([scores[id] for id in ids])
     vectors = vectors[:, : max(0, vectors.shape[1] - left_out)]
-    looks = gallery.looks(ids)
     places = varied(
         values,
         vectors,
         top_k,
         variety=variety,
-        alike=lambda one, other: looks[one].shows_same(looks[other]),
+        alike=lambda one, other: looks[ids[one]].shows_same(looks[ids[other]]),
         recent=[place for place, id in enumerate(ids) if id in {*recent}],
     )
     return [(ids[place], float(values[place])) for place in places]

@@ -105,10 +105,9 @@ class Shelved:
         """Returns what typed words are compared with, None where it is not in memory."""
         return self.shelf.said
 
-    def looks(self, ids: Sequence[str]) -> list[Fingerprint]:
-        """Returns what tells copies of stickers that are there."""
-        found = self.read(ids)
-        return [Fingerprint.from_bytes(found[one].looks) for one in ids]
+    def looks(self, ids: Sequence[str]) -> dict[str, Fingerprint]:
+        """Returns what tells copies, of those stickers that are there."""
+        return {id: Fingerprint.from_bytes(one.looks) for id, one in self.read(ids).items()}
 
     def vectors(self, ids: Sequence[str]) -> Float32[np.ndarray, "M W"]:
         """Returns the embeddings of stickers that are there; [M, 0] where pairs are compared."""
@@ -225,12 +224,12 @@ class RunGallery(Shelved):
     def _whole(self) -> list[GallerySticker]:
         return [self._sticker(row) for row in range(len(self._run.dataset.stickers))]
 
-    def looks(self, ids: Sequence[str]) -> list[Fingerprint]:
+    def looks(self, ids: Sequence[str]) -> dict[str, Fingerprint]:
         """Returns what tells copies of stickers that are there, computed once for each."""
         for one in ids:
             if one not in self._looks:
                 self._looks[one] = Fingerprint.of_file(self.picture(one)[0])
-        return [self._looks[one] for one in ids]
+        return {one: self._looks[one] for one in ids}
 
     def image(self, id: str) -> str:
         """Returns the path of a sticker's picture in the prepared directory."""

@@ -103,13 +103,12 @@ class Filters:
 
 @runtime_checkable
 class Lifting(Protocol):
-    """How much a habit counts; ``habits.Mixture``, which loads more than other answers need.
+    """How much a habit counts; ``habits.Mixture``, which loads more than other answers need."""
 
-    Attributes:
-      scale: makes log-probabilities of a model's scores.
-    """
-
-    scale: float
+    @property
+    def scale(self) -> float:
+        """What makes log-probabilities of a model's scores."""
+        ...
 
     def lifts(self, recent: Sequence[int], popularity: np.ndarray) -> Mapping[int, float]:
         """Returns by how many nats stickers rise; see ``habits.Mixture``."""

@@ -20,6 +20,7 @@ from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.retrieval import on_disk, shelf
 from int_ra_jax.retrieval.gallery import Gallery, StaleGalleryError
 from int_ra_jax.retrieval.gallery_store import GalleryStore
+from int_ra_jax.retrieval.ordering import chosen_of
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.shelved import ReadOnlyError
 from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
@@ -288,6 +289,22 @@ def test_what_was_just_sent_comes_last_with_its_copies(evaluated, gallery):
     assert len(ids(retriever.reply(SAID, top_k=2, recent=plain))) == 2
     with pytest.raises(ValueError, match=r"variety=1\.5; use 0 to 1"):
         retriever.reply(SAID, variety=1.5)
+
+
+def test_what_is_removed_while_an_answer_is_put_in_order_is_left_out(gallery, monkeypatch):
+    gallery.put([varied(number) for number in range(5)])
+    looks = gallery.looks
+
+    def removed_meanwhile(ids):
+        gallery.remove(["s1"])
+        found = looks(ids)
+        gallery.remove(["s2"])
+        return found
+
+    monkeypatch.setattr(gallery, "looks", removed_meanwhile)
+    scores = {f"s{number}": float(number) for number in range(5)}
+    found = chosen_of(gallery, scores, 5, variety=0.0, recent=["s4"], left_out=0)
+    assert sorted(id for id, _ in found) == ["s0", "s3", "s4"]
 
 
 def test_a_runs_own_gallery_knows_copies_too(evaluated):

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from nicegui import app
@@ -83,7 +84,8 @@ def visit(settings, journey):
             await journey(user, service)
 
     try:
-        asyncio.run(run())
+        with mock.patch.dict(sys.modules):  # NiceGUI takes the pages' modules out, parents included
+            asyncio.run(run())
     finally:
         service.close()
 
