@@ -1,13 +1,15 @@
-# make demo | test | test-long | lint | bench | parity-flax.  Needs Python 3.11+ and make; everything else goes into .venv.
+# make demo | serve | test | test-long | lint | bench | parity-flax.  Needs Python 3.11+ and make; everything else goes into .venv.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUNS   ?= runs
 # Where pip takes torch from for the tests; on Linux the default wheels bring CUDA libraries, see CONTRIBUTING.md.
 TORCH_ARGS ?=
+# More flags for `make serve`, such as --port=9000.
+SERVE_ARGS ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env demo test test-long test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-scaling bench-search clean faults
+.PHONY: env demo serve test test-long test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-scaling bench-search bench-open-gallery bench-serve clean faults
 
 env: $(VENV)/.demo
 
@@ -37,6 +39,22 @@ demo: $(RUNS)/embedded/dataset.json
 	    --config.data.prepared_dir=$(RUNS)/embedded
 	$(BIN)/python launch.py --mode=eval --workdir=$(RUNS)/demo
 	@echo "Open $(CURDIR)/$(RUNS)/demo/eval/report.html in a browser."
+
+$(VENV)/.serve: $(VENV)/.demo
+	$(PIP) install -q -c constraints.txt -e '.[serve,gallery,data,animated]'
+	@touch $@
+
+$(RUNS)/serve.key: $(VENV)/.serve
+	@umask 077; $(BIN)/python -c "import secrets; print(secrets.token_urlsafe(32))" > $@
+
+$(RUNS)/gallery: $(VENV)/.serve
+	$(BIN)/python launch.py --mode=gallery --workdir=$(RUNS)/demo --gallery=$@ add $(RUNS)/embedded
+
+# On the run that `make demo` leaves (run it first), with its stickers; more are uploaded on the page.
+serve: $(VENV)/.serve | $(RUNS)/serve.key $(RUNS)/gallery
+	@echo "The key for uploads is in $(CURDIR)/$(RUNS)/serve.key."
+	$(BIN)/python launch.py --mode=serve --workdir=$(RUNS)/demo --gallery=$(RUNS)/gallery \
+	    --key_file=$(RUNS)/serve.key $(SERVE_ARGS)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
@@ -83,6 +101,13 @@ bench-train bench-frozen bench-gallery bench-scaling: $(VENV)/.test
 # On the run that `make demo` leaves (run it first), beside sentence-transformers and FAISS.
 bench-search: $(VENV)/.test
 	$(BIN)/python -m benchmarks.search --workdir=$(RUNS)/demo --out=$(RUNS)/bench/search.json
+
+bench-open-gallery: $(VENV)/.test
+	$(BIN)/python -m benchmarks.gallery --workdir=$(RUNS)/demo --out=$(RUNS)/bench/gallery.json
+
+# On the same run: the service beside FastAPI with sentence-transformers and FAISS.
+bench-serve: $(VENV)/.test
+	$(BIN)/python -m benchmarks.serve --workdir=$(RUNS)/demo --out=$(RUNS)/bench/serve.json
 
 # What breaks in practice, tried with real processes; prints the rows of docs/reliability.md.
 faults: $(VENV)/.test

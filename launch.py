@@ -1,15 +1,12 @@
-"""The one entry: train, evaluate, search, compare systems, annotate data, or describe it.
+"""The one entry: train, evaluate, search, compare systems, keep galleries, serve, annotate.
 
-    python launch.py --mode=train  --config=configs/int_ra.py:demo --workdir=runs/demo \
-        --config.data.prepared_dir=DIR
-    python launch.py --mode=eval   --workdir=runs/demo
+    python launch.py --mode=train|table --config=configs/int_ra.py:demo --workdir=runs/demo
     python launch.py --mode=search --workdir=runs/demo --conversation=chat.json --top_k=5
-    python launch.py --mode=table  --config=configs/table.py:demo --workdir=tables/demo
-    python launch.py --mode=annotate --workdir=annotations/demo --prepared_dir=DIR
-    python launch.py --mode=stats    --workdir=stats/demo       --prepared_dir=DIR
+    python launch.py --mode=gallery --workdir=runs/demo --gallery=DIR add|list|remove PACK
+    python launch.py --mode=serve|mcp --workdir=runs/demo --gallery=DIR
+    python launch.py --mode=annotate|stats --workdir=annotations/demo --prepared_dir=DIR
 
-Every key of the config can be set as --config.section.key=value; docs/training.md says how several
-processes work together.
+Every config key can be set: --config.data.prepared_dir=DIR. Several processes: docs/training.md.
 """
 
 import json
@@ -30,14 +27,15 @@ from ml_collections import config_flags
 from configs import base, rules
 from data_prep import modes
 from int_ra_jax.common import memory, process_flags
+from int_ra_jax.serving import modes as serving
 
 CONFIGURED = {"train": "int_ra", "table": "table"}  # mode -> the config file to name
 READ_BY = {  # flag -> the modes that read it
     **{"config": (*CONFIGURED,), "protocol": ("eval",), "split": ("eval", "annotate")},
     **dict.fromkeys(("conversation", "top_k", "json"), ("search",)),
-    **modes.READ_BY,
+    **(modes.READ_BY | serving.READ_BY),
 }
-MODES = ("train", "eval", "search", "table", *modes.MODES)
+MODES = ("train", "eval", "search", "table", *serving.MODES, *modes.MODES)
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:PRESET] to train.")
 _MODE = flags.DEFINE_enum("mode", None, MODES, "What to do.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's working directory.", required=True)
@@ -51,16 +49,17 @@ _JSON = flags.DEFINE_bool("json", False, "search: print JSON instead of a table.
 
 def main(argv: Sequence[str]) -> None:
     """Checks what was asked for, and hands over."""
-    if len(argv) > 1:
-        raise ValueError(f"unexpected arguments {argv[1:]}; flags begin with --.")
     mode = _MODE.value
+    if len(argv) > 1 and mode not in modes.TAKE_WORDS:
+        raise ValueError(f"unexpected arguments {argv[1:]}; flags begin with --.")
     process_flags.refuse_unread(mode, READ_BY)
     if mode in CONFIGURED and _CONFIG.value is None:
         raise ValueError(f"--mode={mode} needs --config=configs/{CONFIGURED[mode]}.py:PRESET.")
     process_flags.connect(alone=mode == "table")
     memory.keep_freed()
     ours = {"train": _train, "eval": _eval, "search": _search, "table": _table}
-    (ours | modes.MODES)[mode](Path(_WORKDIR.value))
+    ours |= serving.modes(modes.read_pack, modes.words_reader) | modes.MODES
+    ours[mode](Path(_WORKDIR.value), *argv[1:])
 
 
 def _train(workdir: Path) -> None:
@@ -90,9 +89,8 @@ def _eval(workdir: Path) -> None:
         run.config.eval.split = _SPLIT.value or run.config.eval.split
     target, placement = sharding.for_evaluation(run.abstract_params)
     data = evaluate(run, *run.restore_best(target), placement)
-    if not hosts.is_first():
-        return
-    print(*table(data), *verdict(data), f"report: {workdir / 'eval' / 'report.html'}", sep="\n")
+    if hosts.is_first():
+        print(*table(data), *verdict(data), f"report: {workdir / 'eval' / 'report.html'}", sep="\n")
 
 
 def _table(workdir: Path) -> None:
@@ -104,10 +102,12 @@ def _table(workdir: Path) -> None:
 def _search(workdir: Path) -> None:
     if not _CONVERSATION.value:
         raise ValueError("--mode=search needs --conversation=FILE.json.")
-    from int_ra_jax.retrieval.retriever import Retriever, read_conversation
+    from int_ra_jax.retrieval.conversation_file import read_conversation
+    from int_ra_jax.retrieval.retriever import Retriever
 
     conversation = read_conversation(Path(_CONVERSATION.value))
-    ranked = Retriever.from_workdir(workdir).search(conversation, top_k=_TOP_K.value)
+    retriever = Retriever.from_workdir(workdir, modes.GALLERY.value)
+    ranked = retriever.reply(conversation, top_k=_TOP_K.value)
     if _JSON.value:
         print(json.dumps(ranked.to_json(), indent=2, ensure_ascii=False))
     else:

@@ -63,10 +63,10 @@ def ours(workdir: Path, asked: Asked, galleries: Sequence[int]) -> Prepared:
                 gallery = Sticker(jax.device_put(unit_vectors(size, retriever.width)))
                 found[size] = lambda batch, of=gallery: retriever.rank(batch, of, TOP)
             else:
-                found[size] = lambda batch: retriever.search_many(batch, TOP)
+                found[size] = lambda batch: retriever.reply_many(batch, top_k=TOP)
         return found
 
-    return _prepared(lambda batch: retriever.search_many(batch, TOP), searches, asked)
+    return _prepared(lambda batch: retriever.reply_many(batch, top_k=TOP), searches, asked)
 
 
 def peer(

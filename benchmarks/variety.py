@@ -14,11 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import command
-from int_ra_jax.evaluation.judge import judge
-from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.variety import candidates, varied
-from int_ra_jax.run.encode import Encoder
-from int_ra_jax.run.workdir import open_run
 
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 SHOWN = 5
@@ -26,6 +22,12 @@ SHOWN = 5
 
 def main() -> None:
     """Prints one table."""
+    # Here, because what opens a run loads tensorflow-datasets.
+    from int_ra_jax.evaluation.judge import judge
+    from int_ra_jax.retrieval.retriever import Retriever
+    from int_ra_jax.run.encode import Encoder
+    from int_ra_jax.run.workdir import open_run
+
     parser = command.parser(__doc__)
     parser.add_argument("workdir", type=Path)
     parser.add_argument("--conversations", type=int, default=300)

@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +22,9 @@ from benchmarks import command
 from int_ra_jax.data.schema import Conversation, StickerEntry, Turn
 from int_ra_jax.evaluation import significance, sticker_reference
 from int_ra_jax.retrieval import words
-from int_ra_jax.retrieval.retriever import Retriever
-from int_ra_jax.run.encode import Encoder
-from int_ra_jax.run.workdir import Run, open_run
+
+if TYPE_CHECKING:
+    from int_ra_jax.run.workdir import Run
 
 QUERIES = Path(__file__).with_name("word_queries.jsonl")
 _DEPTH = 100  # of each ranking that is fused
@@ -48,6 +49,8 @@ def main() -> None:
     arguments = parser.parse_args()
     stickers = read_stickers(arguments.stickers)
     queries = [one for one in read_queries() if arguments.language in (None, one.language)]
+    from int_ra_jax.run.workdir import open_run  # loads tensorflow-datasets
+
     run = open_run(arguments.workdir)
     full = by_full_text(stickers, queries)
     known = {"full text": full}
@@ -95,9 +98,12 @@ def by_full_text(stickers: Sequence[StickerEntry], queries: Sequence[Query]) -> 
 
 
 def by_run(
-    run: Run, stickers: Sequence[StickerEntry], queries: Sequence[Query], names: Sequence[str]
+    run: "Run", stickers: Sequence[StickerEntry], queries: Sequence[Query], names: Sequence[str]
 ) -> dict[str, list[list[str]]]:
     """Returns the rankings by a run's text tower, and by its query encoder where it has one."""
+    from int_ra_jax.retrieval.retriever import Retriever
+    from int_ra_jax.run.encode import Encoder
+
     params, _ = run.restore_best()
     called = [
         words.described(

@@ -7,6 +7,8 @@ What is left is as the search of ``configs/table.py:choices`` ranked it best on 
 the settings that read attributes (docs/tables/choices.md); nothing is searched again.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import table
@@ -19,7 +21,7 @@ _CHOSEN = {
     "model.dropout": 0.1,
     "optim.lr": 0.008,
 }
-_ABLATIONS = {
+_ABLATIONS: dict[str, dict[str, Any]] = {
     "without_attribute": {"model.attributes": "off"},
     "without_knowledge": {"text.knowledge": "off"},
     "without_intention": {"model.intention_fusion": "off"},

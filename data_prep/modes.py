@@ -8,15 +8,20 @@ from pathlib import Path
 
 from absl import flags
 
+from int_ra_jax.data.schema import StickerEntry
+
 _PREPARED = flags.DEFINE_string("prepared_dir", None, "annotate, stats: the directory to read.")
 _ANNOTATOR = flags.DEFINE_string("annotator", None, "annotate: the only person served.")
 _OVERLAP = flags.DEFINE_float("overlap", None, "annotate: share of conversations that all see.")
-_HOST = flags.DEFINE_string("host", "127.0.0.1", "annotate: address; any other opens it to all.")
-_PORT = flags.DEFINE_integer("port", 8080, "annotate: port to listen on.", 1, 65535)
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "annotate, serve: address to listen on.")
+_PORT = flags.DEFINE_integer("port", 8080, "annotate, serve: port to listen on.", 1, 65535)
+GALLERY = flags.DEFINE_string("gallery", None, "search, gallery, serve, mcp: open gallery.")
 # flag -> the modes that read it
 READ_BY = {
+    "gallery": ("search", "gallery", "serve", "mcp"),
     "prepared_dir": ("annotate", "stats"),
-    **dict.fromkeys(("annotator", "overlap", "host", "port"), ("annotate",)),
+    **dict.fromkeys(("annotator", "overlap"), ("annotate",)),
+    **dict.fromkeys(("host", "port"), ("annotate", "serve")),
 }
 
 
@@ -59,10 +64,43 @@ def stats(workdir: Path) -> None:
     print("\n".join(write_statistics(_prepared_dir("stats"), workdir)))
 
 
+def read_pack(content: bytes) -> tuple[list[tuple[StickerEntry, bytes]], dict[str, int]]:
+    """Reads a pack that came over the network; see ``formats.uploaded.read_pack``."""
+    from data_prep.formats import uploaded
+
+    return uploaded.read_pack(content)
+
+
+def words_reader() -> Callable[[bytes], str] | None:
+    """Returns what reads the words on a picture, if anything does; see ``open_gallery``."""
+    from data_prep import open_gallery
+
+    return open_gallery.words_reader()
+
+
 def _prepared_dir(mode: str) -> Path:
     if not _PREPARED.value:
         raise ValueError(f"--mode={mode} needs --prepared_dir=DIR, a prepared directory.")
     return Path(_PREPARED.value)
 
 
-MODES: dict[str, Callable[[Path], None]] = {"annotate": annotate, "stats": stats}
+def gallery(workdir: Path, *words: str) -> None:
+    """Adds stickers to an open gallery, lists them, hides or removes them.
+
+    Args:
+      workdir: of the run that embeds them.
+      words: what to do, and with what; see ``open_gallery.act``.
+
+    Raises:
+      ValueError: if no gallery is named, or as ``open_gallery.act``.
+    """
+    if not GALLERY.value:
+        raise ValueError("--mode=gallery needs --gallery=DIR, a folder or a URI.")
+    from data_prep.open_gallery import act
+
+    for line in act(GALLERY.value, workdir, words):
+        print(line, flush=True)
+
+
+MODES: dict[str, Callable[..., None]] = {"annotate": annotate, "stats": stats, "gallery": gallery}
+TAKE_WORDS = ("gallery",)  # modes that take words behind the flags

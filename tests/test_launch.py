@@ -43,8 +43,13 @@ def launched(*arguments):
             ["--mode=train", "--config=configs/int_rra.py:demo", "--config.optim.lr=1"],
             "Did you mean configs/int_ra.py?",
         ),
-        (["--mode=tain", SMOKE], "value should be one of <train|eval|search|table|annotate|stats>"),
+        (
+            ["--mode=tain", SMOKE],
+            "value should be one of <train|eval|search|table|serve|mcp|annotate|stats|gallery>",
+        ),
         (["--mode=annotate", "--port=0"], "0 is not an integer in the range [1, 65535]"),
+        (["--mode=serve", "--host=0.0.0.0"], "opens the service to whoever reaches this machine"),
+        (["--mode=serve", "--key_file=none"], "--key_file=none: no such file. Write one"),
         (["--mode=search", "--top_k=0"], "0 is not a positive integer"),
         (["--mode=eval", "--workdr=x"], "Did you mean: workdir"),
     ],
@@ -78,10 +83,16 @@ def test_a_mistyped_flag_is_one_line_with_the_nearest_choice(arguments, message,
             [
                 "--config is read by --mode=train and --mode=table alone",
                 "--top_k is read by --mode=search alone",
-                "--port is read by --mode=annotate alone",
+                "--port is read by --mode=annotate and --mode=serve alone",
             ],
         ),
         (["--mode=eval"], ["no run was started there. Did you mean", "trained?"]),
+        (["--mode=gallery", "list"], ["--mode=gallery needs --gallery=DIR"]),
+        (["--mode=gallery", "--gallery=x", "lst"], ["add, list, hide", "Did you mean list?"]),
+        (["--mode=gallery", "--gallery=x"], ["takes one of add, list, hide, show, remove"]),
+        (["--mode=gallery", "--gallery=x", "add"], ["add needs a PACK"]),
+        (["--mode=gallery", "--gallery=x", "hide"], ["hide needs an id or a pack"]),
+        (["--mode=gallery", "--gallery=x", "add", "no"], ["there is no no; nothing was added"]),
         (["--mode=annotate"], ["--mode=annotate needs --prepared_dir=DIR"]),
         (["--mode=stats"], ["--mode=stats needs --prepared_dir=DIR"]),
         (["--mode=stats", "--prepared_dir=nowhere"], ["no directory nowhere"]),
@@ -144,6 +155,7 @@ def test_search_prints_json_that_can_be_read(evaluated, tmp_path, monkeypatch, c
     asked = {"_CONVERSATION": str(path), "_TOP_K": 3, "_JSON": True}
     for name, value in asked.items():
         monkeypatch.setattr(launch, name, SimpleNamespace(value=value))
+    monkeypatch.setattr(launch.modes, "GALLERY", SimpleNamespace(value=None))
     launch._search(evaluated.workdir)
     found = json.loads(capsys.readouterr().out)
     assert [sticker["rank"] for sticker in found["stickers"]] == [1, 2, 3]

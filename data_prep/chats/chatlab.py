@@ -27,8 +27,8 @@ from data_prep.chats.message import (
     naming,
 )
 from data_prep.chats.neutral import moment
-from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
+from int_ra_jax.common.ledger import LeftOut
 
 FILES = "**/*.json*"
 STRICT = False

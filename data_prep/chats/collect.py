@@ -33,8 +33,8 @@ from data_prep.chats import (
 from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of, naming
 from data_prep.formats import animations
 from data_prep.formats.pictures import suffix_of
-from data_prep.ledger import Ledger, LeftOut
 from data_prep.problems import Problems
+from int_ra_jax.common.ledger import Ledger, LeftOut
 from int_ra_jax.data import images
 
 # A reader is a module with FILES, the pattern of its files; STRICT, whether what is wrong with one

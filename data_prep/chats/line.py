@@ -19,8 +19,8 @@ from absl import logging
 from data_prep.chats import day_periods, line_dates, placeholders, text_lines, word_lists
 from data_prep.chats.message import Exported, Message, Record, files_of, naming
 from data_prep.chats.whatsapp_dates import ORDERS, Decision, Head, Orders
-from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
+from int_ra_jax.common.ledger import LeftOut
 
 FILES = "**/*.txt"
 STRICT = False

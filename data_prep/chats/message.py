@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.archives import is_noise
-from data_prep.ledger import LeftOut
+from int_ra_jax.common.ledger import LeftOut
 
 
 @dataclass(frozen=True)

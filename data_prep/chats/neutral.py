@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.chats.message import Exported, Message, Record, files_of
-from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
+from int_ra_jax.common.ledger import LeftOut
 
 FILES = "*.jsonl"
 # The form is written for this import, so whoever wrote a wrong line can mend it.

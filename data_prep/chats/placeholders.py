@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from data_prep.chats import word_lists
 from data_prep.chats.message import StickerLeftOut
-from data_prep.ledger import LeftOut
+from int_ra_jax.common.ledger import LeftOut
 
 _BRACKETED = re.compile(
     r"[\[【［]\s*(?P<words>[^\[\]【】［］\n]{1,40}?)\s*[\]】］](?P<rest>.*)", re.S

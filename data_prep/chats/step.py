@@ -18,7 +18,7 @@ from absl import logging
 from tqdm import tqdm
 
 from data_prep.chats.message import Message
-from data_prep.ledger import Ledger
+from int_ra_jax.common.ledger import Ledger
 from int_ra_jax.data import schema
 
 ORDER = ("collect", "anonymise", "filter_offensive", "segment", "deduplicate", "split")

@@ -17,8 +17,8 @@ from absl import logging
 from data_prep.chats import pictures, placeholders, text_lines
 from data_prep.chats.message import Exported, Message, Record, StickerLeftOut, files_of, naming
 from data_prep.chats.neutral import moment
-from data_prep.ledger import LeftOut
 from data_prep.problems import Problems
+from int_ra_jax.common.ledger import LeftOut
 
 FILES = "**/*.csv"
 STRICT = False

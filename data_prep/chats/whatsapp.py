@@ -20,8 +20,8 @@ from data_prep.chats.whatsapp_dates import ORDERS, Decision, Orders
 from data_prep.chats.whatsapp_heads import FORMS, Line, Reader, clean
 from data_prep.chats.whatsapp_senders import Senders
 from data_prep.chats.whatsapp_texts import Texts
-from data_prep.ledger import LeftOut
 from data_prep.problems import Problems, short
+from int_ra_jax.common.ledger import LeftOut
 
 FILES = "**/*.txt"
 STRICT = False

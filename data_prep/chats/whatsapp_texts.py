@@ -14,7 +14,7 @@ from pathlib import Path
 from data_prep.chats import word_lists
 from data_prep.chats.message import StickerLeftOut
 from data_prep.chats.whatsapp_heads import MARK, RIGHT_MARK, Line, clean
-from data_prep.ledger import LeftOut
+from int_ra_jax.common.ledger import LeftOut
 
 _NAME = r"[^<>\n/\\:\"*?|]{1,200}\.(?=\w*[^\W\d_])\w{1,10}"
 _IS_NAME = re.compile(rf"^{_NAME}$")

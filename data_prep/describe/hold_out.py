@@ -3,8 +3,8 @@
 Stickers that train uses are ordered by how often, and cut into as many runs of equal length as are
 to be held out; one of each run is drawn. So the held-out stickers are used about as often as the
 others. With a share of a fifth, seeds 0 to 4 together hold out every sticker, so that a figure need
-not hang on which were drawn. Conversations of train and valid that they answer are left out, the test stays whole, and
-``dataset.json`` names the stickers.
+not hang on which were drawn. Conversations of train and valid that they answer are left out, the
+test stays whole, and ``dataset.json`` names the stickers.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from data_prep.ledger import Ledger, LeftOut
+from int_ra_jax.common.ledger import Ledger, LeftOut
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation
 from int_ra_jax.data.validation import read_prepared

@@ -17,8 +17,8 @@ from data_prep.extraction.ocr import StickerReader, reader_identity
 from data_prep.extraction.prompts import Prompt
 from data_prep.extraction.store import ResultStore, digest_of
 from data_prep.extraction.work import Answers, Chat, Work, check_complete, unanswered, write
-from data_prep.ledger import Ledger, LeftOut
 from int_ra_jax.common.files import replace_text
+from int_ra_jax.common.ledger import Ledger, LeftOut
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import StickerEntry

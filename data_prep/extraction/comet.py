@@ -18,7 +18,7 @@ from data_prep.extraction.prompts import Prompt
 from data_prep.extraction.retrieved import FromHeads
 from data_prep.extraction.store import ResultStore, digest_of, model_identity
 from data_prep.extraction.work import Chat, Work, check_complete, unanswered, write
-from data_prep.ledger import Ledger, LeftOut
+from int_ra_jax.common.ledger import Ledger, LeftOut
 from int_ra_jax.common.types import RELATIONS
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation

@@ -9,6 +9,7 @@ from PIL import Image
 
 from data_prep.extraction.device import MISSING
 from data_prep.extraction.frames import BACKGROUNDS, Picture
+from int_ra_jax.data import images
 
 CONFIDENCE = 0.7  # below it a line is more often a drawing than a word
 # Eyes are read as 8 and folded hands as 人: so little writing must be read with more confidence.
@@ -61,6 +62,19 @@ class StickerReader:
         grounds = BACKGROUNDS if picture.is_transparent() else BACKGROUNDS[:1]
         images = [image for ground in grounds for image in picture.load(ground)]
         return max((self.read_image(image) for image in images), key=_weight)[0]
+
+    def read_file(self, content: bytes) -> str:
+        """Returns the writing on a sticker's first frame, as ``read`` does; "" if there is none.
+
+        Args:
+          content: an encoded picture.
+
+        Raises:
+          ValueError: if it cannot be decoded.
+        """
+        grounds = BACKGROUNDS if images.is_transparent(content) else BACKGROUNDS[:1]
+        shown = [images.decode(content, ground=ground) for ground in grounds]
+        return max((self.read_image(image) for image in shown), key=_weight)[0]
 
     def read_image(self, image: Image.Image) -> tuple[str, float]:
         """Returns the writing in an RGB picture, line after line, and the mean confidence."""

@@ -22,8 +22,8 @@ from absl import logging
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from data_prep.extraction.store import ResultStore
-from data_prep.ledger import Ledger, LeftOut
 from data_prep.problems import Problems, short
+from int_ra_jax.common.ledger import Ledger, LeftOut
 from int_ra_jax.common.types import RELATIONS
 from int_ra_jax.data.schema import Conversation
 

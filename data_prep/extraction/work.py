@@ -22,7 +22,7 @@ from data_prep.extraction.endpoint import Endpoint, EndpointChat
 from data_prep.extraction.in_process import InProcessChat
 from data_prep.extraction.prompts import Prompt
 from data_prep.extraction.store import ALL, ResultStore, Shard, model_identity
-from data_prep.ledger import Ledger, LeftOut
+from int_ra_jax.common.ledger import Ledger, LeftOut
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation, PreparedDirectory, StickerEntry
 

@@ -27,8 +27,8 @@ from data_prep.formats.packs import Pack, load
 from data_prep.formats.reading import InputDirectory
 from data_prep.formats.shares import FRACTION, assign
 from data_prep.formats.staging import Description, Staging
-from data_prep.ledger import LeftOut
 from data_prep.problems import short
+from int_ra_jax.common.ledger import LeftOut
 from int_ra_jax.data.schema import Turn
 
 DESCRIPTION = Description(

@@ -24,7 +24,7 @@ from data_prep.formats.labels import Labels
 from data_prep.formats.packs import Pack, load
 from data_prep.formats.reading import InputDirectory
 from data_prep.formats.staging import READING_ORDER, Description, Staging
-from data_prep.ledger import LeftOut
+from int_ra_jax.common.ledger import LeftOut
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation, Turn
 

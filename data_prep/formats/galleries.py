@@ -7,6 +7,7 @@ Animated stickers become pictures (``animations``). ``pack_manifests`` knows wha
 files. What became of each sticker and file is in ``dataset.json`` under ``ledger``.
 """
 
+import contextlib
 import hashlib
 import re
 import tempfile
@@ -23,8 +24,8 @@ from data_prep import archives
 from data_prep.formats import animations, pack_manifests
 from data_prep.formats.pack_manifests import Manifest, Said
 from data_prep.formats.pictures import suffix_of
-from data_prep.ledger import Ledger, LeftOut
 from data_prep.problems import Problems
+from int_ra_jax.common.ledger import Ledger, LeftOut
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data import images, schema
 from int_ra_jax.data.schema import StickerEntry
@@ -85,18 +86,24 @@ class _Files:
 
 
 @dataclass
-class _Gallery:
-    """What is taken so far.
+class Collected:
+    """What was found in packs.
 
     Attributes:
       folder: where the pictures are written.
       entries: the rows, by id.
       packs: their titles and authors.
+      ledger: what became of each sticker and file.
     """
 
     folder: Path
     entries: dict[str, StickerEntry] = field(default_factory=dict)
     packs: list[dict[str, str]] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def picture(self, entry: StickerEntry) -> Path:
+        """Returns the file of a sticker."""
+        return self.folder / Path(entry.image).name
 
     def take(self, path: Path, said: Said, manifest: Manifest) -> None:
         """Takes a sticker.
@@ -156,18 +163,9 @@ def import_packs(source: Path, out: Path, dry_run: bool = False) -> Ledger:
         raise FileNotFoundError(f"there is no {source}. Name a folder of pictures, or a pack.")
     if not dry_run and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty. Choose a new directory or remove it.")
-    problems, ledger = Problems(source), Ledger()
-    with tempfile.TemporaryDirectory(prefix="packs-", ignore_cleanup_errors=True) as scratch:
-        gallery = _Gallery(Path(scratch) / "pictures")
-        gallery.folder.mkdir()
-        zips = _zips(source)
-        with archives.unpacked(zips, Path(scratch), whole=True) as unpacked:
-            roots = [source] if source.is_dir() else []
-            for root in [*roots, *([unpacked] if unpacked else [])]:
-                title = source.name if root == source else source.stem
-                files = [path for path in _files(root) if path not in zips]
-                for place, make in _records(root, files, title, gallery, problems):
-                    ledger.judge(place, make)
+    problems = Problems(source)
+    with collected(source, problems) as gallery:
+        ledger = gallery.ledger
         logging.info("%s", ledger)
         if not ledger.kept:
             problems.add(".", 0, f"no sticker: {str(ledger).replace(chr(10), ';')}")
@@ -177,6 +175,31 @@ def import_packs(source: Path, out: Path, dry_run: bool = False) -> Ledger:
     verb = "would write" if dry_run else "wrote"
     logging.info("%s %s: a gallery of %d stickers", verb, out, ledger.kept)
     return ledger
+
+
+@contextlib.contextmanager
+def collected(source: Path, problems: Problems) -> Iterator[Collected]:
+    """Gives the stickers of packs, whose pictures are deleted again at the end.
+
+    Args:
+      source: a folder, or one pack in a file.
+      problems: gets what is broken of what packs say; their pictures are read all the same.
+
+    Raises:
+      ValueError: if a zip is not unpacked.
+    """
+    with tempfile.TemporaryDirectory(prefix="packs-", ignore_cleanup_errors=True) as scratch:
+        gallery = Collected(Path(scratch) / "pictures")
+        gallery.folder.mkdir()
+        zips = _zips(source)
+        with archives.unpacked(zips, Path(scratch), whole=True) as unpacked:
+            roots = [source] if source.is_dir() else []
+            for root in [*roots, *([unpacked] if unpacked else [])]:
+                title = source.name if root == source else source.stem
+                files = [path for path in _files(root) if path not in zips]
+                for place, make in _records(root, files, title, gallery, problems):
+                    gallery.ledger.judge(place, make)
+        yield gallery
 
 
 def _zips(source: Path) -> list[Path]:
@@ -189,7 +212,7 @@ def _zips(source: Path) -> list[Path]:
 
 
 def _records(
-    root: Path, files: list[Path], title: str, gallery: _Gallery, problems: Problems
+    root: Path, files: list[Path], title: str, gallery: Collected, problems: Problems
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yields place and act for each sticker that a manifest names, then for every other file."""
     folders = dict.fromkeys([root, *(path.parent for path in files)])
@@ -239,7 +262,7 @@ def _unnamed(path: Path, root: Path, title: str) -> Manifest:
     return Manifest("", path.parent, pack_manifests.words(called))
 
 
-def _other(gallery: _Gallery, path: Path, trays: set[Path], manifest: Manifest) -> None:
+def _other(gallery: Collected, path: Path, trays: set[Path], manifest: Manifest) -> None:
     if path in trays or path.stem.casefold() in _TRAYS:
         raise LeftOut("sign of the pack, no sticker")
     gallery.take(path, Said(0), manifest)
@@ -278,7 +301,7 @@ def _name(stem: str) -> str:
     return " ".join(part for part in parts if part and not _SAYS_NOTHING.fullmatch(part))
 
 
-def _write(out: Path, gallery: _Gallery, ledger: Ledger) -> None:
+def _write(out: Path, gallery: Collected, ledger: Ledger) -> None:
     titles = [pack for pack in gallery.packs if any(pack.values())]
     info = {
         "name": "packs of stickers",
@@ -292,5 +315,5 @@ def _write(out: Path, gallery: _Gallery, ledger: Ledger) -> None:
         "ledger": ledger.to_json(),
     }
     entries = list(gallery.entries.values())
-    pictures = {entry.image: gallery.folder / Path(entry.image).name for entry in entries}
+    pictures = {entry.image: gallery.picture(entry) for entry in entries}
     schema.write_prepared(out, (), entries, (UNLABELLED,), info, pictures)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from data_prep.formats.pictures import Pictures, id_message
-from data_prep.ledger import Ledger
 from data_prep.problems import Problems, short
+from int_ra_jax.common.ledger import Ledger
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import Conversation, StickerEntry

@@ -170,13 +170,23 @@ class Sticker:
 
 @dataclass(frozen=True)
 class RankedSticker:
-    """One answer: rank 1 is the best; score is the system's, for most a cosine."""
+    """One answer: rank 1 is the best; score is the system's, for most a cosine.
+
+    Attributes:
+      rank: from 1.
+      sticker: its id.
+      score: higher is better.
+      image: its path in the prepared directory; "" in an open gallery.
+      attributes: the text of each of the four attributes.
+      pack: that it belongs to, or "".
+    """
 
     rank: int
     sticker: str
     score: float
     image: str
     attributes: dict[str, str]
+    pack: str = ""
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,7 @@ class RankedList:
       tokens: words, or parts of words, of the turns that were read and of the knowledge.
       unknown: the text of those that the text tower's vocabulary lacks, with how often; it reads
         them all alike.
+      eligible: stickers that pass the filters; None where nothing was filtered.
     """
 
     stickers: list[RankedSticker]
@@ -199,6 +210,7 @@ class RankedList:
     intention_probabilities: dict[str, float]
     tokens: int = 0
     unknown: dict[str, int] = field(default_factory=dict)
+    eligible: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain dicts and lists, ready for json.dumps."""
@@ -208,6 +220,7 @@ class RankedList:
             "stickers": [vars(sticker) for sticker in self.stickers],
             "tokens": self.tokens,
             "unknown": self.unknown,
+            "eligible": self.eligible,
         }
 
     def to_lines(self) -> list[str]:
@@ -219,6 +232,8 @@ class RankedList:
         for sticker in self.stickers:
             words = "; ".join(f"{k}: {v}" for k, v in sticker.attributes.items() if v)
             lines.append(f"{sticker.rank:3d}  {sticker.score:+.4f}  {sticker.sticker:20s} {words}")
+        if self.eligible == len(self.stickers):
+            lines.append("no other sticker of the gallery passes the filters")
         if self.unknown:
             number, named = sum(self.unknown.values()), list(self.unknown)
             lines.append(

@@ -169,6 +169,41 @@ def traits(content: bytes) -> Traits:
         return Traits(frame.size, turned, ground_of(frame), _frames_of(image))
 
 
+class Extent(NamedTuple):
+    """What a sticker's file promises, before anything of it is decompressed.
+
+    Attributes:
+      width: in pixels.
+      height: likewise.
+      frames: at most ``MAX_FRAMES`` + 1, which stands for any greater number.
+    """
+
+    width: int
+    height: int
+    frames: int
+
+
+def extent(content: bytes) -> Extent:
+    """Returns what a sticker's file promises.
+
+    Raises:
+      ValueError: as ``load_pixels``.
+    """
+    with _opened(content) as image:
+        total = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        return Extent(*image.size, min(total, MAX_FRAMES + 1))
+
+
+def media_type(content: bytes) -> str:
+    """Returns the media type of a sticker's file, "image/png".
+
+    Raises:
+      ValueError: as ``load_pixels``.
+    """
+    with _opened(content) as image:
+        return "image/jpeg" if image.format == "MPO" else f"image/{str(image.format).lower()}"
+
+
 def is_transparent(content: bytes) -> bool:
     """Tells whether anything of the first frame is seen through.
 

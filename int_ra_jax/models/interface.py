@@ -116,6 +116,8 @@ class System(Protocol):
       text_frozen: lower layers of the text tower that do not train.
       negatives: which columns it trains against.
       embedding_width: channels of a sticker's embedding, for a bank of them that is refreshed.
+      intention_width: channels at its end that hold the sticker's intentions.
+      encodes_unseen: whether it encodes stickers that training has not known, by what they show.
       sharding_rules: (regex, axes) of what its heads hold besides kernels, biases, scales and
         ``logit_scale``; see ``training.sharding``. The regex matches the end of a parameter's
         path, from the start of a name on.
@@ -126,6 +128,8 @@ class System(Protocol):
     text_frozen: int
     negatives: "Negatives"
     embedding_width: int
+    intention_width: int
+    encodes_unseen: bool
     sharding_rules: tuple[tuple[str, PartitionSpec], ...]
 
     def encode_context(self, batch: Batch, *, key: Array | None = None) -> Context:

@@ -73,6 +73,8 @@ class TwoTowers(nnx.Module):
       sharding_rules: of what its heads hold besides linear layers; likewise.
       negatives: the batch's own gold stickers, unless a system says otherwise.
       embedding_width: channels of a sticker's embedding.
+      intention_width: channels at its end that hold the sticker's intentions.
+      encodes_unseen: whether it encodes stickers that training has not known.
     """
 
     reads: frozenset[str] = frozenset()
@@ -96,6 +98,8 @@ class TwoTowers(nnx.Module):
         self.num_intentions, self.num_stickers = facts.num_intentions, facts.num_stickers
         self.intention_match: float = model.intention_match
         self.embedding_width: int = self.matched_width(model.joint_width)
+        self.intention_width: int = self.matched_width(0)
+        self.encodes_unseen: bool = True
         self.unseen_negatives: bool = setup.config.loss.unseen_negatives
         self.match_classifier: Linear | None = nnx.data(None)
         self.negatives = Negatives()

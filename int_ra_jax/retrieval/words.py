@@ -199,6 +199,11 @@ def fused(
     return sorted(sums.items(), key=lambda pair: -pair[1])
 
 
+def languages_of(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Returns those of ``LANGUAGES`` that a text tower was made for; English is always one."""
+    return tuple(one for one in LANGUAGES if one == LANGUAGES[0] or _knows(tokenizer, one))
+
+
 def reads(tokenizer: Tokenizer, query: str) -> bool:
     """Tells whether a text tower was made for a query's language, so that its means say something.
 

@@ -25,6 +25,7 @@ from int_ra_jax.run.workdir import Run
 
 # Rooms whose code decides how a gallery is encoded, and what of it how a text tower computes.
 _ENCODING = ("common", "data", "models", "run")
+_TOKENS = 8  # short texts are padded to a multiple of so many
 _TOWER = ("models/layers.py", "models/towers")
 
 
@@ -112,6 +113,11 @@ class Encoder:
     def stickers(self, params: Params, rows: np.ndarray) -> Sticker:
         """Returns the encoded stickers of some gallery rows, in that order."""
         encoded: Sticker = self._in_chunks(self._encode_rows, params, rows)
+        return encoded
+
+    def newcomers(self, params: Params, bank: Bank) -> Sticker:
+        """Returns the encoded stickers of any bank, such as one of stickers no run has seen."""
+        encoded: Sticker = self._encode_rows(params, bank, np.arange(bank.index.shape[0]))
         return encoded
 
     def attention_maps(self, params: Params, rows: np.ndarray) -> jax.Array | None:
@@ -206,7 +212,11 @@ class Encoder:
         """Returns the same of short texts, f32[T, Dt]; each is cut to ``text.context_tokens``."""
         width = self._run.config.text.context_tokens
         tokens = encode_names(self._run.tokenizer, texts, width)
-        size = self._divisible(self._run.config.eval.sticker_batch_size)
+        # Few texts, and short ones, are not padded to many and long ones.
+        longest = -(-int(tokens.mask.sum(axis=1).max()) // _TOKENS) * _TOKENS
+        tokens = jax.tree.map(lambda leaf: leaf[:, :longest], tokens)
+        most = self._run.config.eval.sticker_batch_size
+        size = self._divisible(min(most, 1 << (len(texts) - 1).bit_length()))
 
         def means(rows: np.ndarray) -> jax.Array:
             some = jax.tree.map(lambda leaf: leaf[rows], tokens)

@@ -69,14 +69,8 @@ class Run:
     def bank(self) -> Bank:
         """The gallery on the host."""
         # Here, because a search in a gallery that is kept encoded reads no picture.
-        from int_ra_jax.data.gallery import gallery_bank, relevance_annotations
+        from int_ra_jax.data.gallery import gallery_bank
 
-        # Training leaves them, so that the first search need not read all of train.
-        annotations = self.kept.get(
-            "annotations",
-            lambda: [self.dataset.content_hash, *self.code(("data/gallery.py",))],
-            lambda: relevance_annotations(self.dataset, ("train",)),
-        )
         return gallery_bank(
             self.dataset,
             self.tokenizer,
@@ -84,8 +78,21 @@ class Run:
             self.config.text.attribute_tokens,
             self.config.data.frame,
             self.config.data.resize,
-            np.asarray(annotations),
+            self.annotations,
         )
+
+    @cached_property
+    def annotations(self) -> np.ndarray:
+        """With which intentions train annotates each sticker, bool[N, K]."""
+        from int_ra_jax.data.gallery import relevance_annotations
+
+        # Training leaves them, so that the first search need not read all of train.
+        found = self.kept.get(
+            "annotations",
+            lambda: [self.dataset.content_hash, *self.code(("data/gallery.py",))],
+            lambda: relevance_annotations(self.dataset, ("train",)),
+        )
+        return np.asarray(found)
 
     @cached_property
     def labels(self) -> Labels:

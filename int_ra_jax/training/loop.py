@@ -285,8 +285,7 @@ def initial_params(trainer: Trainer) -> tuple[Params, str]:
     """
     run, config = trainer.run, trainer.run.config
     shardings = jax.tree.map(lambda leaf: leaf.sharding, trainer.abstract_state.params)
-    where = flatten(shardings)
-    loaded, origins = _pretrained(config, where)
+    loaded, origins = _pretrained(config, where := flatten(shardings))
     kept = {path: place for path, place in where.items() if path not in loaded}
 
     def drawn(key: jax.Array) -> dict[str, jax.Array]:

@@ -15,8 +15,10 @@ from configs import clip
 from int_ra_jax.common.types import Sticker
 from int_ra_jax.data.schema import Turn
 from int_ra_jax.evaluation.evaluate import evaluate
-from int_ra_jax.retrieval import retriever as retrieval
-from int_ra_jax.retrieval.retriever import Retriever, read_conversation
+from int_ra_jax.retrieval import engine as engines
+from int_ra_jax.retrieval.conversation_file import read_conversation
+from int_ra_jax.retrieval.engine import Engine
+from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.run.workdir import open_run
 from int_ra_jax.training.loop import train
 
@@ -33,9 +35,13 @@ def source(evaluated):
     return open_run(evaluated.workdir).dataset
 
 
+def encoded(retriever):
+    return retriever.gallery.shelf.encoded
+
+
 def test_a_search_gives_the_scores_of_the_evaluation(retriever, source, evaluated):
     conversations = source.conversations("test")
-    ranked = retriever.search_many(conversations, len(source.stickers))
+    ranked = retriever.reply_many(conversations, top_k=len(source.stickers))
     for found, scores in zip(ranked, evaluated.scores, strict=True):
         assert [sticker.rank for sticker in found.stickers] == list(range(1, len(scores) + 1))
         rows = [source.sticker_rows[sticker.sticker] for sticker in found.stickers]
@@ -47,9 +53,9 @@ def test_a_search_gives_the_scores_of_the_evaluation(retriever, source, evaluate
 
 def test_a_conversation_alone_is_the_conversation_in_a_batch(retriever, source):
     conversations = source.conversations("test")[:6]
-    together = retriever.search_many(conversations, 3)
+    together = retriever.reply_many(conversations, top_k=3)
     for conversation, expected in zip(conversations[:2], together, strict=False):
-        alone = retriever.search(conversation, top_k=3)
+        alone = retriever.reply(conversation, top_k=3)
         assert [s.sticker for s in alone.stickers] == [s.sticker for s in expected.stickers]
         for one, other in zip(alone.stickers, expected.stickers, strict=True):
             assert one.score == pytest.approx(other.score, abs=1e-5)
@@ -68,7 +74,7 @@ def test_a_system_without_intentions_is_trained_evaluated_and_searched(trained, 
     assert data.run.trained == sum(data.run.parameters.values())
     lines = (workdir / "eval" / "per_query.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["predicted_intention"] for line in lines} == {None}
-    found = Retriever.from_workdir(workdir).search(run.dataset.conversations("test")[0], top_k=2)
+    found = Retriever.from_workdir(workdir).reply(run.dataset.conversations("test")[0], top_k=2)
     assert found.intention is None and found.intention_probabilities == {}
     assert len(found.to_lines()) == 2
 
@@ -76,11 +82,11 @@ def test_a_system_without_intentions_is_trained_evaluated_and_searched(trained, 
 def test_the_answer_of_a_conversation_is_never_read(retriever, source):
     conversation = source.conversations("test")[0]
     unknown = dataclasses.replace(conversation, sticker="", intention="", split="train")
-    assert retriever.search(unknown, top_k=3) == retriever.search(conversation, top_k=3)
+    assert retriever.reply(unknown, top_k=3) == retriever.reply(conversation, top_k=3)
 
 
 def test_intentions_are_a_distribution_with_the_predicted_one_first(retriever, source):
-    found = retriever.search(source.conversations("test")[0], top_k=1)
+    found = retriever.reply(source.conversations("test")[0], top_k=1)
     values = list(found.intention_probabilities.values())
     assert sum(values) == pytest.approx(1, abs=1e-5)
     assert values == sorted(values, reverse=True)
@@ -91,12 +97,24 @@ def test_intentions_are_a_distribution_with_the_predicted_one_first(retriever, s
     assert json.loads(json.dumps(found.to_json()))["stickers"][0]["image"] == entry.image
 
 
-@pytest.mark.parametrize("number", [0, -1, 13])
-def test_asking_for_more_stickers_than_there_are_names_the_bounds(retriever, source, number):
-    with pytest.raises(
-        ValueError, match=rf"top_k={number} of a gallery of 12 stickers; use 1 to 12"
-    ):
-        retriever.search(source.conversations("test")[0], top_k=number)
+@pytest.mark.parametrize("number", [0, -1])
+def test_no_stickers_cannot_be_asked_for(retriever, source, number):
+    conversations = source.conversations("test")[:1]
+    with pytest.raises(ValueError, match=rf"top_k={number}: ask for at least 1"):
+        retriever.reply(conversations[0], top_k=number)
+    with pytest.raises(ValueError, match=rf"top_k={number} of a gallery of 16 stickers"):
+        retriever.rank(conversations, encoded(retriever), number)
+
+
+def test_more_stickers_than_there_are_is_all_of_them_and_said(retriever, source):
+    found = retriever.reply(source.conversations("test")[0], top_k=13)
+    assert len(found.stickers) == found.eligible == len(source.stickers) == 12
+    assert found.to_lines()[-1] == "no other sticker of the gallery passes the filters"
+    assert "no other" not in " ".join(
+        retriever.reply(source.conversations("test")[0], top_k=11).to_lines()
+    )
+    with pytest.raises(ValueError, match="top_k=17 of a gallery of 16 stickers; use 1 to 16"):
+        retriever.rank(source.conversations("test")[:1], encoded(retriever), 17)
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path):
@@ -120,7 +138,7 @@ def test_a_conversation_is_read_as_it_was_written(tmp_path, retriever):
     assert found.knowledge == {"xWant": ("to celebrate",), "xReact": ("happy", "proud")}
     without = read_conversation(write(tmp_path, {"turns": turns, "reply_speaker": "Ben"}))
     assert without.knowledge is None
-    assert len(retriever.search(without, top_k=2).stickers) == 2
+    assert len(retriever.reply(without, top_k=2).stickers) == 2
 
 
 def test_every_problem_of_a_conversation_is_reported_at_once(tmp_path):
@@ -201,8 +219,8 @@ def test_half_a_character_is_refused_in_one_line_where_no_file_was_read(
     whole = source.conversations("test")[0]
     half = dataclasses.replace(whole, **changes)
     for search in (
-        retriever.search_many,
-        partial(retriever.rank, gallery=retriever._sticker, top_k=1),
+        retriever.reply_many,
+        partial(retriever.rank, gallery=encoded(retriever), top_k=1),
     ):
         with pytest.raises(ValueError, match=r"holds half a character .*leave it out$") as refused:
             search([whole, half])
@@ -215,7 +233,7 @@ def test_an_answer_tells_which_words_the_text_tower_does_not_know(retriever, sou
     spoken = dataclasses.replace(
         whole, turns=(Turn("ann", "we won 😭 today 喵喵 😭"),), reply_speaker="bo", knowledge=None
     )
-    found = retriever.search(spoken, top_k=2)
+    found = retriever.reply(spoken, top_k=2)
     assert (found.tokens, found.unknown) == (7, {"😭": 2, "喵": 2})
     assert json.loads(json.dumps(found.to_json()))["unknown"] == {"😭": 2, "喵": 2}
     assert (
@@ -223,7 +241,7 @@ def test_an_answer_tells_which_words_the_text_tower_does_not_know(retriever, sou
         == "4 of 7 words or parts of words are unknown to the text tower: 😭 喵"
     )
     known = dataclasses.replace(spoken, turns=(Turn("ann", "we won"),))
-    answers = retriever.search_many([known, spoken], top_k=2)
+    answers = retriever.reply_many([known, spoken], top_k=2)
     assert [one.unknown for one in answers] == [{}, {"😭": 2, "喵": 2}]
     assert "unknown" not in " ".join(answers[0].to_lines())
 
@@ -237,10 +255,11 @@ def test_a_missing_file_names_the_nearest(tmp_path):
 LEAN = """
 import sys
 from pathlib import Path
-from int_ra_jax.retrieval.retriever import Retriever, read_conversation
+from int_ra_jax.retrieval.conversation_file import read_conversation
+from int_ra_jax.retrieval.retriever import Retriever
 
 retriever = Retriever.from_workdir(sys.argv[1])
-print(len(retriever.search(read_conversation(Path(sys.argv[2])), top_k=2).stickers))
+print(len(retriever.reply(read_conversation(Path(sys.argv[2])), top_k=2).stickers))
 heavy = {"tensorflow", "transformers", "torch", "sklearn", "matplotlib", "scipy.stats"}
 ours = ("int_ra_jax.evaluation", "int_ra_jax.training", "int_ra_jax.comparison")
 loaded = [name for name in sys.modules if name in heavy or name.startswith(ours)]
@@ -261,16 +280,16 @@ def test_a_search_loads_nothing_that_only_training_or_evaluation_needs(evaluated
 
 def test_more_conversations_than_a_batch_holds_come_back_in_their_order(retriever, source):
     conversations = source.conversations("train")[:70]
-    together = retriever.search_many(conversations, top_k=2)
+    together = retriever.reply_many(conversations, top_k=2)
     assert len(together) == 70
     for row in (0, 33, 69):
-        alone = retriever.search(conversations[row], top_k=2)
+        alone = retriever.reply(conversations[row], top_k=2)
         assert [s.sticker for s in together[row].stickers] == [s.sticker for s in alone.stickers]
         assert together[row].stickers[0].score == pytest.approx(alone.stickers[0].score, abs=1e-5)
 
 
 def test_no_conversations_have_no_answers(retriever):
-    assert retriever.search_many([]) == []
+    assert retriever.reply_many([]) == []
 
 
 def test_any_encoded_gallery_is_ranked_exactly_however_few_scores_fit(
@@ -290,7 +309,7 @@ def test_any_encoded_gallery_is_ranked_exactly_however_few_scores_fit(
     doubled, both, _ = retriever.rank(conversations, twice, 14)
     np.testing.assert_array_equal(both[:, ::2] // 2, rows)
     np.testing.assert_allclose(doubled[:, ::2], scores, atol=1e-5)
-    monkeypatch.setattr(retrieval, "_SCORES", 400)  # one conversation at a time
+    monkeypatch.setattr(engines, "_SCORES", 400)  # one conversation at a time
     alone, places, _ = retriever.rank(conversations, gallery, 7)
     np.testing.assert_array_equal(places, rows)
     np.testing.assert_allclose(alone, scores, atol=1e-5)
@@ -298,6 +317,6 @@ def test_any_encoded_gallery_is_ranked_exactly_however_few_scores_fit(
 
 def test_a_second_start_traces_no_program_of_a_search(evaluated, source, monkeypatch):
     conversation = source.conversations("test")[0]
-    first = Retriever.from_workdir(evaluated.workdir).search(conversation)
-    monkeypatch.setattr(Retriever, "_best", lambda *_, **__: pytest.fail("traced again"))
-    assert Retriever.from_workdir(evaluated.workdir).search(conversation) == first
+    first = Retriever.from_workdir(evaluated.workdir).reply(conversation)
+    monkeypatch.setattr(Engine, "_best", lambda *_, **__: pytest.fail("traced again"))
+    assert Retriever.from_workdir(evaluated.workdir).reply(conversation) == first

@@ -65,6 +65,7 @@ class MOD(Compared):
         )
         self.intention_classifier = HeadLinear(width, facts.num_intentions, rngs=rngs)
         self.embedding_width = self.matched_width(1 + (image_width if regresses else width))
+        self.encodes_unseen = regresses  # the classifier's rows are those of the run's gallery
         self.mse: str = loss.mse
         self.lambda_ret: float = loss.lambda_ret
         self.lambda_int: float = loss.lambda_int

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from fixtures.prepared import draw_sticker
@@ -84,7 +85,8 @@ def visit(project, journey):
             await journey(user)
 
     try:
-        asyncio.run(run())
+        with mock.patch.dict(sys.modules):  # NiceGUI takes the pages' modules out, parents included
+            asyncio.run(run())
     finally:
         project.close()
 

@@ -12,8 +12,8 @@ from data_prep import archives
 from data_prep.chats import neutral, step, telegram, whatsapp
 from data_prep.chats.collect import collect
 from data_prep.chats.construct import construct
-from data_prep.ledger import Ledger
 from data_prep.problems import Problems
+from int_ra_jax.common.ledger import Ledger
 
 CASES = Path(__file__).resolve().parents[4] / "shared" / "cases"
 # Records in, and kept, of exports in awkward forms that lie beside the project, where they do.

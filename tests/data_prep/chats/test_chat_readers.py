@@ -20,8 +20,8 @@ from data_prep.chats.collect import collect
 from data_prep.chats.whatsapp_dates import decide
 from data_prep.chats.whatsapp_heads import Reader
 from data_prep.formats import animations
-from data_prep.ledger import Ledger
 from data_prep.problems import BadInputError, Problems
+from int_ra_jax.common.ledger import Ledger
 
 
 def messages_of(records, problems):

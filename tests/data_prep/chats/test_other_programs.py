@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from data_prep.chats import chatlab, discord, json_stream, line, step, wechat
 from data_prep.chats.anonymise import anonymise
 from data_prep.chats.collect import collect
-from data_prep.ledger import Ledger
 from data_prep.problems import BadInputError, Problems
+from int_ra_jax.common.ledger import Ledger
 
 MD5 = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 EMOJI = f'<msg><emoji fromusername = "wxid_a" type="2" md5="{MD5.upper()}" len = "9"></emoji></msg>'

@@ -6,8 +6,8 @@ import pytest
 
 from data_prep.chats import whatsapp
 from data_prep.chats.message import StickerLeftOut
-from data_prep.ledger import LeftOut
 from data_prep.problems import BadInputError, Problems
+from int_ra_jax.common.ledger import LeftOut
 
 HEAD = "14/03/2024, 12:30 - "
 IPHONE = "[14/03/2024, 12:30:11] "

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from data_prep.formats import ced, packs
 from data_prep.formats.importing import import_published
 from data_prep.formats.reading import InputDirectory
-from data_prep.ledger import Ledger
 from data_prep.problems import Problems
+from int_ra_jax.common.ledger import Ledger
 from int_ra_jax.data.validation import read_prepared, validate
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "choices_zh"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.ledger import Ledger, LeftOut
+from int_ra_jax.common.ledger import Ledger, LeftOut
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(), st.sampled_from("abc"))))

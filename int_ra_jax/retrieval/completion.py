@@ -1,0 +1,193 @@
+"""What a gallery finds out of a new sticker by itself: a picture and an id are enough.
+
+What cannot be taken is left out with a reason, so that a broken sticker never stops the others.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from int_ra_jax.common.ledger import LeftOut
+from int_ra_jax.common.types import ATTRIBUTES
+from int_ra_jax.data import emoji_language, emoji_names, images
+from int_ra_jax.data.copies import Fingerprint
+from int_ra_jax.retrieval.stickers import GallerySticker
+
+MAX_ID = 200  # characters
+MAX_TEXT = 1000  # characters of a name, a tag, an attribute, of the words on a sticker
+MAX_TEXTS = 100  # tags, emoji
+
+# Words of CLDR's English names that tell what an emoji shows; checked from hands to faces, since
+# "person facepalming" is a gesture before it is a person.
+_SHOWN = {
+    "gesture": {
+        *("hand", "hands", "finger", "fingers", "thumb", "thumbs", "fist", "palm", "palms"),
+        *("clapping", "waving", "folded", "handshake", "biceps", "index", "pointing", "victory"),
+        *("salute", "facepalming", "shrugging", "bowing", "raising", "gesturing", "hugging"),
+    },
+    "posture": {
+        *("person", "man", "woman", "people", "men", "women", "boy", "girl", "boys", "girls"),
+        *("kneeling", "standing", "walking", "running", "dancing", "dancer"),
+    },
+    "facial": {
+        *("face", "smiling", "grinning", "crying", "kissing", "winking", "pouting", "frowning"),
+        *("weary", "cat", "monkey", "skull", "see-no-evil", "hear-no-evil", "speak-no-evil"),
+    },
+}
+
+
+def completed(
+    sticker: GallerySticker,
+    read_words: Callable[[bytes], str] | None = None,
+    names: emoji_names.EmojiNames | None = None,
+    intentions: Iterable[str] = (),
+) -> GallerySticker:
+    """Returns a sticker with everything that a gallery stores, but its predicted intentions.
+
+    Args:
+      sticker: with its picture.
+      read_words: reads what is written on a picture; None leaves the words empty.
+      names: of emoji, in the language that the run's text tower reads; English by default.
+      intentions: names that the run knows.
+
+    Raises:
+      LeftOut: with the reason, if something of it cannot be taken.
+    """
+    _check(sticker, frozenset(intentions))
+    try:
+        for frame in images.FRAMES:
+            images.decode(sticker.picture, frame)
+        looks = Fingerprint.of_file(sticker.picture).to_bytes()
+        media_type = images.media_type(sticker.picture)
+    except ValueError as error:
+        raise LeftOut("no picture that can be read") from error
+    words = sticker.words
+    if words is None:
+        words = _bounded(read_words(sticker.picture)) if read_words else ""
+    language = language_of(words) if sticker.language is None else sticker.language
+    attributes = {name: sticker.attributes.get(name, "") for name in ATTRIBUTES}
+    if not any(map(str.strip, attributes.values())):
+        attributes = derived_attributes(sticker.emoji, sticker.name, words, names)
+    return dataclasses.replace(
+        sticker,
+        words=words,
+        language=language,
+        attributes=attributes,
+        tags=tuple(dict.fromkeys(sticker.tags)),
+        emoji=tuple(dict.fromkeys(sticker.emoji)),
+        intentions_given=sticker.intentions is not None,
+        media_type=media_type,
+        looks=looks,
+    )
+
+
+def derived_attributes(
+    emoji: Iterable[str],
+    name: str = "",
+    words: str = "",
+    names: emoji_names.EmojiNames | None = None,
+) -> dict[str, str]:
+    """Returns the four attributes as the emoji, the name and the words of a sticker tell them.
+
+    An emoji of a hand is a gesture, one of a person a posture, one of a face facial; any other is
+    said, as the name and the words are.
+
+    Args:
+      emoji: each one emoji.
+      name: of the sticker.
+      words: on the sticker.
+      names: in which language emoji are named.
+    """
+    found: dict[str, list[str]] = {attribute: [] for attribute in ATTRIBUTES}
+    found["verbal"] += [name.strip(), words.strip()]
+    for one in emoji:
+        english = emoji_names.in_language(emoji_language.DEFAULT)  # kept, once read
+        told = english.to_words(one).strip()
+        if told == one.strip():  # no emoji, or none that has a name
+            continue
+        said = {*re.split(r"[^a-z-]+", told.lower())}
+        shown = names.to_words(one).strip() if names else told
+        kind = next((kind for kind, known in _SHOWN.items() if said & known), "verbal")
+        found[kind].append(shown)
+    return {kind: ", ".join(dict.fromkeys(filter(None, texts))) for kind, texts in found.items()}
+
+
+def language_of(words: str) -> str:
+    """Returns the language of some words by their letters, "" where there is none."""
+    return emoji_language.of_letters([words]) if any(map(str.isalpha, words)) else ""
+
+
+def problems(sticker: GallerySticker, intentions: frozenset[str]) -> list[str]:
+    """Returns everything of a sticker that does not fit but its picture, as reasons.
+
+    Args:
+      sticker: to be checked.
+      intentions: names that the run knows.
+    """
+    found = []
+    if not isinstance(sticker.id, str) or not 0 < len(sticker.id) <= MAX_ID:
+        found.append(f"id that is not of 1 to {MAX_ID} characters")
+    elif not sticker.id.isprintable():
+        found.append("id that cannot be printed")
+    texts = {"pack": sticker.pack, "name": sticker.name, "words": sticker.words or ""}
+    texts |= {"language": sticker.language or ""}
+    if isinstance(sticker.attributes, Mapping):
+        if {*sticker.attributes} - {*ATTRIBUTES}:
+            found.append(f"attribute that is none of {', '.join(ATTRIBUTES)}")
+        texts |= {f"attribute {name}": text for name, text in sticker.attributes.items()}
+    else:
+        found.append("attributes that are no mapping")
+    for kind, several in (("tag", sticker.tags), ("emoji", sticker.emoji)):
+        if not isinstance(several, tuple | list) or len(several) > MAX_TEXTS:
+            found.append(f"{kind} list that is no list of at most {MAX_TEXTS} texts")
+        else:
+            texts |= {f"{kind} {place}": text for place, text in enumerate(several)}
+    found += list(dict.fromkeys(filter(None, (_text_problem(*one) for one in texts.items()))))
+    for flag in ("adult", "approved", "hidden"):
+        if not isinstance(getattr(sticker, flag), bool):
+            found.append(f"{flag} that is neither True nor False")
+    return found + _intention_problems(sticker.intentions, intentions)
+
+
+def _check(sticker: GallerySticker, intentions: frozenset[str]) -> None:
+    if found := problems(sticker, intentions):
+        raise LeftOut("; ".join(found))
+    if not isinstance(sticker.picture, bytes) or not sticker.picture:
+        raise LeftOut("no picture")
+    if len(sticker.picture) > images.MAX_BYTES:
+        raise LeftOut("picture that is too large")
+
+
+def _text_problem(where: str, text: object) -> str | None:
+    kind = where.partition(" ")[0]
+    if not isinstance(text, str):
+        return f"{kind} that is no text"
+    if len(text) > MAX_TEXT:
+        return f"{kind} of more than {MAX_TEXT} characters"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return f"{kind} with half a character"
+    return f"{kind} with a NUL" if "\0" in text else None
+
+
+def _intention_problems(given: object, known: frozenset[str]) -> list[str]:
+    if given is None:
+        return []
+    if not isinstance(given, Mapping):
+        return ["intentions that are no mapping from name to probability"]
+    found = []
+    if {*given} - known:
+        found.append("intention that the run does not know")
+    if not all(
+        isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= 1
+        for value in given.values()
+    ):
+        found.append("intention whose probability is not in [0, 1]")
+    return found
+
+
+def _bounded(text: str) -> str:
+    plain = text.encode("utf-8", "ignore").decode("utf-8", "ignore").replace("\0", "")
+    return " ".join(plain.split())[:MAX_TEXT]

@@ -1,0 +1,300 @@
+"""The open gallery: stickers that can be put, changed, hidden and removed while it is in use.
+
+retriever = Retriever.from_workdir("runs/demo", gallery="my_stickers")
+retriever.gallery.put([GallerySticker("cat_1", picture=content, pack="cats", tags=("猫",))])
+ranked = retriever.reply(conversation, top_k=5, packs=["cats"])
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from int_ra_jax.common.ledger import Ledger, LeftOut
+from int_ra_jax.common.nearest import nearest
+from int_ra_jax.retrieval.completion import completed, problems
+from int_ra_jax.retrieval.gallery_rows import digest_of
+from int_ra_jax.retrieval.gallery_store import GalleryStore
+from int_ra_jax.retrieval.rebuild import Rebuild, embed_missing, encode_sound
+from int_ra_jax.retrieval.shelved import Progress
+from int_ra_jax.retrieval.shelved import ReadOnlyError as ReadOnlyError
+from int_ra_jax.retrieval.sticker_encoder import Encoded, StickerEncoder
+from int_ra_jax.retrieval.stickers import GallerySticker
+from int_ra_jax.retrieval.stored_shelf import StoredShelf
+
+EXACT = 2**20  # stickers up to which a matrix in memory is searched
+_BATCH = 64  # stickers that are embedded and written at once
+_PAIRS = 2**28  # numbers of stickers that are compared in pairs: 1 GiB
+_DERIVED = ("id", "intentions_given", "media_type", "looks")
+_FLAGS = frozenset(("adult", "approved", "hidden"))
+
+
+class StaleGalleryError(ValueError):
+    """A gallery lacks embeddings of the checkpoint that is to search it."""
+
+
+class Gallery(StoredShelf):
+    """Stickers in a LanceDB folder or object store, each with its embedding.
+
+    Many processes may read one gallery; those that write a local one take turns by a lock. Every
+    method may be called from any thread. What a method has returned from is on disk: it survives
+    the end of the process, however it comes. Searching is the ``Retriever``'s part.
+    """
+
+    def __init__(
+        self,
+        store: GalleryStore,
+        encoder: StickerEncoder,
+        read_words: Callable[[bytes], str] | None = None,
+        exact_up_to: int = EXACT,
+    ) -> None:
+        """Reads what is stored; ``open`` is how it is called.
+
+        Args:
+          store: the tables.
+          encoder: embeds new stickers.
+          read_words: see ``open``.
+          exact_up_to: likewise.
+        """
+        super().__init__(store, encoder, exact_up_to)
+        self._read_words = read_words
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        run: StickerEncoder | str | Path,
+        *,
+        create: bool = True,
+        rebuild: bool = False,
+        progress: Progress | None = None,
+        read_words: Callable[[bytes], str] | None = None,
+        exact_up_to: int = EXACT,
+    ) -> "Gallery":
+        """Opens a gallery, or makes an empty one.
+
+        Args:
+          path: a local folder, or any URI that LanceDB takes ("s3://bucket/stickers").
+          run: encodes stickers; or the workdir of the run that does, by its best checkpoint.
+          create: whether one is made where there is none.
+          rebuild: whether embeddings of this checkpoint that are missing are made first; see
+            ``rebuild`` for how to do that while others answer.
+          progress: of that.
+          read_words: reads what is written on a picture, "" for nothing; None reads nothing.
+          exact_up_to: more stickers than these are searched by LanceDB's index with exact
+            re-ranking, fewer by an exact matrix product in memory.
+
+        Raises:
+          FileNotFoundError: if there is no gallery and ``create`` is False, or no run.
+          StaleGalleryError: if it lacks embeddings of this checkpoint and ``rebuild`` is False.
+          ValueError: if lancedb is not installed, or the run's system cannot embed new stickers.
+        """
+        store = GalleryStore(path, create)
+        encoder = run if isinstance(run, StickerEncoder) else StickerEncoder.from_workdir(run)
+        digests = [*store.digests().values()]
+        if missing := len(store.missing(encoder.checksum, digests)):
+            if not rebuild:
+                raise StaleGalleryError(
+                    f"{path}: {missing} of {len(digests)} stickers have no embedding of the "
+                    f"checkpoint in {encoder.run.workdir}. Make them: launch.py --mode=gallery "
+                    f"--workdir={encoder.run.workdir} --gallery={path} rebuild"
+                )
+            embed_missing(store, encoder, progress)
+        return cls(store, encoder, read_words, exact_up_to)
+
+    @property
+    def writable(self) -> bool:
+        """Whether stickers can be put; a run's own gallery only answers."""
+        return True
+
+    # ---- changes --------------------------------------------------------------------------------
+
+    def put(self, stickers: Sequence[GallerySticker], progress: Progress | None = None) -> Ledger:
+        """Inserts stickers, or replaces those of the same id, and makes them searchable.
+
+        A broken sticker does not stop the others: it is left out, and the ledger has its reason.
+
+        Args:
+          stickers: with pictures; of several with one id the last counts.
+          progress: is called after each batch.
+
+        Returns:
+          What became of each: records_in == kept + those left out, by reason.
+
+        Raises:
+          ValueError: if the system compares pairs, and there would be too many of them.
+        """
+        self._check_room(len(stickers))
+        ledger = Ledger()
+        last = {one.id: place for place, one in enumerate(stickers) if isinstance(one.id, str)}
+        for start in range(0, len(stickers), _BATCH):
+            batch = stickers[start : start + _BATCH]
+            with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
+                made = [*pool.map(self._completed, batch)]
+            whole = []
+            for place, (one, outcome) in enumerate(zip(batch, made, strict=True), start=start):
+                if last.get(one.id, place) != place:
+                    outcome = LeftOut("replaced by a later sticker of the same id")
+                whole.append((str(one.id), outcome))
+            self._keep(whole, ledger)
+            if progress is not None:
+                progress(min(start + _BATCH, len(stickers)), len(stickers))
+        return ledger
+
+    def change(self, id: str, /, **fields: Any) -> GallerySticker:
+        """Changes fields of a sticker, and embeds it anew where it must be.
+
+        Args:
+          id: of the sticker.
+          **fields: of ``GallerySticker``, but not ``id`` and not what is computed.
+
+        Returns:
+          The sticker as it is now.
+
+        Raises:
+          KeyError: if there is none of this id.
+          ValueError: for a field that is not known, or a value that does not fit, all at once.
+        """
+        known = [one.name for one in dataclasses.fields(GallerySticker) if one.name not in _DERIVED]
+        wrong = [name for name in fields if name not in known]
+        if wrong:
+            near = {name: nearest(name, known, cutoff=0.6) for name in wrong}
+            told = (f"{one} (did you mean {near[one]}?)" if near[one] else one for one in wrong)
+            raise ValueError(f"cannot change {', '.join(told)}. Fields are {', '.join(known)}.")
+        fields = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+        if "words" in fields:
+            fields.setdefault("language", None)
+        with self._writing():
+            before = self._store.read([id], pictures=True)[id].sticker
+            after = dataclasses.replace(before, **fields)
+            if found := problems(after, frozenset(self._encoder.run.dataset.intentions)):
+                raise ValueError(f"sticker {id!r}: {'; '.join(found)}")
+            if not {*fields} <= _FLAGS:
+                made = self._completed(after)
+                if isinstance(made, LeftOut):
+                    raise ValueError(f"sticker {id!r}: {made}")
+                self._write([made], self._encoder.encode([made]))
+            elif fields:
+                self._mark([id], **fields)
+        return self.get(id)
+
+    def hide(self, ids: Iterable[str]) -> int:
+        """Takes stickers out of all answers and keeps them; returns how many were not hidden."""
+        return self._set_hidden(ids, True)
+
+    def show(self, ids: Iterable[str]) -> int:
+        """Undoes ``hide``; returns how many were hidden."""
+        return self._set_hidden(ids, False)
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Removes stickers with their pictures; returns how many there were, unknown ids passed."""
+        with self._writing():
+            gone = [one for one in dict.fromkeys(ids) if one in self._known or one in self._waiting]
+            if gone:
+                self._store.delete(gone)
+                self._drop(gone)
+                self._settle()
+            return len(gone)
+
+    def remove_pack(self, name: str) -> int:
+        """Removes all stickers of a pack; returns how many there were."""
+        with self._writing():
+            with self.lock:
+                ids = self.shelf.of_pack(name)
+            return self.remove(ids)
+
+    def rebuild(
+        self,
+        run: StickerEncoder | str | Path,
+        progress: Progress | None = None,
+        swapped: Callable[[], None] | None = None,
+    ) -> Rebuild:
+        """Embeds all stickers by another checkpoint, in the background, and goes over to it.
+
+        Until the last one is embedded everything is searched as before; then all of it by the new
+        checkpoint. What is put meanwhile is searched at once, and embedded by both. If it is
+        interrupted, the next call goes on where it stopped.
+
+        Args:
+          run: the encoder, or the workdir of its run.
+          progress: is called after each batch.
+          swapped: is called in the moment of going over, inside ``lock``.
+        """
+        encoder = run if isinstance(run, StickerEncoder) else StickerEncoder.from_workdir(run)
+        self._store.forget_others({self.checksum, encoder.checksum})
+
+        def go_over() -> None:
+            with self._changing:
+                self._load(encoder, swapped)
+
+        return Rebuild(self._store, encoder, progress, go_over)
+
+    # ---- inside ---------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Is entered by one thread of one process at a time, all others' writing read."""
+        with self._store.writing(), self._changing:
+            self.refresh()
+            yield
+
+    def _completed(self, sticker: GallerySticker) -> GallerySticker | LeftOut:
+        run = self._encoder.run
+        try:
+            return completed(sticker, self._read_words, run.tokenizer.emoji, run.dataset.intentions)
+        except LeftOut as reason:
+            return reason
+
+    def _keep(self, made: Sequence[tuple[str, GallerySticker | LeftOut]], ledger: Ledger) -> None:
+        """Embeds, writes and then judges a batch."""
+        good = [one for _, one in made if isinstance(one, GallerySticker)]
+        encoder = self._encoder
+        whole, encoded = encode_sound(encoder, good)
+        with self._writing():
+            if encoder is not self._encoder:  # another checkpoint since
+                whole, encoded = encode_sound(self._encoder, good)
+            self._write(whole, encoded)
+        sound = {one.id for one in whole}
+
+        def judged(outcome: GallerySticker | LeftOut) -> None:
+            if isinstance(outcome, LeftOut):
+                raise outcome
+            if outcome.id not in sound:
+                raise LeftOut("no finite embedding")
+
+        for place, outcome in made:
+            ledger.judge(place, partial(judged, outcome))
+
+    def _write(self, stickers: Sequence[GallerySticker], encoded: Encoded) -> None:
+        if not stickers:
+            return
+        digests = [digest_of(one) for one in stickers]
+        self._store.add_vectors(self.checksum, digests, encoded)
+        self._store.write(stickers, digests)
+        self.refresh()
+
+    def _mark(self, ids: Sequence[str], **flags: bool) -> None:
+        self._store.mark(ids, **flags)
+        self.refresh()
+
+    def _set_hidden(self, ids: Iterable[str], hidden: bool) -> int:
+        with self._writing():
+            with self.lock:
+                already = {*self.shelf.flagged("hidden")}
+            wanted = [one for one in dict.fromkeys(ids) if one in self._known]
+            wanted = [one for one in wanted if (one in already) != hidden]
+            if wanted:
+                self._mark(wanted, hidden=hidden)
+            return len(wanted)
+
+    def _check_room(self, more: int) -> None:
+        layout = self._encoder.layout
+        needed = (len(self) + more) * layout.width
+        if not layout.is_vector and needed > _PAIRS:
+            raise ValueError(
+                f"this system compares pairs: {len(self) + more:,} stickers of {layout.width:,} "
+                f"numbers each are more than it can search; at most {_PAIRS // layout.width:,}"
+            )

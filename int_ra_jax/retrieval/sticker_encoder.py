@@ -1,0 +1,303 @@
+"""New stickers through a run's own encoder: a picture and attributes in, numbers out.
+
+A system's encoded sticker may have several parts (SRS compares regions). They lie behind each other
+in one row of numbers, which is what a gallery stores; ``Layout`` takes it apart again.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float32
+
+from int_ra_jax.common.params import flatten
+from int_ra_jax.common.types import ATTRIBUTES, Bank, Sticker
+from int_ra_jax.data import images
+from int_ra_jax.data.gallery import FRAMES
+from int_ra_jax.data.schema import StickerEntry
+from int_ra_jax.data.text import encode_attributes
+from int_ra_jax.models.interface import Params
+from int_ra_jax.retrieval import words
+from int_ra_jax.retrieval.gallery_rows import called
+from int_ra_jax.retrieval.stickers import GallerySticker
+from int_ra_jax.run.array_store import digest
+from int_ra_jax.run.encode import Encoder
+from int_ra_jax.run.row_chunks import chunk_rows
+from int_ra_jax.run.workdir import Run, open_run
+
+_FEW = 8  # stickers that are encoded by the smaller of two programs
+# Of the softmax over similarities: tried on the run's own gallery, whose intentions are known.
+_TEMPERATURES = (0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the parts of an encoded sticker lie in one row of numbers.
+
+    Attributes:
+      kind: what the system's encoder returns.
+      shapes: part -> its shape for one sticker, in order.
+    """
+
+    kind: type[Sticker]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, encoded: Sticker) -> "Layout":
+        """Returns the layout of encoded stickers, every part [N, ...]."""
+        parts = {name: leaf for name, leaf in vars(encoded).items() if leaf is not None}
+        return cls(type(encoded), {name: tuple(leaf.shape[1:]) for name, leaf in parts.items()})
+
+    @property
+    def width(self) -> int:
+        """W, numbers of a row."""
+        return sum(int(np.prod(shape)) for shape in self.shapes.values())
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether the row is the embedding and nothing else."""
+        return tuple(self.shapes) == ("embedding",)
+
+    def rows(self, encoded: Sticker) -> Float32[np.ndarray, "N W"]:
+        """Returns encoded stickers as rows."""
+        parts = [np.asarray(getattr(encoded, name), np.float32) for name in self.shapes]
+        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+    def encoded(self, rows: Any) -> Sticker:
+        """Returns rows [N, W] as encoded stickers; inverse of ``rows``."""
+        parts, start = {}, 0
+        for name, shape in self.shapes.items():
+            end = start + int(np.prod(shape))
+            parts[name] = rows[:, start:end].reshape(-1, *shape)
+            start = end
+        return self.kind(**parts)
+
+
+class Encoded(NamedTuple):
+    """Stickers as numbers.
+
+    Attributes:
+      rows: f32[N, W], what a conversation is compared with; see ``Layout``.
+      intentions: f32[N, K], the probabilities that stand in them.
+      said: f32[N, Dt], unit vectors of what they are called, with which typed words are compared.
+    """
+
+    rows: np.ndarray
+    intentions: np.ndarray
+    said: np.ndarray
+
+
+class StickerEncoder:
+    """Encodes stickers that a run has never seen, as it encodes those of its own gallery.
+
+    Args:
+      run: the open run.
+      params: of its system.
+
+    Raises:
+      ValueError: if the system knows the stickers of its training alone.
+    """
+
+    def __init__(self, run: Run, params: Params) -> None:
+        if not run.system.encodes_unseen:
+            raise ValueError(
+                f"{run.workdir}: this system ({run.config.model.name}) tells stickers by a "
+                "classifier over those of its training, and cannot embed others. Use its own "
+                "gallery, or a run of another system."
+            )
+        self.run = run
+        self.params = jax.device_put(params)
+        self._encoder = Encoder(run)
+
+    @classmethod
+    def from_workdir(cls, workdir: str | Path) -> "StickerEncoder":
+        """Loads the best checkpoint of a run.
+
+        Raises:
+          FileNotFoundError: if the workdir or its checkpoint does not exist.
+          ValueError: if its system knows the stickers of its training alone.
+        """
+        run = open_run(Path(workdir))
+        return cls(run, run.restore_best()[0])
+
+    @cached_property
+    def checksum(self) -> str:
+        """Of what decides an embedding: config, data and parameters; in hexadecimal."""
+        return checksum(self.run, self.params)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How the parts of an encoded sticker lie in a row."""
+        bank = self._bank([GallerySticker("")], np.zeros((1, *self._pixels), np.uint8), 1)
+        return Layout.of(jax.eval_shape(self._encoder.newcomers, self.params, bank))
+
+    def encode(self, stickers: Sequence[GallerySticker]) -> Encoded:
+        """Returns stickers as numbers.
+
+        Intentions that a person gave are taken as they are; the others are predicted.
+
+        Args:
+          stickers: N of them, with pictures that ``completion`` has accepted.
+
+        Raises:
+          ValueError: if an embedding is not finite, with the sticker's id.
+        """
+        count = len(stickers)
+        if not count:
+            width = self.run.facts.text.hidden_size
+            none = np.zeros((0, max(self.layout.width, width)), np.float32)
+            return Encoded(none[:, : self.layout.width], self.intentions([]), none[:, :width])
+        known = self.intentions(stickers)
+        pixels = np.stack([self._load(one.picture) for one in stickers])
+        size = _FEW if count <= _FEW else self.run.config.eval.sticker_batch_size
+        parts = []
+        for chunk in chunk_rows(count, size):
+            bank = self._bank([stickers[row] for row in chunk], pixels[chunk], size)
+            bank = dataclasses.replace(bank, intentions=known[chunk])
+            encoded = self._encoder.newcomers(self.params, jax.device_put(bank))
+            parts.append(self.layout.rows(jax.device_get(encoded)))
+        rows = np.concatenate(parts)[:count]
+        broken = [
+            one.id for one, row in zip(stickers, rows, strict=True) if not np.isfinite(row).all()
+        ]
+        if broken:
+            raise ValueError(f"no finite embedding of {', '.join(broken)}")
+        return Encoded(rows, known, self.said(stickers))
+
+    def said(self, stickers: Sequence[GallerySticker]) -> Float32[np.ndarray, "N Dt"]:
+        """Returns what stickers are called, as the text tower reads it; see ``Encoded``."""
+        texts = [words.described(**called(one), languages=self._languages) for one in stickers]
+        return _unit(self._encoder.text_means(self.params, texts))
+
+    @cached_property
+    def _languages(self) -> tuple[str, ...]:
+        return words.languages_of(self.run.tokenizer)
+
+    def intentions(self, stickers: Sequence[GallerySticker]) -> Float32[np.ndarray, "N K"]:
+        """Returns the probability of each intention: as given, else predicted.
+
+        A sticker without attributes has none. The probability falls with the distance between the
+        mean of its attributes' features and the name's, both as the text tower tells them;
+        how fast, is what suits the stickers of the run's own gallery best.
+        """
+        names = self.run.dataset.intentions
+        found = np.zeros((len(stickers), len(names)), np.float32)
+        told = [
+            n for n, one in enumerate(stickers) if one.intentions is None and _said(one.attributes)
+        ]
+        for row, one in enumerate(stickers):
+            for name, probability in (one.intentions or {}).items():
+                if name in self.run.dataset.intention_ids:
+                    found[row, self.run.dataset.intention_ids[name]] = probability
+        if told:
+            likeness = self._likeness([_said(stickers[row].attributes) for row in told])
+            found[told] = _softmax(likeness / self._temperature)
+        return found
+
+    @cached_property
+    def _names(self) -> np.ndarray:
+        names = [name.replace("_", " ") for name in self.run.dataset.intentions]
+        return _unit(self._encoder.text_means(self.params, names))
+
+    def _likeness(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns cosines [N, K] of texts and names, less what every text has with a name."""
+        return self._cosines(texts) - self._usual
+
+    def _cosines(self, texts: Sequence[str]) -> np.ndarray:
+        return _unit(self._encoder.text_means(self.params, texts)) @ self._names.T
+
+    @cached_property
+    def _own(self) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines [M, K] of the run's own described stickers, and which intentions they have."""
+        dataset = self.run.dataset
+        described = [n for n, one in enumerate(dataset.stickers) if _said(one.attributes)]
+        if not described:
+            empty = np.zeros((0, len(dataset.intentions)), np.float32)
+            return empty, empty
+        texts = [_said(dataset.stickers[row].attributes) for row in described]
+        return self._cosines(texts), np.asarray(self.run.annotations)[described]
+
+    @cached_property
+    def _usual(self) -> np.ndarray:
+        cosines, _ = self._own
+        return cosines.mean(0, keepdims=True) if len(cosines) else np.zeros((1, 1), np.float32)
+
+    @cached_property
+    def _temperature(self) -> float:
+        cosines, annotated = self._own
+        rows = np.flatnonzero(annotated.any(1)) if len(cosines) else np.zeros(0, np.int64)
+        if not len(rows):
+            return _TEMPERATURES[len(_TEMPERATURES) // 2]
+        likeness, target = (cosines - self._usual)[rows], annotated[rows]
+        target = target / target.sum(1, keepdims=True)
+
+        def loss(temperature: float) -> float:
+            return float(-(target * np.log(_softmax(likeness / temperature) + 1e-12)).sum(1).mean())
+
+        return min(_TEMPERATURES, key=loss)
+
+    @property
+    def _pixels(self) -> tuple[int, ...]:
+        data = self.run.config.data
+        several = (FRAMES,) if data.frame == "mean" else ()
+        return (*several, data.image_size, data.image_size, 3)
+
+    def _load(self, picture: bytes) -> np.ndarray:
+        data = self.run.config.data
+        if data.frame == "mean":
+            return images.load_frames(picture, data.image_size, FRAMES, data.resize)
+        return images.load_pixels(picture, data.image_size, data.frame, data.resize)
+
+    def _bank(self, stickers: Sequence[GallerySticker], pixels: np.ndarray, size: int) -> Bank:
+        """Returns a bank whose shapes depend on the number of stickers alone."""
+        run = self.run
+        entries = [StickerEntry(one.id, "", one.attributes) for one in stickers]
+        texts, index, mask = encode_attributes(
+            run.tokenizer, entries, run.config.text.attribute_tokens
+        )
+        missing = len(ATTRIBUTES) * size - len(texts.ids)
+        texts = jax.tree.map(lambda leaf: np.pad(leaf, ((0, missing), (0, 0)), "edge"), texts)
+        return Bank(
+            pixels=pixels,
+            attributes=texts,
+            attribute_index=index,
+            attribute_mask=mask,
+            intentions=np.zeros((len(stickers), run.facts.num_intentions), np.float32),
+            # A system that draws, draws alike for one sticker wherever it stands.
+            index=np.array([_number(one.id) for one in stickers], np.int32),
+        )
+
+
+def checksum(run: Run, params: Params) -> str:
+    """Returns the hash of what decides an embedding: config, data and parameters."""
+
+    def sources() -> Iterator[str | np.ndarray]:
+        yield json.dumps(run.fingerprint, sort_keys=True, default=list)
+        for path, leaf in sorted(flatten(params).items()):
+            yield path
+            yield np.asarray(leaf)
+
+    return digest(sources())
+
+
+def _said(attributes: Mapping[str, str]) -> str:
+    return ", ".join(filter(None, (attributes.get(name, "").strip() for name in ATTRIBUTES)))
+
+
+def _number(identity: str) -> int:
+    return int(digest([identity])[:7], 16)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)

@@ -1,0 +1,105 @@
+"""launch.py's modes that answer others: serve and mcp, with their flags.
+
+Nothing heavy is imported before a mode is chosen.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+if TYPE_CHECKING:
+    from int_ra_jax.serving.service import Service
+    from int_ra_jax.serving.uploads import PackReader
+
+_KEY_FILE = flags.DEFINE_string("key_file", None, "serve: holds the key; who has it may write.")
+_OPEN = flags.DEFINE_bool(
+    "open_without_key", False, "serve: others may read from a service without a key."
+)
+READ_BY = dict.fromkeys(("key_file", "open_without_key"), ("serve",))  # flag -> modes
+WordsReader = Callable[[], Callable[[bytes], str] | None]
+
+
+def serve(workdir: Path, read_pack: "PackReader", words_reader: WordsReader) -> None:
+    """Serves a run and its gallery over HTTP, with the page, until it is interrupted.
+
+    Args:
+      workdir: of the run.
+      read_pack: reads packs as people exchange them.
+      words_reader: returns what reads the words on a new sticker, or None.
+
+    Raises:
+      ValueError: if a package is missing, the settings are not safe, or the gallery does not fit.
+      FileNotFoundError: if the workdir, its checkpoint or the key's file does not exist.
+    """
+    _need("serve")
+    from int_ra_jax.serving import app, page, server
+    from int_ra_jax.serving.settings import settings_of
+
+    settings = settings_of(
+        flags.FLAGS.host,
+        flags.FLAGS.port,
+        Path(_KEY_FILE.value) if _KEY_FILE.value else None,
+        open_without_key=_OPEN.value,
+    )
+    service = _service(workdir, read_pack, words_reader())
+    built = app.build(service, settings)
+    page.attach(built, service, settings)
+    server.run(built, settings)
+
+
+def mcp(workdir: Path) -> None:
+    """Serves a run and its gallery as tools of a language model, on standard input and output.
+
+    Args:
+      workdir: of the run; no tool writes into its gallery.
+
+    Raises:
+      ValueError, FileNotFoundError: as ``serve``.
+    """
+    _need("mcp")
+    from int_ra_jax.serving import tool_server
+
+    tool_server.run(_service(workdir))
+
+
+def _service(
+    workdir: Path,
+    read_pack: "PackReader | None" = None,
+    read_words: Callable[[bytes], str] | None = None,
+) -> "Service":
+    from int_ra_jax.retrieval.gallery import Gallery
+    from int_ra_jax.retrieval.retriever import Retriever
+    from int_ra_jax.serving.service import Service
+    from int_ra_jax.serving.settings import Limits
+
+    path = flags.FLAGS.gallery
+    gallery = Gallery.open(path, workdir, read_words=read_words) if path else None
+    return Service(Retriever.from_workdir(workdir, gallery), Limits(), read_pack)
+
+
+def _need(mode: str) -> None:
+    """Refuses a mode whose packages are missing, before anything heavy is imported."""
+    missing = [name for name in _PACKAGES[mode] if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"--mode={mode} needs {', '.join(missing)}: pip install -e '.[serve]'")
+
+
+_PACKAGES = {
+    "serve": ("fastapi", "uvicorn", "httptools", "nicegui", "fastapi_offline"),
+    "mcp": ("mcp", "fastapi"),
+}
+MODES = ("serve", "mcp")
+
+
+def modes(read_pack: "PackReader", words_reader: WordsReader) -> dict[str, Callable[[Path], None]]:
+    """Returns the modes, which take a workdir.
+
+    Args:
+      read_pack: reads packs as people exchange them.
+      words_reader: returns what reads the words on a new sticker, or None.
+    """
+    return {"serve": partial(serve, read_pack=read_pack, words_reader=words_reader), "mcp": mcp}

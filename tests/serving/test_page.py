@@ -1,0 +1,231 @@
+"""The page, once with NiceGUI's simulated user and once in a real browser."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from nicegui import app
+from serving.toy_service import ToyRetriever, picture, toy_gallery
+from serving.zips import zipped
+
+from int_ra_jax.serving import page as serving_page
+from int_ra_jax.serving.service import Service
+from int_ra_jax.serving.settings import Key, Settings
+
+TESTS = Path(__file__).resolve().parents[1]
+KEY = "a-key-that-is-long-enough"
+HOSTILE = "<script>document.title='broken in'</script><img src=x onerror=\"document.title='in'\">"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE = 60_000  # ms that a busy machine may take for a step
+SERVER = f"""
+import sys
+from serving.toy_service import ToyRetriever, picture, toy_gallery
+from data_prep.formats.uploaded import read_pack
+from int_ra_jax.retrieval.stickers import GallerySticker
+from int_ra_jax.serving import app, page, server
+from int_ra_jax.serving.service import Service
+from int_ra_jax.serving.settings import Key, Settings
+settings = Settings(port=int(sys.argv[1]), key=Key({KEY!r}))
+gallery = toy_gallery()
+hostile = sys.argv[2]
+gallery.put([GallerySticker("d", picture(), hostile[:90], hostile, tags=(hostile,), words="gold",
+                            media_type="image/png")])
+service = Service(ToyRetriever(gallery), settings.limits, read_pack)
+built = app.build(service, settings)
+page.attach(built, service, settings)
+server.run(built, settings)
+"""
+
+pytestmark = [
+    # Libraries below NiceGUI warn of their own future; the tests are not about them.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def test_every_text_is_there_in_both_languages():
+    english, chinese = serving_page.TEXTS["en"], serving_page.TEXTS["zh"]
+    assert set(english) == set(chinese) and all(english.values()) and all(chinese.values())
+    holes = {name: re.findall(r"{\w+}", text) for name, text in english.items()}
+    assert {name: sorted(re.findall(r"{\w+}", text)) for name, text in chinese.items()} == {
+        name: sorted(found) for name, found in holes.items()
+    }
+    here = Path(serving_page.__file__)
+    code = here.read_text("utf-8") + here.with_name("page_packs.py").read_text("utf-8")
+    assert [name for name in english if not re.search(f"[\"']{name}[\"']", code)] == []
+
+
+def visit(settings, journey):
+    """Lets a simulated user, who needs no browser, use the page."""
+    from nicegui.testing.user_simulation import user_simulation
+
+    service = Service(ToyRetriever(toy_gallery()), settings.limits)
+    service.ready = True
+
+    def pages():
+        pass
+
+    async def run():
+        async with user_simulation(pages) as user:
+            app.routes[:] = [one for one in app.routes if getattr(one, "path", "") != "/"]
+            serving_page.declare(service, settings)
+            await journey(user, service)
+
+    try:
+        with mock.patch.dict(sys.modules):  # NiceGUI takes the pages' modules out, parents included
+            asyncio.run(run())
+    finally:
+        service.close()
+
+
+def test_stickers_appear_while_one_types_and_are_sent():
+    async def journey(user, service):
+        await user.open("/")
+        await user.should_see("Write what your friend says")
+        user.find(marker="draft").type("all is gold")
+        await user.should_see(marker="offer-1")
+        await user.should_see("75%")
+        await user.should_see("joy · because of")
+        user.find(marker="offer-1").click()
+        await user.should_see("all is gold")
+        await user.should_not_see("Write what your friend says")
+        assert service.retriever.batches[0][0] == 1
+        user.find(marker="find").type("teal")
+        await user.should_see(marker="offer-3")
+        user.find("中文").click()
+        await user.should_see("表情包")
+
+    visit(Settings(), journey)
+
+
+def test_without_the_key_the_page_writes_nothing():
+    async def journey(user, service):
+        await user.open("/")
+        await user.should_not_see(marker="pack-name")
+        user.find(marker="key").type("another-key-that-is-long")
+        await user.should_not_see(marker="pack-name")
+        user.find(marker="key").clear()
+        user.find(marker="key").type(KEY)
+        await user.should_see(marker="pack-name")
+
+    visit(Settings(key=Key(KEY)), journey)
+
+
+def test_a_service_without_a_key_says_that_nobody_may_write():
+    async def journey(user, service):
+        await user.open("/")
+        await user.should_see("Nobody may write here")
+        await user.should_not_see(marker="key")
+
+    visit(Settings(), journey)
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Starts the service in a process of its own; yields its address."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    # NiceGUI takes pytest's variables for a sign that it is itself under test.
+    env = {k: v for k, v in os.environ.items() if "PYTEST" not in k and "NICEGUI" not in k}
+    env["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(port), HOSTILE],
+        cwd=TESTS.parent, env=env, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    found, limit = f"http://127.0.0.1:{port}", time.monotonic() + 120
+    try:
+        while True:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < limit, "the server did not start"
+            try:
+                urllib.request.urlopen(f"{found}/readyz", timeout=5).close()
+                break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        yield found
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            _, shown = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert HOSTILE not in shown and KEY not in shown
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright drives the browser and is not installed"
+    )
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def test_in_a_browser_one_chats_uploads_and_hides(address, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 800}, locale="en-US")
+    page.set_default_timeout(PATIENCE)
+    page.goto(address)
+    draft = page.locator(".compose input")
+    page.locator(".compose").get_by_text("friend").click()
+    draft.fill(HOSTILE)
+    page.locator(".card").first.wait_for()
+    draft.press("Enter")
+    page.locator(".bubble", has_text="<script>").wait_for()
+    page.locator(".compose").get_by_text("you", exact=True).click()
+    draft.fill("all is gold")
+    page.locator(".card", has_text="because of gold").first.wait_for()
+    draft.press("Alt+2")
+    page.locator(".bubble img").wait_for()
+    page.locator(".bubble.own").nth(1).wait_for()
+    assert page.locator(".bubble script, .card script, .pack b, img[src='x']").count() == 0
+    # A pack is dropped; it is there without a reload, and can be limited to.
+    page.locator("input[type=password]").fill(KEY)
+    pack = zipped({"title.txt": "t", "a grin.png": picture("red"), "b.png": picture("blue")})
+    chooser = page.locator("input[type=file]").first
+    chooser.set_input_files([{"name": "p.zip", "mimeType": "application/zip", "buffer": pack}])
+    page.locator(".pack", has_text="my stickers").wait_for()
+    page.get_by_text("2 taken, 0 left out").wait_for()
+    page.locator(".pack", has_text="my stickers").get_by_role("button").click()
+    page.locator(".held").nth(1).wait_for()
+    page.get_by_role("button", name="hide").first.click()
+    page.locator(".held.off").wait_for()
+    page.get_by_role("button", name="close").click()
+    assert page.title() == "Stickers"
+    page.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_browser_nothing_is_wider_than_the_screen(address, browser, width):
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, locale="zh-CN", color_scheme="dark"
+    )
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(address)
+    page.locator(".compose input").fill("好" * 40)
+    page.locator(".card").first.wait_for()
+    page.get_by_text("English").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    inside = (
+        "e => { const b = e.getBoundingClientRect(); return b.left >= 0 && b.right <= innerWidth }"
+    )
+    assert page.locator(".compose").evaluate(inside)
+    assert page.locator(".compose input").bounding_box()["width"] > 120
+    assert page.evaluate("document.body.classList.contains('body--dark')")
+    context.close()

@@ -1,0 +1,140 @@
+"""A gallery in memory and a retriever that ranks by id: a service without a trained run."""
+
+import dataclasses
+import io
+from types import SimpleNamespace
+
+from PIL import Image
+
+from int_ra_jax.common.ledger import Ledger
+from int_ra_jax.common.types import RankedList, RankedSticker
+from int_ra_jax.retrieval.gallery import Gallery
+from int_ra_jax.retrieval.retriever import Retriever
+from int_ra_jax.retrieval.stickers import GallerySticker
+
+
+def picture(colour="gold", size=(24, 24), form="PNG", **options):
+    """Returns an encoded picture of two colours."""
+    image = Image.new("RGB", size, colour)
+    image.paste("black", (2, 2, size[0] // 2 + 2, size[1] // 2 + 2))
+    content = io.BytesIO()
+    image.save(content, form, **options)
+    return content.getvalue()
+
+
+class ToyGallery(Gallery):
+    """A dict; counts its changes, as ``version``."""
+
+    def __init__(self, stickers=()):
+        self.held = {one.id: one for one in stickers}
+        self.changes = 0
+        self.may_write = True
+
+    def put(self, stickers, progress=None):
+        ledger = Ledger()
+        for one in stickers:
+            self.held[one.id] = one
+            ledger.judge(one.id, lambda: None)
+        self.changes += 1
+        return ledger
+
+    def change(self, id, **fields):
+        self.held[id] = dataclasses.replace(self.held[id], **fields)
+        self.changes += 1
+        return self.held[id]
+
+    def remove(self, ids):
+        gone = [self.held.pop(one) for one in ids if one in self.held]
+        self.changes += bool(gone)
+        return len(gone)
+
+    def remove_pack(self, name):
+        return self.remove([one.id for one in self.stickers(name)])
+
+    def get(self, id):
+        return self.held[id]
+
+    def read(self, ids, *, pictures=False):
+        return {
+            one: dataclasses.replace(self.held[one], picture=b"") for one in ids if one in self.held
+        }
+
+    def picture(self, id):
+        return self.held[id].picture, self.held[id].media_type
+
+    def stickers(self, pack=None, *, offset=0, limit=None):
+        found = [one for _, one in sorted(self.held.items()) if pack in (None, one.pack)]
+        yield from found[offset : None if limit is None else offset + limit]
+
+    def packs(self):
+        packs = {}
+        for one in self.held.values():
+            packs[one.pack] = packs.get(one.pack, 0) + 1
+        return packs
+
+    def __len__(self):
+        return len(self.held)
+
+    def __contains__(self, id):
+        return id in self.held
+
+    version = property(lambda self: self.changes)
+    checksum = property(lambda self: "00ff")
+    writable = property(lambda self: self.may_write)
+
+
+class ToyRetriever(Retriever):
+    """Ranks by id; notes the size of each batch."""
+
+    def __init__(self, gallery):
+        self.toy, self.batches = gallery, []
+
+    gallery = property(lambda self: self.toy)
+    width = property(lambda self: 4)
+    run = SimpleNamespace(
+        config=SimpleNamespace(model=SimpleNamespace(name="toy")),
+        dataset=SimpleNamespace(intentions=("joy", "sadness")),
+    )
+
+    def warm(self, batches, *, top_k=5):
+        pass
+
+    def _list(self, top_k, packs=None, exclude=()):
+        passing = [
+            one for _, one in sorted(self.toy.held.items())
+            if not one.hidden and (packs is None or one.pack in packs)
+            if one.id not in exclude
+        ][:top_k]  # fmt: skip
+        stickers = [
+            RankedSticker(rank, one.id, 1 / rank, "", dict(one.attributes))
+            for rank, one in enumerate(passing, 1)
+        ]
+        return RankedList(stickers, "joy", {"joy": 0.75, "sadness": 0.25}, tokens=3, eligible=9)
+
+    def reply_many(self, conversations, *, top_k=5, asked=()):
+        self.batches.append((len(conversations), top_k))
+        return [self._list(top_k, one.packs, one.exclude) for one in asked]
+
+    def reply(self, conversation, *, top_k=5, packs=None, exclude=(), **others):
+        return self._list(top_k, packs, exclude)
+
+    def search(self, words, *, top_k=5, packs=None, **others):
+        return self._list(top_k, packs)
+
+    def similar(self, sticker, *, top_k=5, packs=None, **others):
+        self.toy.held[sticker]
+        return self._list(top_k, packs, (sticker,))
+
+
+def toy_gallery():
+    """Returns a gallery of three stickers in two packs."""
+    return ToyGallery(
+        GallerySticker(
+            id=name, picture=picture(colour), pack=pack, name=f"a {colour} square",
+            tags=(colour,), words="", language="", media_type="image/png",
+            intentions={"joy": 0.9, "sadness": 0.1},
+        )
+        for name, colour, pack in (
+            ("a", "gold", "warm"), ("b", "crimson", "warm"), ("c", "teal", "冷"),
+        )
+    )  # fmt: skip
