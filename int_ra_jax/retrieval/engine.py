@@ -5,11 +5,13 @@ conversations are padded to a multiple of eight tokens, batches and galleries to
 Programs stay in the workdir, as they were traced and compiled.
 """
 
+import contextlib
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from int_ra_jax.common.params import flatten
 from int_ra_jax.common.types import Batch, Labels, Sticker, Tokens
 from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.data.text import Unread, compose_context, encode_names
@@ -76,6 +79,22 @@ class Engine:
     def programs_kept(self) -> AbstractContextManager[None]:
         """Keeps programs as training does; from a workdir that cannot be written, what it holds."""
         return programs_kept(self.run)
+
+    @cached_property
+    def scale(self) -> float:
+        """What makes log-probabilities of scores.
+
+        As the run's newest evaluation under ``exact`` fitted it; else the inverse temperature that
+        training learnt, or else the one that it would have begun with; 1 of scores of pairs.
+        """
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            report = json.loads((self.run.workdir / "eval" / "report.json").read_text("utf-8"))
+            return float(report["scales"][report["main_system"]])
+        learnt = flatten(self.params).get("logit_scale")
+        if learnt is not None:
+            return float(jnp.exp(learnt))
+        temperature = self.run.config.loss.get("temperature", 1.0)
+        return 1 / temperature if self.run.system.embedding_width else 1.0
 
     def own_gallery(self) -> Sticker:
         """Returns the run's own gallery, encoded."""

@@ -49,17 +49,20 @@ def by_words(
     return fused(rankings)[:top_k]
 
 
-def lifted(scores: Mapping[str, float], habits: Habits, eligible: int) -> dict[str, float]:
+def lifted(
+    scores: Mapping[str, float], habits: Habits, eligible: int, scale: float
+) -> dict[str, float]:
     """Returns log-probabilities, but for a constant: what a person sends often is above its score.
 
     Args:
       scores: id -> the model's score, of the best stickers and of those in the history that pass.
       habits: of the person.
       eligible: stickers that could be sent.
+      scale: makes log-probabilities of the scores, where the habits bring no mixture.
     """
     from int_ra_jax.retrieval.habits import Mixture  # here, because few answers need SciPy
 
-    mixture: Lifting = Mixture() if habits.mixture is None else habits.mixture
+    mixture: Lifting = Mixture(scale=scale) if habits.mixture is None else habits.mixture
     known = [*dict.fromkeys(id for id in habits.recent if id in scores)]
     places = {id: place for place, id in enumerate(known)}
     uses = np.array([habits.uses.get(id, 0.0) for id in known], np.float64)

@@ -147,7 +147,7 @@ class Retriever:
         eligible, left_out = int(mask.sum()), engine.run.system.intention_width
         found = dict(best) | dict(known)
         if habits is not None:
-            found = lifted(found, habits, eligible)
+            found = lifted(found, habits, eligible, engine.scale)
         chosen = chosen_of(gallery, found, top_k, variety, recent, left_out)
         return listed(
             gallery, chosen, eligible, probable[0], unread[0], engine.run.dataset.intentions

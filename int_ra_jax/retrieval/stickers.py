@@ -121,8 +121,8 @@ class Habits:
 
     Attributes:
       recent: ids of their stickers, the newest first, each as often as it was sent.
-      mixture: how much that counts; None for the defaults of ``habits.Mixture``, whose scale is 1:
-        a run's own stands in its eval/report.json (docs/ranking.md).
+      mixture: how much that counts; None for the defaults of ``habits.Mixture`` with the scale of
+        the run's scores (docs/ranking.md).
       uses: id -> how often anybody sent it, which is no habit; those left out were not sent.
     """
 

@@ -1,10 +1,13 @@
 """A gallery is open: what is put is found, what is hidden is not, and what is written stays."""
 
 import dataclasses
+import json
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,6 +23,7 @@ from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.retrieval import on_disk, shelf
 from int_ra_jax.retrieval.gallery import Gallery, StaleGalleryError
 from int_ra_jax.retrieval.gallery_store import GalleryStore
+from int_ra_jax.retrieval.habits import Mixture
 from int_ra_jax.retrieval.ordering import chosen_of
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.shelved import ReadOnlyError
@@ -262,18 +266,37 @@ def test_a_runs_own_gallery_is_searched_for_words_too(evaluated):
 def test_what_a_person_sends_rises_and_nothing_else_moves(retriever, filled):
     plain = retriever.reply(SAID, top_k=24, adult=True)
     last = ids(plain)[-1]
-    asked = {"top_k": 24, "adult": True}
+    asked, bare = {"top_k": 24, "adult": True}, Mixture(scale=1.0)
     for gallery in (filled, Gallery.open(filled._store.uri, filled.encoder, exact_up_to=8)):
         searched = Retriever(retriever.run, filled.encoder.params, gallery)
-        leaning = searched.reply(SAID, **asked, habits=Habits((last,) * 30 + ("gone",)))
+        leaning = searched.reply(SAID, **asked, habits=Habits((last,) * 30 + ("gone",), bare))
         assert ids(leaning) == [last, *ids(plain)[:-1]]
         # What was sent rises although it is not among the best that are asked for.
-        assert ids(searched.reply(SAID, top_k=1, adult=True, habits=Habits((last,) * 30))) == [last]
+        assert ids(
+            searched.reply(SAID, top_k=1, adult=True, habits=Habits((last,) * 30, bare))
+        ) == [last]
         by_id = {one.sticker: one.score for one in plain.stickers}
         for one in leaning.stickers[1:]:
             assert one.score == pytest.approx(by_id[one.sticker], abs=1e-5)
     hidden = Habits(("s7", "s0"))  # hidden, both
     assert ids(retriever.reply(SAID, **asked, habits=hidden)) == ids(plain)
+
+
+def test_habits_weigh_against_log_probabilities_and_not_bare_cosines(
+    retriever, evaluated, tmp_path
+):
+    # The hinge learns no temperature.
+    assert retriever._engine.scale == 1 / retriever.run.config.loss.temperature > 2
+    # One use of the last sticker does not make it the first, as it would on cosines.
+    plain = ids(retriever.reply(SAID, top_k=24, adult=True))
+    once = ids(retriever.reply(SAID, top_k=24, adult=True, habits=Habits((plain[-1],))))
+    assert once != plain and [one for one in once if one != plain[-1]] == plain[:-1]
+    # What an evaluation under ``exact`` fitted comes first.
+    workdir = Path(shutil.copytree(evaluated.workdir, tmp_path / "run"))
+    report = workdir / "eval" / "report.json"
+    told = json.loads(report.read_text())
+    report.write_text(json.dumps(told | {"scales": {told["main_system"]: 7.5}}))
+    assert Retriever.from_workdir(workdir)._engine.scale == 7.5
 
 
 def test_what_was_just_sent_comes_last_with_its_copies(evaluated, gallery):
