@@ -34,7 +34,6 @@ RECIPE = re.compile(r"model\.(dropout|text_pool)$|optim\.|text\.(speakers|knowle
 SAMPLERS = ("random", "tpe")
 Point = Mapping[str, Any]  # dotted key -> value
 _CHECKED = 100
-_OF_A_SYSTEM = {"config", "overrides", "space", "lacks"}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _KEYS = {
     "prepared_dir", "seeds", "main", "also_tested", "systems", "readings", "overrides", "search",
@@ -260,9 +259,8 @@ def _system(
     name: str, section: ConfigDict, settings: ConfigDict, root: Path
 ) -> tuple[Entry | None, list[str]]:
     """Returns the entry, or None where its file cannot be read, and what is wrong with it."""
-    if set(section) != _OF_A_SYSTEM:
-        keys, needed = (", ".join(sorted(x)) for x in (section, _OF_A_SYSTEM))
-        return None, [f"systems.{name} has the keys {keys}; {needed} are needed"]
+    if set(section) - {"lacks"} != {"config", "overrides", "space"}:
+        return None, [f"systems.{name} has the keys {sorted(section)}: config, overrides, space"]
     try:
         config = _load(section.config, root)
     except Exception as error:  # a config is a program: whatever it raises is its problem
@@ -297,7 +295,14 @@ def _system(
     budget = min(settings.search.trials, math.prod(map(len, space.values()))) if space else 0
     trial = {k: tuple(v) if isinstance(v, list) else v for k, v in trial.items()}
     entry = Entry(
-        name, section.config, preset, config, space, budget, trial=trial, lacks=section.lacks
+        name,
+        section.config,
+        preset,
+        config,
+        space,
+        budget,
+        trial=trial,
+        lacks=section.get("lacks", ""),
     )
     # TPE may suggest any of them, but a large space is not gone through.
     suggests = settings.search.get("sampler", SAMPLERS[0]) == "tpe"

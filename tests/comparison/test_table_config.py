@@ -80,6 +80,19 @@ def test_every_system_is_offered_the_same_losses_and_attributes_on_real_choices(
     }
 
 
+def test_a_system_may_leave_out_what_it_lacks_and_nothing_else():
+    settings = smoke()
+    with settings.unlocked():
+        del settings.systems.clip["lacks"]
+    assert read(settings).systems["clip"].lacks == ""
+    with settings.unlocked():
+        del settings.systems.clip["space"]
+    with pytest.raises(
+        ValueError, match=r"systems\.clip has the keys .*: config, overrides, space"
+    ):
+        read(settings)
+
+
 def test_an_ablation_takes_away_one_part_and_searches_nothing():
     settings = ablations.get_config()
     with settings.unlocked():
