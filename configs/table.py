@@ -278,7 +278,7 @@ _LEARNING_RATES = {
     "paper": (3e-5, 1e-4, 3e-4, 1e-3),
     "demo": (5e-4, 1e-3, 2e-3, 4e-3),
     "multilingual": (5e-4, 1e-3, 2e-3, 4e-3),
-    "choices": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
+    "choices": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2),
     "scratch": (1.5e-4, 3e-4, 6e-4, 1.2e-3),
     "smoke": (1e-3, 3e-3),
 }
