@@ -38,11 +38,14 @@ _ID_HEAD = {"model.text_pool": ("last", "mean")}
 # where every other system takes two to four (docs/comparison.md).
 _NO_HIDDEN_WORDS = {"loss.lambda_mlm": 0.0}
 _FEW_CORES = ("demo", "multilingual", "choices")
+# Rows that say how much of a lead is the loss or the annotations, and how much the method.
+_CONTROLS = ("choices",)
 # The others' 48 tokens hold 3.6 turns on average and seldom more than five.
 _FIVE_TURNS = {"model.utterances": 5}
-# The others read 64 tokens, which the newest turn and what it answers seldom fill, and compare with
-# the whole gallery.
-_TWO_LONG_TURNS = {"model.utterances": 2, "model.utterance_tokens": 64, "loss.bank_size": 0}
+# The others read 64 tokens, which the newest turn and what it answers seldom fill. They compare with
+# the whole gallery, which would take a quarter of an hour a trial here: every pair has its network.
+_TWO_LONG_TURNS = {"model.utterances": 2, "model.utterance_tokens": 64, "loss.bank_size": 16}
+_FEW_NEGATIVES = dict.fromkeys(_CONTROLS, "most of the gallery as negatives")
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,6 @@ _DUAL_ENCODER = {
     "loss.retrieval": "multi_positive",
 }
 _MATCH = {"model.intention_match": 3.0}
-# Rows that say how much of a lead is the loss or the annotations, and how much the method.
-_CONTROLS = ("choices",)
 
 SYSTEMS = {
     "int_ra": Entry(
@@ -137,6 +138,7 @@ SYSTEMS = {
         {"loss.negatives_from": ("any_other_sticker", "other_intent")},
         newest_turn=False,
         overrides={"multilingual": _FIVE_TURNS, "scratch": _FIVE_TURNS, "choices": _TWO_LONG_TURNS},
+        lacks=_FEW_NEGATIVES,
     ),
     "mod": Entry(
         "mod",

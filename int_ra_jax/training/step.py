@@ -189,8 +189,9 @@ def compute_loss(
     """Returns the loss of one batch and its metrics, differentiable in the system's parameters.
 
     The batch's gold stickers are encoded live. The bank's section of the score matrix (see
-    ``Candidates``) is live too where the system says so; else it is read whole, its golds
-    included, from ``bank_embedding``, through which no gradient flows.
+    ``Candidates``) is live too where the system says so, and each sticker is encoded once where
+    that section is the whole gallery; else it is read whole, its golds included, from
+    ``bank_embedding``, through which no gradient flows.
     """
     context_key, sticker_key, sample_key = jax.random.split(key, 3)
     batch = resident.attach(batch)
@@ -212,11 +213,15 @@ def compute_loss(
     if not negatives.bank:
         sticker = stickers(columns)
     elif negatives.live:
-        columns = jnp.concatenate([columns, sample_columns(bank, negatives, sample_key)])
-        sticker = stickers(columns)
-        size = batch.sticker.shape[0]
-        columns = jnp.concatenate([batch.sticker, columns])
-        sticker = jax.tree.map(lambda leaf: jnp.concatenate([leaf[:size], leaf]), sticker)
+        drawn = sample_columns(bank, negatives, sample_key)
+        columns = jnp.concatenate([batch.sticker, batch.sticker, drawn])
+        golds = jnp.arange(batch.sticker.shape[0])
+        if drawn.shape[0] == bank.index.shape[0]:  # the golds are among them
+            encoded, rows = stickers(drawn), columns
+        else:
+            encoded = stickers(jnp.concatenate([batch.sticker, drawn]))
+            rows = jnp.concatenate([golds, jnp.arange(columns.shape[0] - golds.shape[0])])
+        sticker = jax.tree.map(lambda leaf: leaf[rows], encoded)
     else:
         if bank_embedding is None:
             raise ValueError("stale columns need TrainState.bank_embedding; see create_state.")

@@ -76,7 +76,8 @@ def test_every_system_is_offered_the_same_losses_and_attributes_on_real_choices(
     # A part of its method that a system goes without stands in its row.
     assert systems["irra"].config.loss.lambda_mlm == 0
     assert {name: one.lacks for name, one in systems.items() if one.lacks} == {
-        "irra": "hidden words"
+        "irra": "hidden words",
+        "srs": "most of the gallery as negatives",
     }
 
 

@@ -228,6 +228,38 @@ def test_without_a_smaller_sample_the_whole_gallery_is_a_column_once(size):
     np.testing.assert_array_equal(rows, np.arange(GALLERY))
 
 
+FROZEN = {"model__text__frozen_layers": -1, "model__image__frozen_layers": -1}
+
+
+@pytest.mark.parametrize("sample", [0, 5])
+def test_a_live_gallery_s_stickers_are_encoded_once_and_stand_where_the_loss_expects(sample):
+    toy = make_toy(loss__bank_size=sample, **FROZEN)
+    system, key = toy.system, jax.random.key(0)
+    assert system.negatives.live
+    encode, loss, encoded, seen = system.encode_sticker, system.loss, [], []
+
+    def counting(bank, key=None):
+        encoded.append(bank.index.shape[0])
+        return encode(bank, key=key)
+
+    def spying(context, sticker, batch, candidates, key):
+        seen.append((sticker, candidates))
+        return loss(context, sticker, batch, candidates, key=key)
+
+    object.__setattr__(system, "encode_sticker", counting)
+    object.__setattr__(system, "loss", spying)
+    compute_loss(system, toy.batch, toy.resident, None, key)
+    golds = np.asarray(toy.batch.sticker)
+    assert encoded == [len(golds) + sample if sample else GALLERY]
+    ((sticker, candidates),) = seen
+    index = np.asarray(candidates.index)
+    np.testing.assert_array_equal(index[: 2 * len(golds)], np.tile(golds, 2))
+    assert len({*index[2 * len(golds) :].tolist()}) == (sample or GALLERY)
+    # Without dropout a sticker's embedding is the same in each of its columns.
+    expected = encode(toy.resident.bank.rows(index), key=None).embedding
+    np.testing.assert_allclose(sticker.embedding, expected, atol=1e-5)
+
+
 def test_stale_columns_without_embeddings_are_refused(stepper):
     toy = stepper.toy
     with pytest.raises(ValueError, match=r"stale columns need TrainState\.bank_embedding"):

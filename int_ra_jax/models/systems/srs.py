@@ -6,6 +6,7 @@ docs/baselines/srs.md walks through the equations.
 Source: Learning to Respond with Stickers (Gao et al. 2020).
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -241,22 +242,58 @@ class SRS(Compared):
         )
         return scores + super().score(context, sticker) if self.intention_match else scores
 
-    def trained_scores(
-        self, context: Context, sticker: Sticker, columns: np.ndarray, key: PRNGKeyArray
-    ) -> Float[Array, "B C"]:
-        """Returns the scores of all pairs with some of the columns, one conversation at a time.
+    def gallery_loss(
+        self, context: Context, sticker: Sticker, batch: Batch, candidates: Candidates, key: Array
+    ) -> Float[Array, ""]:
+        """Returns the loss over the gallery, each conversation's gold beside the bank's section.
 
-        The backward pass runs each conversation's pairs through the network again.
+        The others compare with the batch's other golds as well, which costs them nothing. Here
+        every pair runs through the network: B x (1 + S) of them and not B x (B + S).
+        """
+        assert self.logit_scale is not None
+        size = batch.sticker.shape[0]
+        golds = jnp.arange(size)[:, None]
+        bank = jnp.broadcast_to(
+            jnp.arange(2 * size, candidates.index.shape[0]),
+            (size, candidates.index.shape[0] - 2 * size),
+        )
+        columns = jnp.concatenate([golds, bank], axis=1)  # i32[B, 1 + S]
+        scores = self.trained_scores(context, sticker, columns, key)
+
+        def of_one(
+            scores: Float[Array, "C"], sticker: Array, intention: Array, columns: Int[Array, "C"]
+        ) -> Float[Array, ""]:
+            one = dataclasses.replace(batch, sticker=sticker[None], intention=intention[None])
+            comparison = self.comparison(
+                scores[None], one, candidates.columns(columns), self.logit_scale[...]
+            )
+            return losses.RETRIEVAL[self.retrieval_loss].compute(comparison)
+
+        return jnp.mean(jax.vmap(of_one)(scores, batch.sticker, batch.intention, columns))
+
+    def trained_scores(
+        self,
+        context: Context,
+        sticker: Sticker,
+        columns: np.ndarray | Int[Array, "B C"],
+        key: PRNGKeyArray,
+    ) -> Float[Array, "B C"]:
+        """Returns the scores with some of the columns, one conversation at a time.
+
+        The columns are the same for all, i[C], or each conversation has its own. The backward pass
+        runs each conversation's pairs through the network again.
         """
         assert isinstance(context, Utterances) and isinstance(sticker, Regions)
-        regions, summary = sticker.regions[columns], sticker.summary[columns]
+        size = context.words.shape[0]
 
         @jax.checkpoint
-        def scores(said: tuple[Array, Array, PRNGKeyArray]) -> Float[Array, "C"]:
-            return self._match(said[0], said[1], regions, summary, said[2])
+        def scores(said: tuple[Array, Array, Array, PRNGKeyArray]) -> Float[Array, "C"]:
+            words, mask, columns, key = said
+            return self._match(words, mask, sticker.regions[columns], sticker.summary[columns], key)
 
-        keys = jax.random.split(key, context.words.shape[0])
-        found: Array = jax.lax.map(scores, (context.words, context.word_mask, keys))
+        own = jnp.broadcast_to(jnp.asarray(columns), (size, columns.shape[-1]))
+        keys = jax.random.split(key, size)
+        found: Array = jax.lax.map(scores, (context.words, context.word_mask, own, keys))
         return found
 
     def loss(
@@ -266,7 +303,7 @@ class SRS(Compared):
 
         Each anchor is scored against its gold sticker and ``loss.candidates`` - 1 of its own among
         the columns drawn for the step: B x candidates pairs and not B x C. A loss over the gallery
-        compares all of the columns drawn: ``loss.bank_size`` says how many.
+        compares it with all of the columns drawn: ``loss.bank_size`` says how many.
         """
         assert isinstance(context, Utterances) and isinstance(sticker, Regions)
         more, metrics = self.match_terms(context, batch)
