@@ -62,7 +62,7 @@ def test_every_system_is_offered_the_same_losses_and_attributes_on_real_choices(
     assert {"dual_encoder", "clip_match", "mod_match"} <= systems.keys()
     for name, entry in systems.items():
         assert {"multi_positive", "gold_softmax"} <= {*entry.space["loss.retrieval"]}, name
-        assert len(entry.space["optim.lr"]) == 6
+        assert len(entry.space["optim.lr"]) == 7
         # MOD's id reads nothing of a sticker; the dual encoder is Int-RA without them.
         without = name in ("mod", "mod_match", "dual_encoder")
         assert ("model.attributes" in entry.space) != without
