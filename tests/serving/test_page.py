@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ import urllib.request
 from pathlib import Path
 from unittest import mock
 
+import fixtures.browser
 import pytest
 from nicegui import app
 from serving.toy_service import ToyRetriever, picture, toy_gallery
@@ -26,7 +26,6 @@ from int_ra_jax.serving.settings import Key, Settings
 TESTS = Path(__file__).resolve().parents[1]
 KEY = "a-key-that-is-long-enough"
 HOSTILE = "<script>document.title='broken in'</script><img src=x onerror=\"document.title='in'\">"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE = 60_000  # ms that a busy machine may take for a step
 SERVER = f"""
 import sys
@@ -164,17 +163,13 @@ def address():
     assert HOSTILE not in shown and KEY not in shown
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright drives the browser and is not installed"
-    )
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
+def test_a_browser_that_is_required_and_missing_fails_the_run(monkeypatch):
+    monkeypatch.delenv(fixtures.browser.REQUIRED, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no chromium"):
+        fixtures.browser.without("no chromium")
+    monkeypatch.setenv(fixtures.browser.REQUIRED, "required")
+    with pytest.raises(pytest.fail.Exception, match="required, and no chromium"):
+        fixtures.browser.without("no chromium")
 
 
 def test_in_a_browser_one_chats_uploads_and_hides(address, browser):
