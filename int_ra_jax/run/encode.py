@@ -125,6 +125,11 @@ class Encoder:
         maps: jax.Array | None = self._in_chunks(self._map_rows, params, rows)
         return maps
 
+    def newcomers_maps(self, params: Params, bank: Bank) -> jax.Array | None:
+        """Returns ``attention_maps`` of any bank, such as one of stickers no run has seen."""
+        maps: jax.Array | None = self._map_rows(params, bank, np.arange(bank.index.shape[0]))
+        return maps
+
     def _in_chunks(self, compute: Any, params: Params, rows: np.ndarray) -> Any:
         chunks = rows[
             chunk_rows(len(rows), self._divisible(self._run.config.eval.sticker_batch_size))
