@@ -103,8 +103,12 @@ class ReplyIn(Filters):
         description="Inferred phrases by relation; read only if the training data had them.",
     )
     exclude: Ids = Field(default=[], description="Never these stickers.")
-    recent: Ids = Field(default=[], description="Sent a moment ago, the newest first: not again.")
-    habits: Ids | None = Field(
+    recent: list[Id] = Field(
+        default=[],
+        max_length=LIMITS.recent,
+        description="Sent a moment ago, the newest first: not again.",
+    )
+    habits: Annotated[list[Id], Field(max_length=LIMITS.habits)] | None = Field(
         default=None, description="What the person sent before, the newest first. It is not stored."
     )
     variety: float = Field(

@@ -31,6 +31,9 @@ class Limits:
       text: characters of a turn.
       words: characters of a search.
       names: entries of a list of packs, tags, languages or stickers.
+      recent: stickers that were just sent; whoever answers remembers no more of them.
+      habits: uses of a person's habits; half as much counts every twentieth, so the last of so
+        many counts a thousandth of the first (``retrieval.habits``).
       top_k: stickers of an answer.
       waiting: requests that wait for the model; more are sent away.
       seconds: in which a request must have arrived.
@@ -50,6 +53,8 @@ class Limits:
     text: int = 4_000
     words: int = 500
     names: int = 1_000
+    recent: int = 20
+    habits: int = 200
     top_k: int = 50
     waiting: int = 512
     seconds: float = 30.0
