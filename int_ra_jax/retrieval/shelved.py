@@ -1,7 +1,7 @@
 """What every gallery answers, the run's own and an open one."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -136,7 +136,12 @@ class Shelved:
         return found.picture, found.media_type
 
     def stickers(
-        self, pack: str | None = None, *, offset: int = 0, limit: int | None = None
+        self,
+        pack: str | None = None,
+        *,
+        offset: int = 0,
+        limit: int | None = None,
+        without: Collection[str] = (),
     ) -> Iterator[GallerySticker]:
         """Yields stickers in order of pack and id, hidden ones too, without their pictures.
 
@@ -144,9 +149,10 @@ class Shelved:
           pack: of one pack alone.
           offset: how many are passed over.
           limit: how many at most.
+          without: ids that are left out, and count for neither.
         """
         with self.lock:
-            ids = self.shelf.of_pack(pack)
+            ids = [one for one in self.shelf.of_pack(pack) if one not in without]
         ids = ids[offset:][:limit]
         for start in range(0, len(ids), _READ):
             some = ids[start : start + _READ]
@@ -157,6 +163,11 @@ class Shelved:
         """Returns name -> number of stickers, hidden ones counted, in order of the names."""
         with self.lock:
             return self.shelf.packs()
+
+    def flagged(self, name: str) -> list[str]:
+        """Returns the ids of the stickers with a flag: hidden, adult or approved."""
+        with self.lock:
+            return self.shelf.flagged(name)
 
     def __len__(self) -> int:
         """Returns the number of stickers, hidden ones counted."""

@@ -144,8 +144,7 @@ class Guard:
         key = self._settings.key
         if key is None:
             raise Problem(403, "nobody may write: this service was started without a key")
-        scheme, _, secret = given.partition(" ")
-        if scheme.lower() != "bearer" or not key.opens(secret.strip()):
+        if not key.sent_in(given):
             raise Problem(
                 401,
                 "writing needs the key: send Authorization: Bearer KEY",

@@ -93,6 +93,21 @@ class Key:
         digest = hashlib.sha256(given.encode("utf-8", "replace")).digest()
         return hmac.compare_digest(digest, self._digest)
 
+    def sent_in(self, authorization: str) -> bool:
+        """Tells whether an Authorization header is "Bearer" and the key."""
+        scheme, _, secret = authorization.partition(" ")
+        return scheme.lower() == "bearer" and self.opens(secret.strip())
+
+    def ticket(self, sticker: str) -> str:
+        """Returns what opens one sticker's picture, for a page, whose pictures bring no header."""
+        said = sticker.encode("utf-8", "replace")
+        return hmac.new(self._digest, said, hashlib.sha256).hexdigest()
+
+    def admits(self, sticker: str, ticket: str) -> bool:
+        """Tells whether a text is the ``ticket`` of the sticker of an id."""
+        given = ticket.encode("utf-8", "replace")
+        return hmac.compare_digest(self.ticket(sticker).encode(), given)
+
 
 @dataclass(frozen=True)
 class Settings:

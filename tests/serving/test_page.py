@@ -132,6 +132,28 @@ def test_a_service_without_a_key_says_that_nobody_may_write():
     visit(Settings(), journey)
 
 
+def test_a_hidden_sticker_is_shown_to_its_owner_alone():
+    async def journey(user, service):
+        for one, change in (("a", {"hidden": True}), ("b", {"adult": True})):
+            service.gallery.change(one, **change)
+        await user.open("/")
+        await user.should_see("冷")
+        await user.should_not_see(marker="pack-warm")
+        user.find(marker="key").type(KEY)
+        await user.should_see(marker="pack-warm")
+        user.find(marker="pack-warm").click()
+        await user.should_see(marker="show-a")
+        await user.should_see(marker="hide-b")
+        user.find(marker="show-a").click()
+        await user.should_see(marker="hide-a")
+        assert not service.gallery.get("a").hidden
+        user.find(marker="remove-a").click()
+        await user.should_not_see(marker="hide-a")
+        assert "a" not in service.gallery
+
+    visit(Settings(key=Key(KEY)), journey)
+
+
 @pytest.fixture(scope="module")
 def address():
     """Starts the service in a process of its own; yields its address."""
@@ -205,6 +227,8 @@ def test_in_a_browser_one_chats_uploads_and_hides(address, browser):
     page.locator(".held").nth(1).wait_for()
     page.get_by_role("button", name="hide").first.click()
     page.locator(".held.off").wait_for()
+    shows = "image => image.decode().then(() => image.naturalWidth > 0)"
+    assert page.locator(".held.off img").evaluate(shows)
     page.get_by_role("button", name="close").click()
     assert page.title() == "Stickers"
     page.close()

@@ -59,6 +59,12 @@ def test_what_is_put_is_found_until_it_is_hidden_or_removed(workdir, tmp_path):
     assert client.patch(f"/v1/stickers/{ODD}", json={"hidden": True}).json()["hidden"]
     assert ODD not in ids(client.post("/v1/reply", json=ASKED))
     assert client.get(f"/v1/stickers/{ODD}/picture").content == picture()
+    others = {"headers": {"Authorization": ""}}
+    assert client.get(f"/v1/stickers/{ODD}/picture", **others).status_code == 404
+    assert client.get("/v1/packs", **others).json()["packs"] == {"mine": 2}
+    assert client.get("/v1/packs/猫", **others).status_code == 404
+    assert client.get("/v1/packs/猫").json()["ids"] == [ODD]
+    assert len(client.get("/v1/packs/mine", params={"offset": 1}, **others).json()["ids"]) == 1
     assert client.delete(f"/v1/stickers/{ODD}").status_code == 204
     assert client.delete("/v1/packs/mine").status_code == 204
     assert client.get("/v1/model").json()["stickers"] == 0

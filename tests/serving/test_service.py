@@ -97,6 +97,44 @@ def test_a_sticker_is_put_found_changed_and_removed(client, service):
     assert "新" not in service.gallery
 
 
+def test_hidden_and_adult_stickers_are_seen_by_those_alone_who_may(client):
+    for one, flag in (("a", "hidden"), ("c", "adult")):
+        assert client.patch(f"/v1/stickers/{one}", json={flag: True}).status_code == 200
+    everybody, asks = {"headers": {"Authorization": f"Bearer {KEY}x"}}, {"params": {"adult": True}}
+    for who, packs, seen in (
+        (everybody, {"warm": 1}, "b"),
+        (everybody | asks, {"warm": 1, "冷": 1}, "bc"),
+        ({}, {"warm": 2, "冷": 1}, "abc"),
+    ):
+        assert client.get("/v1/packs", **who).json()["packs"] == packs
+        listed = [client.get(f"/v1/packs/{name}", **who).json().get("ids", []) for name in packs]
+        assert "".join(sorted("".join(map("".join, listed)))) == seen
+        for one in "abc":
+            for address in ("stickers/{}", "stickers/{}/picture", "similar/{}"):
+                answer = client.get(f"/v1/{address.format(one)}", **who)
+                assert answer.status_code == (200 if one in seen else 404), (address, one)
+    assert client.get("/v1/packs/冷", **everybody).status_code == 404
+    assert client.get("/v1/packs/warm", **everybody).json()["stickers"] == 1
+    # The address of an answer's picture opens for who got the answer.
+    shown = client.get("/v1/stickers/c", **everybody | asks).json()
+    assert client.get(shown["picture"], **everybody).status_code == 200
+
+
+def test_a_ticket_opens_one_picture_and_nothing_else(client):
+    for one in "ab":
+        client.patch(f"/v1/stickers/{one}", json={"hidden": True})
+    client.headers["Authorization"] = ""
+
+    def status(address, ticket):
+        return client.get(f"/v1/stickers/{address}", params={"ticket": ticket}).status_code
+
+    ticket = Key(KEY).ticket("a")
+    assert status("a/picture", ticket) == 200
+    assert status("a", ticket) == status("b/picture", ticket) == 404
+    for other in ("", "é", KEY, ticket[:-1], Key(f"{KEY}x").ticket("a")):
+        assert status("a/picture", other) == 404
+
+
 def test_a_pack_is_put_listed_replaced_and_removed(client):
     def put(*files):
         return client.put("/v1/packs/mine", files=[("files", one) for one in files])
