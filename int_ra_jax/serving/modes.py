@@ -19,7 +19,10 @@ _KEY_FILE = flags.DEFINE_string("key_file", None, "serve: holds the key; who has
 _OPEN = flags.DEFINE_bool(
     "open_without_key", False, "serve: others may read from a service without a key."
 )
-READ_BY = dict.fromkeys(("key_file", "open_without_key"), ("serve",))  # flag -> modes
+_NAMES = flags.DEFINE_multi_string(
+    "name", [], "serve: HOST or HOST:PORT that a proxy shows the service as; may be repeated."
+)
+READ_BY = dict.fromkeys(("key_file", "open_without_key", "name"), ("serve",))  # flag -> modes
 WordsReader = Callable[[], Callable[[bytes], str] | None]
 
 
@@ -44,6 +47,7 @@ def serve(workdir: Path, read_pack: "PackReader", words_reader: WordsReader) -> 
         flags.FLAGS.port,
         Path(_KEY_FILE.value) if _KEY_FILE.value else None,
         open_without_key=_OPEN.value,
+        names=_NAMES.value,
     )
     service = _service(workdir, read_pack, words_reader())
     built = app.build(service, settings)

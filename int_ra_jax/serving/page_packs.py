@@ -86,11 +86,13 @@ class Packs:
         name.props("dense outlined maxlength=100").classes("w-full").mark("pack-name")
         name.on_value_change(lambda event: setattr(self, "_name", event.value or ""))
         limits = self._settings.limits
-        ui.upload(
+        upload = ui.upload(
             multiple=True, auto_upload=True, label=self._say("upload"),
             max_total_size=limits.upload, max_files=limits.files,
             on_multi_upload=lambda event: self._take(event, name.value or ""),
         ).props("flat batch").classes("drop")  # fmt: skip
+        # Before a large body is read the guard asks for the key.
+        upload.props["headers"] = [{"name": "Authorization", "value": f"Bearer {self._key}"}]
         ui.label(self._say("upload_hint")).classes("soft")
         bar = ui.linear_progress(show_value=False).classes("w-full").mark("progress")
         told = ui.label().classes("soft")
