@@ -40,7 +40,7 @@ _TEXTS = {
 StickerId = Annotated[schemas.Id, Path(description="Of the sticker.")]
 Adult = Annotated[bool, Query(description="Indecent ones as well.")]
 Ticket = Annotated[str, Query(max_length=100, description="The page's own: opens one picture.")]
-PackName = Annotated[schemas.Name, Path(description="Of the pack.")]
+PackName = Annotated[schemas.HeldName, Path(description="Of the pack.")]
 
 
 def build(service: Service, settings: Settings) -> FastAPI:
@@ -107,7 +107,7 @@ def _questions(service: Service, settings: Settings) -> APIRouter:
         """Stickers that suit typed words, in Chinese or English."""
         return await service.search(asked)
 
-    @router.get("/similar/{id}", responses=_says(404, 409, 503))
+    @router.get("/similar/{id:path}", responses=_says(404, 409, 503))
     async def similar(
         request: Request, id: StickerId, filters: Annotated[schemas.FiltersQuery, Query()]
     ) -> schemas.FoundOut:
@@ -122,13 +122,9 @@ def _stickers(service: Service, settings: Settings) -> APIRouter:
     router = APIRouter(prefix="/v1/stickers", tags=["stickers"])
     catalogue, looks = service.catalogue, Annotated[Viewer, Depends(_viewer_of(settings))]
 
-    @router.get("/{id}", responses=_says(404))
-    def sticker(id: StickerId, viewer: looks) -> schemas.StickerOut:
-        """What is known of a sticker; of a hidden one with the key alone."""
-        return catalogue.sticker(id, viewer)
-
+    # An id may hold a slash, which arrives as one even if it was sent as %2F. So this is first.
     @router.get(
-        "/{id}/picture",
+        "/{id:path}/picture",
         responses={**_says(404), 200: {"content": {"image/*": {}}}},
         response_class=Response,
     )
@@ -142,7 +138,12 @@ def _stickers(service: Service, settings: Settings) -> APIRouter:
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type=media_type)
 
-    @router.put("/{id}", responses=_says(400, 401, 403, 409, 415))
+    @router.get("/{id:path}", responses=_says(404))
+    def sticker(id: StickerId, viewer: looks) -> schemas.StickerOut:
+        """What is known of a sticker; of a hidden one with the key alone."""
+        return catalogue.sticker(id, viewer)
+
+    @router.put("/{id:path}", responses=_says(400, 401, 403, 409, 415))
     async def put(
         id: Annotated[schemas.NewId, Path(description="Of the sticker.")],
         picture: Annotated[UploadFile, File(description="PNG, JPEG, WebP or GIF.")],
@@ -153,12 +154,12 @@ def _stickers(service: Service, settings: Settings) -> APIRouter:
         """Puts a sticker into the gallery, or in the place of the one of this id."""
         return await service.put(id, sticker or schemas.StickerIn(), await picture.read())
 
-    @router.patch("/{id}", responses=_says(400, 401, 403, 404, 409, 415))
+    @router.patch("/{id:path}", responses=_says(400, 401, 403, 404, 409, 415))
     async def change(id: StickerId, change: schemas.StickerChange) -> schemas.StickerOut:
         """Changes what is said of a sticker, hides or approves it."""
         return await service.change(id, change)
 
-    @router.delete("/{id}", status_code=204, responses=_says(401, 403, 404, 409))
+    @router.delete("/{id:path}", status_code=204, responses=_says(401, 403, 404, 409))
     async def remove(id: StickerId) -> None:
         """Removes a sticker."""
         await service.remove(id)
@@ -175,14 +176,14 @@ def _packs(service: Service, settings: Settings) -> APIRouter:
         """All packs; hidden stickers count with the key alone."""
         return catalogue.packs(viewer)
 
-    @router.get("/{name}", responses=_says(404))
+    @router.get("/{name:path}", responses=_says(404))
     def pack(
         name: PackName, viewer: looks, offset: Annotated[int, Query(ge=0, le=2**31)] = 0
     ) -> schemas.PackOut:
         """A pack; its hidden stickers are told with the key alone."""
         return catalogue.pack(name, offset, viewer)
 
-    @router.put("/{name}", responses=_says(400, 401, 403, 409, 415))
+    @router.put("/{name:path}", responses=_says(400, 401, 403, 409, 415))
     async def put(
         name: Annotated[schemas.NewName, Path(description="Of the pack.")],
         files: Annotated[list[UploadFile], File(description="Pictures, .zip or .wastickers.")],
@@ -194,7 +195,7 @@ def _packs(service: Service, settings: Settings) -> APIRouter:
         read = [(file.filename or "", await file.read()) for file in files]
         return await service.put_pack(name, read)
 
-    @router.delete("/{name}", status_code=204, responses=_says(401, 403, 404, 409))
+    @router.delete("/{name:path}", status_code=204, responses=_says(401, 403, 404, 409))
     async def remove(name: PackName) -> None:
         """Removes a pack with its stickers."""
         await service.remove_pack(name)

@@ -248,7 +248,7 @@ def labels_of(scope: Scope) -> tuple[str, str]:
     """
     route: Any = scope.get("route")
     method = scope["method"] if scope["method"] in _KNOWN else "other"
-    return method, getattr(route, "path", "-")
+    return method, getattr(route, "path_format", getattr(route, "path", "-"))
 
 
 _KNOWN = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

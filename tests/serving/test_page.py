@@ -15,7 +15,8 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from nicegui import app
+from nicegui import app, ui
+from nicegui.testing.user_interaction import UserInteraction
 from serving.toy_service import ToyRetriever, picture, toy_gallery
 from serving.zips import zipped
 
@@ -152,6 +153,27 @@ def test_a_hidden_sticker_is_shown_to_its_owner_alone():
         assert "a" not in service.gallery
 
     visit(Settings(key=Key(KEY)), journey)
+
+
+@pytest.mark.parametrize("pack", ["", "long " * 60, "two\nlines", "a/b"])
+def test_stickers_of_a_pack_of_any_name_are_offered_and_shown(pack):
+    async def journey(user, service):
+        sticker = service.gallery.held["a"]
+        service.gallery.put([type(sticker)("odd", sticker.picture, pack, "odd one")])
+        await user.open("/")
+        await user.should_see("冷")
+        user.find(kind=ui.checkbox, content="warm").click()
+        user.find(marker="draft").type("all is gold")
+        await user.should_see(marker="offer-2")
+        await user.should_not_see(marker="offer-3")
+        (opens,) = [
+            one for one in user.find(kind=ui.button).elements
+            if one.props.get("aria-label") == f"{pack}: 1"
+        ]  # fmt: skip
+        UserInteraction(user, {opens}, None).click()
+        await user.should_see("odd one")
+
+    visit(Settings(), journey)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
 import hypothesis
 import pytest
@@ -17,6 +18,7 @@ from starlette.testclient import TestClient
 from data_prep.formats.uploaded import read_pack
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data.schema import StickerEntry
+from int_ra_jax.retrieval.stickers import GallerySticker
 from int_ra_jax.serving.app import build
 from int_ra_jax.serving.batching import Batcher
 from int_ra_jax.serving.problems import Problem
@@ -133,6 +135,23 @@ def test_a_ticket_opens_one_picture_and_nothing_else(client):
     assert status("a", ticket) == status("b/picture", ticket) == 404
     for other in ("", "é", KEY, ticket[:-1], Key(f"{KEY}x").ticket("a")):
         assert status("a/picture", other) == 404
+
+
+def test_what_other_ways_put_into_a_gallery_is_found_at_its_address(client, service):
+    odd, long = "猫/a?b #1%", "long/" * 60
+    for identity, pack in ((odd, long), ("plain", "")):
+        held = GallerySticker(identity, picture("navy"), pack, media_type="image/png")
+        service.gallery.put([held])
+    shown = client.get(f"/v1/stickers/{quote(odd, safe='')}").json()
+    assert (shown["id"], shown["pack"]) == (odd, long)
+    assert client.get(shown["picture"]).content == picture("navy")
+    assert odd not in ids(client.get(f"/v1/similar/{quote(odd, safe='')}"))
+    assert client.get("/v1/packs").json()["packs"] == {"": 1, "warm": 2, "冷": 1, long: 1}
+    assert client.get(f"/v1/packs/{quote(long)}").json()["ids"] == [odd]
+    assert ids(client.post("/v1/reply", json=ASKED | {"packs": [long, ""]})) == ["plain", odd]
+    assert client.patch(f"/v1/stickers/{quote(odd, safe='')}", json={"tags": ["a"]}).is_success
+    assert client.delete(f"/v1/stickers/{quote(odd, safe='')}").is_success
+    assert odd not in service.gallery
 
 
 def test_a_pack_is_put_listed_replaced_and_removed(client):
