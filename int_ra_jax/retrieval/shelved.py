@@ -25,6 +25,7 @@ Progress = Callable[[int, int], None]
 
 _READING = ("common", "data", "models", "run", "retrieval/words.py")
 _READ = 500  # stickers that are read at once
+_GATHERED = 512  # embeddings that are read at once, so that one program reads any number
 
 
 class ReadOnlyError(ValueError):
@@ -116,7 +117,8 @@ class Shelved:
             if embedding is None:
                 return np.zeros((len(ids), 0), np.float32)
             rows = np.array([self.shelf.rows[one] for one in ids], np.int32)
-            return np.asarray(embedding[rows])
+            filled = np.pad(rows, (0, _GATHERED - len(rows) % _GATHERED))
+            return np.asarray(embedding[filled])[: len(rows)]
 
     def get(self, id: str) -> GallerySticker:
         """Returns a sticker with its picture, hidden or not.

@@ -14,6 +14,7 @@ from absl import logging
 
 from int_ra_jax.common.types import RankedList
 from int_ra_jax.data.schema import Conversation, Turn
+from int_ra_jax.retrieval.engine import RANKED
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.shelved import Shelved
@@ -29,8 +30,6 @@ from int_ra_jax.serving.uploads import PackReader, Progress, Upload, new_sticker
 from int_ra_jax.serving.viewers import EVERYBODY, Viewer
 
 BATCHES = (1, 2, 4, 8)  # sizes that are compiled before the service is ready
-RANKED = (8, 64)  # so many stickers are ranked, whoever asks for fewer: few programs serve all
-_TYPED = (1, 8, 16, 24)  # words of a search, at lengths that are padded to different ones
 _Made = TypeVar("_Made")
 
 
@@ -81,15 +80,31 @@ class Service:
         logging.info("ready: %d stickers", len(self.gallery))
 
     def _warming(self) -> list[Callable[[], Any]]:
-        """Returns what compiles, one piece after the other: replies, then searches for words."""
-        replies = [
-            partial(self.retriever.warm, (size,), top_k=top_k)
-            for top_k in RANKED
-            for size in BATCHES
+        """Returns what compiles, one piece after the other: replies, then all else."""
+        retriever, most = self.retriever, self.limits.top_k
+        alone = RANKED[-1]  # candidates of replies with variety, or with stickers sent before
+        shapes = [(size, top_k) for top_k in RANKED if top_k < alone for size in BATCHES]
+        replies = [partial(retriever.warm, (size,), top_k=top_k) for size, top_k in shapes]
+        replies += [partial(retriever.warm, (1,), top_k=alone)]
+        said = Conversation("warm", "test", (Turn("A", "a"),), "B", "", "")
+        more = {"recent": ("",), "habits": Habits(("",)), "variety": 0.5}
+        word = retriever.run.dataset.intentions[0]
+        known = [one.id for one in self.gallery.stickers(limit=1)]
+        return [
+            *replies,
+            retriever.warm_typed,
+            partial(retriever.reply, said, top_k=most, **more),
+            partial(retriever.search, word),
+            *(partial(self._similar, known[0], top_k=size) for size in RANKED[:2] if known),
+            self.model,
         ]
-        word = self.retriever.run.dataset.intentions[0]
-        typed = [" ".join([word] * length) for length in _TYPED]
-        return [*replies, *(partial(self.retriever.search, words) for words in typed)]
+
+    def _similar(self, sticker: str, **asked: Any) -> RankedList | None:
+        """Returns what is like a sticker; None where the system cannot tell."""
+        try:
+            return self.retriever.similar(sticker, **asked)
+        except ValueError:
+            return None
 
     def close(self) -> None:
         """Ends both threads, after what they are at."""
@@ -127,7 +142,8 @@ class Service:
           Problem: 404, if there is no such sticker that is shown; 409, if the system cannot tell.
         """
         await asyncio.to_thread(self.catalogue.check, sticker, viewer)
-        run = partial(self.retriever.similar, sticker, **filters.as_arguments())
+        asked = filters.as_arguments() | {"top_k": _enough(filters.top_k)}
+        run = partial(self.retriever.similar, sticker, **asked)
         try:
             found = await self._batcher.answer(object(), run)
         except KeyError:
@@ -295,7 +311,12 @@ class Service:
 def _kind(asked: schemas.ReplyIn) -> Any:
     """Returns what a reply shares a batch by: how many stickers are ranked, where that is all."""
     alone = asked.recent or asked.variety or asked.habits is not None
-    return object() if alone else next(size for size in RANKED if size >= asked.top_k)
+    return object() if alone else _enough(asked.top_k)
+
+
+def _enough(top_k: int) -> int:
+    """Returns how many are ranked, so that one program serves whoever asks for fewer."""
+    return next(size for size in RANKED if size >= top_k)
 
 
 def _conversation(asked: schemas.ReplyIn) -> Conversation:

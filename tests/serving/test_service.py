@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import hypothesis
 import pytest
-from serving.toy_service import ToyRetriever, picture, toy_gallery
+from serving.toy_service import ToyGallery, ToyRetriever, picture, toy_gallery
 from serving.zips import zipped
 from starlette.testclient import TestClient
 
@@ -225,7 +225,15 @@ def test_every_batch_is_warm_before_the_service_is_ready():
     asyncio.run(service.warm())
     service.close()
     assert service.ready
-    assert warmed == [((size,), ranked) for ranked in (8, 64) for size in BATCHES]
+    replies = [((size,), ranked) for ranked in (8, 64) for size in BATCHES]
+    assert warmed == [*replies, ((1,), 256)]
+
+
+def test_a_service_without_stickers_is_warm_as_well():
+    service = Service(ToyRetriever(ToyGallery()), LIMITS)
+    asyncio.run(service.warm())
+    service.close()
+    assert service.ready
 
 
 @pytest.mark.parametrize(("top_k", "ranked"), [(1, 1), (5, 5), (8, 8), (9, 64), (50, 64)])

@@ -103,6 +103,9 @@ class ToyRetriever(Retriever):
     def warm(self, batches, *, top_k=5):
         pass
 
+    def warm_typed(self):
+        pass
+
     def _list(self, top_k, packs=None, exclude=()):
         passing = [
             one for _, one in sorted(self.toy.held.items())
