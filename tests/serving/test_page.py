@@ -1,7 +1,9 @@
 """The page, once with NiceGUI's simulated user and once in a real browser."""
 
 import asyncio
+import io
 import os
+import random
 import re
 import shutil
 import signal
@@ -17,12 +19,13 @@ from unittest import mock
 import pytest
 from nicegui import app, ui
 from nicegui.testing.user_interaction import UserInteraction
+from PIL import Image
 from serving.toy_service import ToyRetriever, picture, toy_gallery
 from serving.zips import zipped
 
 from int_ra_jax.serving import page as serving_page
 from int_ra_jax.serving.service import Service
-from int_ra_jax.serving.settings import Key, Settings
+from int_ra_jax.serving.settings import Key, Limits, Settings
 
 TESTS = Path(__file__).resolve().parents[1]
 KEY = "a-key-that-is-long-enough"
@@ -31,6 +34,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE = 60_000  # ms that a busy machine may take for a step
 SERVER = f"""
 import sys
+from PIL import Image
 from serving.toy_service import ToyRetriever, picture, toy_gallery
 from data_prep.formats.uploaded import read_pack
 from int_ra_jax.retrieval.stickers import GallerySticker
@@ -240,11 +244,16 @@ def test_in_a_browser_one_chats_uploads_and_hides(address, browser):
     assert page.locator(".bubble script, .card script, .pack b, img[src='x']").count() == 0
     # A pack is dropped; it is there without a reload, and can be limited to.
     page.locator("input[type=password]").fill(KEY)
-    pack = zipped({"title.txt": "t", "a grin.png": picture("red"), "b.png": picture("blue")})
+    noise = Image.frombytes("RGB", (800, 800), random.Random(0).randbytes(3 * 800 * 800))
+    noise.save(large := io.BytesIO(), "PNG")  # more than a body without the key may have
+    assert len(large.getvalue()) > Limits.body
+    pack = zipped(
+        {"a grin.png": picture("red"), "b.png": picture("blue"), "c.png": large.getvalue()}
+    )
     chooser = page.locator("input[type=file]").first
     chooser.set_input_files([{"name": "p.zip", "mimeType": "application/zip", "buffer": pack}])
     page.locator(".pack", has_text="my stickers").wait_for()
-    page.get_by_text("2 taken, 0 left out").wait_for()
+    page.get_by_text("3 taken, 0 left out").wait_for()
     page.locator(".pack", has_text="my stickers").get_by_role("button").click()
     page.locator(".held").nth(1).wait_for()
     page.get_by_role("button", name="hide").first.click()
