@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
+    from int_ra_jax.retrieval.whether import Whether
     from int_ra_jax.serving.service import Service
     from int_ra_jax.serving.uploads import PackReader
 
@@ -82,7 +83,15 @@ def _service(
 
     path = flags.FLAGS.gallery
     gallery = Gallery.open(path, workdir, read_words=read_words) if path else None
-    return Service(Retriever.from_workdir(workdir, gallery), Limits(), read_pack)
+    retriever, limits = Retriever.from_workdir(workdir, gallery), Limits()
+    return Service(retriever, limits, read_pack, _whether(workdir))
+
+
+def _whether(workdir: Path) -> "Whether | None":
+    """Reads the model of whether a sticker would be sent, if the workdir has one."""
+    from int_ra_jax.retrieval.whether import FILE, Whether
+
+    return Whether.load(workdir / FILE) if (workdir / FILE).exists() else None
 
 
 def _need(mode: str) -> None:

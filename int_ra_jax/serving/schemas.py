@@ -197,6 +197,10 @@ class ReplyOut(BaseModel):
     stickers: list[Ranked]
     intention: str | None = Field(description="The likeliest; none if the model predicts none.")
     intention_probabilities: dict[str, float]
+    whether: float | None = Field(
+        description="Probability that a person would send any sticker now; null without a fitted "
+        "model of it, or where that judges typed messages and nothing is typed."
+    )
     tokens: int = Field(description="Words, or parts of words, that were read.")
     unknown: dict[str, int] = Field(description="Those of them that the model does not know.")
     eligible: int | None = Field(description="Stickers that pass the filters.")

@@ -19,6 +19,7 @@ from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.shelved import Shelved
 from int_ra_jax.retrieval.stickers import Filters, Habits
+from int_ra_jax.retrieval.whether import Whether, moment
 from int_ra_jax.serving import pictures, schemas
 from int_ra_jax.serving.answers import show, why, words_of
 from int_ra_jax.serving.batching import Batcher
@@ -43,12 +44,18 @@ class Service:
       retriever: of the run and its gallery.
       limits: of what is taken in.
       read_pack: reads packs as people exchange them; without one, pictures alone are taken.
+      whether: tells how likely a sticker is at all; without one, replies do not say.
     """
 
     def __init__(
-        self, retriever: Retriever, limits: Limits, read_pack: PackReader | None = None
+        self,
+        retriever: Retriever,
+        limits: Limits,
+        read_pack: PackReader | None = None,
+        whether: Whether | None = None,
     ) -> None:
         self.retriever, self.limits, self._read_pack = retriever, limits, read_pack
+        self._whether = whether
         self.catalogue = Catalogue(retriever)
         self._model = ThreadPoolExecutor(1, "model")
         self._writer = ThreadPoolExecutor(1, "writer")
@@ -97,6 +104,7 @@ class Service:
             partial(retriever.search, word),
             *(partial(self._similar, known[0], top_k=size) for size in RANKED[:2] if known),
             self.model,
+            partial(self._probability, said),
         ]
 
     def _similar(self, sticker: str, **asked: Any) -> RankedList | None:
@@ -118,8 +126,10 @@ class Service:
         found: RankedList = await self._batcher.answer(_kind(asked), asked)
         texts = " ".join(turn.text for turn in asked.turns[-2:])
         ranked = await asyncio.to_thread(self._ranked, found, texts, asked.top_k)
+        sends = await asyncio.to_thread(self._probability, _conversation(asked))
         return schemas.ReplyOut(
             stickers=ranked,
+            whether=sends,
             intention=found.intention,
             intention_probabilities=found.intention_probabilities,
             tokens=found.tokens,
@@ -175,6 +185,13 @@ class Service:
             habits=None if asked.habits is None else Habits(tuple(asked.habits)),
             variety=asked.variety,
         )
+
+    def _probability(self, conversation: Conversation) -> float | None:
+        """Returns how likely a sticker is at all; None where nothing can tell."""
+        now = moment(conversation)
+        if self._whether is None or (self._whether.own_words and not now.own_words.strip()):
+            return None
+        return self._whether.probability(now)
 
     def _ranked(self, found: RankedList, texts: str, top_k: int) -> list[schemas.Ranked]:
         listed = found.stickers[:top_k]

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import hypothesis
+import numpy as np
 import pytest
 from serving.toy_service import ToyGallery, ToyRetriever, picture, toy_gallery
 from serving.zips import zipped
@@ -18,7 +19,9 @@ from starlette.testclient import TestClient
 from data_prep.formats.uploaded import read_pack
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data.schema import StickerEntry
+from int_ra_jax.retrieval import whether
 from int_ra_jax.retrieval.stickers import GallerySticker
+from int_ra_jax.serving import modes, schemas
 from int_ra_jax.serving.app import build
 from int_ra_jax.serving.batching import Batcher
 from int_ra_jax.serving.problems import Problem
@@ -60,6 +63,31 @@ def test_a_reply_has_stickers_pictures_and_reasons(client):
     assert first["why"] == {"intention": "joy", "matched": ["gold", "a gold square"]}
     shown = client.get(first["sticker"]["picture"])
     assert shown.content == picture("gold") and shown.headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize(
+    ("own_words", "typed", "found"),
+    [(False, False, 0.25), (False, True, 0.25), (True, True, 0.25), (True, False, None)],
+)
+def test_a_reply_says_how_likely_a_sticker_is_at_all(own_words, typed, found):
+    weights = np.zeros(whether.width(own_words), np.float32)
+    model = whether.Whether(weights, -np.log(3.0), own_words, threshold=0.3, base_rate=0.3)
+    service = Service(ToyRetriever(toy_gallery()), LIMITS, whether=model)
+    turns = ASKED["turns"] + [{"speaker": "bo", "text": "me too"}] * typed
+    asked = schemas.ReplyIn.model_validate(ASKED | {"turns": turns})
+    assert asyncio.run(service.reply(asked)).whether == pytest.approx(found)
+    service.close()
+
+
+def test_whether_is_read_from_the_workdir(client, tmp_path):
+    assert client.post("/v1/reply", json=ASKED).json()["whether"] is None
+    assert modes._whether(tmp_path) is None
+    weights = np.zeros(whether.width(False), np.float32)
+    whether.Whether(weights, 0.0, False, 0.3, 0.3).save(tmp_path / "whether.npz")
+    assert modes._whether(tmp_path).probability(whether.Moment(("hi",))) == 0.5
+    (tmp_path / "whether.npz").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"whether\.npz cannot be read"):
+        modes._whether(tmp_path)
 
 
 def test_filters_reach_every_question(client):
