@@ -94,13 +94,15 @@ class Service:
         replies = [partial(retriever.warm, (size,), top_k=top_k) for size, top_k in shapes]
         replies += [partial(retriever.warm, (1,), top_k=alone)]
         said = Conversation("warm", "test", (Turn("A", "a"),), "B", "", "")
-        more = {"recent": ("",), "habits": Habits(("",)), "variety": 0.5}
+        sent = ("",)  # none that there is
         word = retriever.run.dataset.intentions[0]
         known = [one.id for one in self.gallery.stickers(limit=1)]
         return [
             *replies,
             retriever.warm_typed,
-            partial(retriever.reply, said, top_k=most, **more),
+            partial(
+                retriever.reply, said, top_k=most, recent=sent, habits=Habits(sent), variety=0.5
+            ),
             partial(retriever.search, word),
             *(partial(self._similar, known[0], top_k=size) for size in RANKED[:2] if known),
             self.model,
