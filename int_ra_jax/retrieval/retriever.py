@@ -17,7 +17,7 @@ from int_ra_jax.common.types import RankedList, Sticker, Tokens
 from int_ra_jax.data.schema import Conversation
 from int_ra_jax.data.text import Unread
 from int_ra_jax.models.interface import Params
-from int_ra_jax.retrieval.answer import listed
+from int_ra_jax.retrieval.answer import listed, passing
 from int_ra_jax.retrieval.engine import Engine, programs_kept
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.ordering import by_words, chosen_of, lifted
@@ -272,7 +272,7 @@ class Retriever:
             mask = gallery.shelf.mask(asked)
             own = self._engine.run.system.intention_width
             if gallery.shelf.encoded is not None:
-                found = _passing(gallery, *nearest_rows(gallery.shelf, sticker, mask, own, top_k))
+                found = passing(gallery, *nearest_rows(gallery.shelf, sticker, mask, own, top_k))
             else:
                 assert isinstance(gallery, Gallery)  # a run's own gallery is in memory
                 row = gallery.row(sticker)
@@ -388,14 +388,7 @@ def _best(
         return gallery.best_on_disk(queries, masks, number), probable
     ranked = engine.rank(tokens, encoded, masks, number)
     each = zip(ranked.scores, ranked.rows, strict=True)
-    return [_passing(gallery, *one) for one in each], ranked.probabilities
-
-
-def _passing(gallery: Shelved, scores: np.ndarray, rows: np.ndarray) -> list[tuple[str, float]]:
-    """Returns ids and scores of those that pass the filters."""
-    passed = scores > -np.inf
-    ids = gallery.shelf.row_ids(rows[passed])
-    return [*zip(ids, scores[passed].tolist(), strict=True)]
+    return [passing(gallery, *one) for one in each], ranked.probabilities
 
 
 def _check_top_k(top_k: int) -> None:
