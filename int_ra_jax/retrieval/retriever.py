@@ -14,11 +14,11 @@ import jax
 import numpy as np
 
 from int_ra_jax.common.types import RankedList, Sticker, Tokens
-from int_ra_jax.data.schema import Conversation, Turn
+from int_ra_jax.data.schema import Conversation
 from int_ra_jax.data.text import Unread
 from int_ra_jax.models.interface import Params
-from int_ra_jax.retrieval.answer import listed
-from int_ra_jax.retrieval.engine import TOKENS, Engine, programs_kept
+from int_ra_jax.retrieval.answer import listed, passing
+from int_ra_jax.retrieval.engine import Engine, programs_kept
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.ordering import by_words, chosen_of, lifted
 from int_ra_jax.retrieval.rebuild import Rebuild
@@ -272,7 +272,7 @@ class Retriever:
             mask = gallery.shelf.mask(asked)
             own = self._engine.run.system.intention_width
             if gallery.shelf.encoded is not None:
-                found = _passing(gallery, *nearest_rows(gallery.shelf, sticker, mask, own, top_k))
+                found = passing(gallery, *nearest_rows(gallery.shelf, sticker, mask, own, top_k))
             else:
                 assert isinstance(gallery, Gallery)  # a run's own gallery is in memory
                 row = gallery.row(sticker)
@@ -287,11 +287,16 @@ class Retriever:
           batches: numbers of conversations.
           top_k: how many stickers will be asked for.
         """
-        text, words = self._engine.run.config.text, "a "
+        gallery = self._gallery
         for number in batches:
-            for length in range(1, text.context_tokens + TOKENS, TOKENS):
-                said = Conversation("warm", "test", (Turn("A", words * length),), "B", "", "")
-                self.reply_many([said] * number, top_k=top_k)
+            for tokens in self._engine.of_every_length(number):
+                with gallery.lock:
+                    masks = [gallery.shelf.mask(_EVERYTHING)] * number
+                    _best(self._engine, gallery, tokens, masks, top_k)
+
+    def warm_typed(self) -> None:
+        """Compiles what typed words of every length need."""
+        self._engine.warm_typed()
 
     def move_to(self, workdir: str | Path, progress: Progress | None = None) -> Rebuild:
         """Goes over to another checkpoint, while the present one answers; see ``Rebuild``.
@@ -383,14 +388,7 @@ def _best(
         return gallery.best_on_disk(queries, masks, number), probable
     ranked = engine.rank(tokens, encoded, masks, number)
     each = zip(ranked.scores, ranked.rows, strict=True)
-    return [_passing(gallery, *one) for one in each], ranked.probabilities
-
-
-def _passing(gallery: Shelved, scores: np.ndarray, rows: np.ndarray) -> list[tuple[str, float]]:
-    """Returns ids and scores of those that pass the filters."""
-    passed = scores > -np.inf
-    ids = gallery.shelf.row_ids(rows[passed])
-    return [*zip(ids, scores[passed].tolist(), strict=True)]
+    return [passing(gallery, *one) for one in each], ranked.probabilities
 
 
 def _check_top_k(top_k: int) -> None:

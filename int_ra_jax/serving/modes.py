@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
+    from int_ra_jax.retrieval.whether import Whether
     from int_ra_jax.serving.service import Service
     from int_ra_jax.serving.uploads import PackReader
 
@@ -19,7 +20,10 @@ _KEY_FILE = flags.DEFINE_string("key_file", None, "serve: holds the key; who has
 _OPEN = flags.DEFINE_bool(
     "open_without_key", False, "serve: others may read from a service without a key."
 )
-READ_BY = dict.fromkeys(("key_file", "open_without_key"), ("serve",))  # flag -> modes
+_NAMES = flags.DEFINE_multi_string(
+    "name", [], "serve: HOST or HOST:PORT that a proxy shows the service as; may be repeated."
+)
+READ_BY = dict.fromkeys(("key_file", "open_without_key", "name"), ("serve",))  # flag -> modes
 WordsReader = Callable[[], Callable[[bytes], str] | None]
 
 
@@ -44,6 +48,7 @@ def serve(workdir: Path, read_pack: "PackReader", words_reader: WordsReader) -> 
         flags.FLAGS.port,
         Path(_KEY_FILE.value) if _KEY_FILE.value else None,
         open_without_key=_OPEN.value,
+        names=_NAMES.value,
     )
     service = _service(workdir, read_pack, words_reader())
     built = app.build(service, settings)
@@ -78,7 +83,15 @@ def _service(
 
     path = flags.FLAGS.gallery
     gallery = Gallery.open(path, workdir, read_words=read_words) if path else None
-    return Service(Retriever.from_workdir(workdir, gallery), Limits(), read_pack)
+    retriever, limits = Retriever.from_workdir(workdir, gallery), Limits()
+    return Service(retriever, limits, read_pack, _whether(workdir))
+
+
+def _whether(workdir: Path) -> "Whether | None":
+    """Reads the model of whether a sticker would be sent, if the workdir has one."""
+    from int_ra_jax.retrieval.whether import FILE, Whether
+
+    return Whether.load(workdir / FILE) if (workdir / FILE).exists() else None
 
 
 def _need(mode: str) -> None:

@@ -62,8 +62,12 @@ class ToyGallery(Gallery):
     def picture(self, id):
         return self.held[id].picture, self.held[id].media_type
 
-    def stickers(self, pack=None, *, offset=0, limit=None):
+    def flagged(self, name):
+        return [one.id for one in self.held.values() if getattr(one, name)]
+
+    def stickers(self, pack=None, *, offset=0, limit=None, without=()):
         found = [one for _, one in sorted(self.held.items()) if pack in (None, one.pack)]
+        found = [one for one in found if one.id not in without]
         yield from found[offset : None if limit is None else offset + limit]
 
     def packs(self):
@@ -97,6 +101,9 @@ class ToyRetriever(Retriever):
     )
 
     def warm(self, batches, *, top_k=5):
+        pass
+
+    def warm_typed(self):
         pass
 
     def _list(self, top_k, packs=None, exclude=()):
