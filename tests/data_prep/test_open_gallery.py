@@ -70,6 +70,17 @@ def test_packs_and_stickers_are_hidden_shown_and_removed_by_name(run, tmp_path):
     assert run(path, "rebuild")[0].startswith("0 stickers have the embeddings")
 
 
+def test_a_pack_that_is_added_again_keeps_what_was_changed_since(run, tmp_path):
+    path, pack = tmp_path / "g", pack_of(tmp_path)
+    run(path, "add", pack)
+    one = run(path, "list", "Birds")[0].split()[0]
+    gallery = Gallery.open(str(path), None, create=False)
+    gallery.change(one, tags=("owl",), adult=True, approved=True, hidden=True)
+    run(path, "add", pack)
+    (listed,) = [line for line in run(path, "list", "Birds") if line.startswith(one)]
+    assert listed.endswith("owl  hidden adult approved")
+
+
 def test_a_source_that_cannot_be_read_stops_no_other(run, tmp_path):
     bad, good = tmp_path / "bad.wastickers", tmp_path / "good.zip"
     bad.write_bytes(b"PK no zip")

@@ -165,3 +165,81 @@ def test_intentions_are_predicted_unless_they_are_given_and_are_part_of_the_scor
     assert set(unknown.intentions.values()) == {0.0}  # nothing tells what it expresses
     known = encoder.encode([predicted, stated, unknown]).intentions
     assert known[1].tolist() == [0.25 * (name == names[1]) for name in names]
+
+
+# ---- what is put again ---------------------------------------------------------------------------
+
+
+def test_a_sticker_that_is_put_again_keeps_what_is_not_given(gallery, encoder):
+    name = encoder.run.dataset.intentions[1]
+    first = sticker(
+        1, pack="cats", name="cat", tags=("猫",), emoji=("😭",), words="hm", language="de",
+        attributes={"facial": "a grin"}, intentions={name: 0.5},
+        adult=True, approved=True, hidden=True,
+    )  # fmt: skip
+    gallery.put([first])
+    before = gallery.get("s1")
+    gallery.put([sticker(1)])
+    assert gallery.get("s1") == before
+    assert gallery.put([sticker(1, picture=drawn(9), tags=("犬",))]).kept == 1
+    again = {"picture": drawn(9), "tags": ("犬",)}
+    after = gallery.get("s1")
+    assert after == dataclasses.replace(before, **again, looks=after.looks)
+    assert after.looks != before.looks
+    # What is named is replaced, though it says nothing.
+    gallery.put([sticker(1)], given=lambda one: ("adult", "tags", "intentions"))
+    found = gallery.get("s1")
+    assert (found.adult, found.tags, found.intentions_given) == (False, (), False)
+    assert (found.approved, found.hidden, found.pack, found.emoji) == (True, True, "cats", ("😭",))
+    # What is left out leaves what is there.
+    assert gallery.put([sticker(1, picture=b"GIF89a", tags=("new",))]).kept == 0
+    assert gallery.get("s1") == found
+
+
+def test_what_is_changed_while_a_put_embeds_is_not_lost(gallery, encoder, monkeypatch):
+    gallery.put([sticker(1, tags=("old",))])
+    other, encode, begun = Gallery.open(gallery._store.uri, encoder), encoder.encode, []
+
+    def hidden_meanwhile(some):
+        if not begun:
+            begun.append(True)
+            other.change("s1", hidden=True, tags=("new",))
+        return encode(some)
+
+    monkeypatch.setattr(encoder, "encode", hidden_meanwhile)
+    assert gallery.put([sticker(1, name="cat")]).kept == 1
+    found = gallery.get("s1")
+    assert (found.hidden, found.tags, found.name) == (True, ("new",), "cat")
+    assert gallery.row("s1").tolist() == encode([found]).rows[0].tolist()
+
+
+def test_what_was_found_out_of_a_sticker_is_found_anew_and_what_was_given_stays(gallery):
+    gallery.put(
+        [sticker(1, emoji=("😭",), name="cat"), sticker(2, attributes={"facial": "a grin"})]
+    )
+    empty = dict.fromkeys(ATTRIBUTES, "")
+    waving = gallery.change("s1", emoji=("👋",))
+    assert waving.attributes == empty | {"gesture": "waving hand", "verbal": "cat"}
+    renamed = gallery.change("s1", name="dog", tags=("x",), words="早安")
+    assert renamed.attributes == empty | {"gesture": "waving hand", "verbal": "dog, 早安"}
+    assert renamed.language == "zh"
+    gallery.put([sticker(1, emoji=("💃",))])
+    assert gallery.get("s1").attributes == empty | {
+        "posture": "woman dancing",
+        "verbal": "dog, 早安",
+    }
+    assert gallery.matches("waving", 9) == [] and gallery.matches("dancing", 9) == ["s1"]
+    given = gallery.change("s2", emoji=("👋",), name="bird").attributes
+    assert given == empty | {"facial": "a grin"}
+
+
+def test_words_that_were_read_are_read_again_from_another_picture(encoder, tmp_path):
+    read = {drawn(1): "早安", drawn(2): "good morning", drawn(3): ""}
+    gallery = Gallery.open(tmp_path / "g", encoder, read_words=lambda content: read[content])
+    gallery.put([sticker(1), sticker(2, words="given")])
+    found = gallery.change("s1", picture=drawn(2))
+    assert (found.words, found.language, found.attributes["verbal"]) == (
+        "good morning", "en", "good morning",
+    )  # fmt: skip
+    assert gallery.change("s1", picture=drawn(3)).attributes["verbal"] == ""
+    assert gallery.change("s2", picture=drawn(3)).words == "given"
