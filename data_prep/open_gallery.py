@@ -1,7 +1,7 @@
 """An open gallery from the command line: packs in, stickers listed, hidden, removed.
 
     python launch.py --mode=gallery --workdir=RUN --gallery=DIR add PACK...
-    ... list [PACK...] | hide NAME... | show NAME... | remove NAME... | rebuild
+    ... list [PACK...] | hide NAME... | show NAME... | remove NAME... | rebuild | forget
 
 PACK is whatever ``formats.galleries`` reads (a folder, .wastickers, a zip; animated stickers too),
 or a prepared directory, whose attributes and intentions are kept. NAME is a sticker's id, or a
@@ -189,10 +189,13 @@ def _list(gallery: Gallery, names: Sequence[str]) -> Iterator[str]:
     if not names:
         yield from (f"{count:7,d}  {name or '(no pack)'}" for name, count in packs.items())
         yield f"{len(gallery):7,d}  stickers"
+        yield from _unsearched(gallery)
+    reasons = gallery.unsearched()
     for name in names:
         for one in gallery.stickers(name):
             flags = [flag for flag in ("hidden", "adult", "approved") if getattr(one, flag)]
             said = "; ".join(text for text in one.attributes.values() if text)
+            flags += [f"not found: {reasons[one.id]}"] if one.id in reasons else []
             yield "  ".join(filter(None, (one.id, said, " ".join(one.tags), " ".join(flags))))
 
 
@@ -209,7 +212,26 @@ def _show(gallery: Gallery, names: Sequence[str]) -> Iterator[str]:
 
 
 def _rebuild(gallery: Gallery, names: Sequence[str]) -> Iterator[str]:
-    yield f"{len(gallery):,} stickers have the embeddings of checkpoint {gallery.checksum[:12]}"
+    done = len(gallery) - len(gallery.unsearched())
+    yield f"{done:,} stickers have the embeddings of checkpoint {gallery.checksum[:12]}"
+    yield from _unsearched(gallery)
+    if others := len(gallery.others()):
+        yield (
+            f"those of {others} other checkpoints stay, for services that answer by them; "
+            "once none does, forget deletes them"
+        )
+
+
+def _unsearched(gallery: Gallery) -> Iterator[str]:
+    """Yields a line for each sticker that is kept and not found."""
+    for name, reason in gallery.unsearched().items():
+        yield f"{name} is not found by this checkpoint: {reason}"
+
+
+def _forget(gallery: Gallery, names: Sequence[str]) -> Iterator[str]:
+    others = gallery.others()
+    gallery.forget(others)
+    yield f"the embeddings of {len(others)} other checkpoints are deleted"
 
 
 def _ids(gallery: Gallery, names: Sequence[str]) -> list[str]:
@@ -250,5 +272,6 @@ _ACTIONS: dict[str, Callable[[Gallery, Sequence[str]], Iterator[str]]] = {
     "show": _show,
     "remove": _remove,
     "rebuild": _rebuild,
+    "forget": _forget,
 }
 _NAMED = ("add", "hide", "show", "remove")

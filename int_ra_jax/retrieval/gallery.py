@@ -99,15 +99,18 @@ class Gallery(StoredShelf):
         store = GalleryStore(path, create)
         encoder = run if isinstance(run, StickerEncoder) else StickerEncoder.from_workdir(run)
         digests = [*store.digests().values()]
-        if missing := len(store.missing(encoder.checksum, digests)):
-            if not rebuild:
-                raise StaleGalleryError(
-                    f"{path}: {missing} of {len(digests)} stickers have no embedding of the "
-                    f"checkpoint in {encoder.run.workdir}. Make them: launch.py --mode=gallery "
-                    f"--workdir={encoder.run.workdir} --gallery={path} rebuild"
-                )
+        if rebuild:
             embed_missing(store, encoder, progress)
-        return cls(store, encoder, read_words, exact_up_to)
+        elif missing := len(store.missing(encoder.checksum, digests)):
+            raise StaleGalleryError(
+                f"{path}: {missing} of {len(digests)} stickers have no embedding of the "
+                f"checkpoint in {encoder.run.workdir}. Make them: launch.py --mode=gallery "
+                f"--workdir={encoder.run.workdir} --gallery={path} rebuild"
+            )
+        gallery = cls(store, encoder, read_words, exact_up_to)
+        if not gallery.in_memory:
+            store.index(encoder.checksum)
+        return gallery
 
     @property
     def writable(self) -> bool:
@@ -202,7 +205,7 @@ class Gallery(StoredShelf):
     def remove(self, ids: Iterable[str]) -> int:
         """Removes stickers with their pictures; returns how many there were, unknown ids passed."""
         with self._writing():
-            gone = [one for one in dict.fromkeys(ids) if one in self._known or one in self._waiting]
+            gone = [one for one in dict.fromkeys(ids) if one in self._known]
             if gone:
                 self._store.delete(gone)
                 self._drop(gone)
@@ -234,13 +237,30 @@ class Gallery(StoredShelf):
           swapped: is called in the moment of going over, inside ``lock``.
         """
         encoder = run if isinstance(run, StickerEncoder) else StickerEncoder.from_workdir(run)
-        self._store.forget_others({self.checksum, encoder.checksum})
+        with self._store.writing():  # the newest of the others may answer in another process
+            self._store.forget(self._store.others({self.checksum, encoder.checksum})[:-1])
 
         def go_over() -> None:
+            if not self._fits(encoder):
+                self._store.index(encoder.checksum)
             with self._changing:
                 self._load(encoder, swapped)
 
         return Rebuild(self._store, encoder, progress, go_over)
+
+    def others(self) -> list[str]:
+        """Returns the checksums of other checkpoints that have embeddings here, the newest last."""
+        return self._store.others({self.checksum})
+
+    def forget(self, checksums: Iterable[str]) -> None:
+        """Deletes the embeddings of other checkpoints; these can be made again.
+
+        A process that still answers by one of them can take no further sticker, and must be started
+        anew.
+        """
+        with self._writing():
+            there = self.others()
+            self._store.forget([one for one in dict.fromkeys(checksums) if one in there])
 
     # ---- inside ---------------------------------------------------------------------------------
 
@@ -248,8 +268,11 @@ class Gallery(StoredShelf):
     def _writing(self) -> Iterator[None]:
         """Is entered by one thread of one process at a time, all others' writing read."""
         with self._store.writing(), self._changing:
+            could = self.in_memory
             self.refresh()
             yield
+            if could and not self.in_memory:
+                self._store.index(self.checksum)
 
     def _completed(
         self, sticker: GallerySticker, before: GallerySticker | None, given: Given
@@ -299,10 +322,11 @@ class Gallery(StoredShelf):
         with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
             made = [*pool.map(complete, batch)]
         good = [one for one in made if isinstance(one, GallerySticker)]
-        whole, encoded = encode_sound(self._encoder, good)
-        sound = {one.id for one in whole}
+        _, encoded, broken = encode_sound(self._encoder, good)
         return [
-            one if isinstance(one, LeftOut) or one.id in sound else LeftOut("no finite embedding")
+            LeftOut("no finite embedding")
+            if isinstance(one, GallerySticker) and one.id in broken
+            else one
             for one in made
         ], encoded
 

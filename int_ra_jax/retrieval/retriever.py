@@ -6,7 +6,6 @@
 The gallery is encoded once for each checkpoint; a search then encodes one conversation.
 """
 
-import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -30,7 +29,6 @@ from int_ra_jax.retrieval.variety import candidates
 from int_ra_jax.run.workdir import Run, open_run
 
 _EVERYTHING = Filters()
-_REFRESH_SECONDS = 0.25  # other processes' writing is looked for no more often
 
 
 class Retriever:
@@ -49,7 +47,6 @@ class Retriever:
     ) -> None:
         self._engine = Engine(run, params)
         self._gallery = self._opened(self._engine, gallery)
-        self._refreshed = time.monotonic()
 
     @classmethod
     def from_workdir(
@@ -130,7 +127,7 @@ class Retriever:
         if not recent and habits is None and variety == 0:
             return self.reply_many([conversation], top_k=top_k, asked=asked)[0]
         _check_top_k(top_k)
-        self._refresh()
+        self._gallery.look()
         gallery, number = self._gallery, candidates(top_k, len(recent))
         history = () if habits is None else habits.recent
         with gallery.lock:
@@ -176,7 +173,7 @@ class Retriever:
         if len(each) != len(conversations):
             raise ValueError(f"{len(each)} filters for {len(conversations)} conversations")
         _check_top_k(top_k)
-        self._refresh()
+        self._gallery.look()
         gallery = self._gallery
         with gallery.lock:  # which checkpoint answers, and what it is asked about, is one thing
             engine = self._engine
@@ -223,7 +220,7 @@ class Retriever:
         if not words.strip():
             raise ValueError("nothing but blanks is asked for; give some words")
         _check_top_k(top_k)
-        self._refresh()
+        self._gallery.look()
         asked = Filters.of(packs, tags, languages, adult, approved_only, exclude)
         gallery = self._gallery
         with gallery.lock:
@@ -260,15 +257,18 @@ class Retriever:
 
         Raises:
           KeyError: if the gallery has no such sticker.
-          ValueError: if top_k is below 1, or the system compares pairs instead of vectors.
+          ValueError: if top_k is below 1, the sticker has no embedding, or the system compares
+            pairs instead of vectors.
         """
         _check_top_k(top_k)
-        self._refresh()
+        self._gallery.look()
         asked = Filters.of(packs, tags, languages, adult, approved_only, {*exclude, sticker})
         gallery = self._gallery
         with gallery.lock:
             if sticker not in gallery.shelf.rows:
                 raise KeyError(sticker)
+            if not gallery.shelf.searched(sticker):
+                raise ValueError("this sticker has no embedding, and nothing tells what is like it")
             mask = gallery.shelf.mask(asked)
             own = self._engine.run.system.intention_width
             if gallery.shelf.encoded is not None:
@@ -364,12 +364,6 @@ class Retriever:
                 "open it by Gallery.open(path, workdir), or move to the checkpoint by move_to"
             )
         return gallery
-
-    def _refresh(self) -> None:
-        now = time.monotonic()
-        if now - self._refreshed >= _REFRESH_SECONDS:
-            self._refreshed = now
-            self._gallery.refresh(wait=False)
 
 
 def _best(

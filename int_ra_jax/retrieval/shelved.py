@@ -69,6 +69,9 @@ class Shelved:
         """
         return False
 
+    def look(self) -> None:
+        """Reads what other processes have written since, if it is time to look again."""
+
     def put(self, stickers: Sequence[GallerySticker], progress: Progress | None = None) -> Ledger:
         """Inserts or replaces stickers; see ``Gallery.put``.
 
@@ -145,6 +148,7 @@ class Shelved:
           offset: how many are passed over.
           limit: how many at most.
         """
+        self.look()
         with self.lock:
             ids = self.shelf.of_pack(pack)
         ids = ids[offset:][:limit]
@@ -155,16 +159,19 @@ class Shelved:
 
     def packs(self) -> Mapping[str, int]:
         """Returns name -> number of stickers, hidden ones counted, in order of the names."""
+        self.look()
         with self.lock:
             return self.shelf.packs()
 
     def __len__(self) -> int:
         """Returns the number of stickers, hidden ones counted."""
+        self.look()
         with self.lock:
             return len(self.shelf)
 
     def __contains__(self, id: object) -> bool:
         """Tells whether there is a sticker of this id."""
+        self.look()
         with self.lock:
             return id in self.shelf.rows
 
