@@ -29,6 +29,7 @@ from int_ra_jax.retrieval.variety import candidates
 from int_ra_jax.run.workdir import Run, open_run
 
 _EVERYTHING = Filters()
+_Named = Gallery | str | Path | None
 
 
 class Retriever:
@@ -40,27 +41,29 @@ class Retriever:
       run: the open workdir.
       params: parameters of its system.
       gallery: an open gallery, or its path; None for the stickers that the run was trained on.
+      create: whether a gallery is made where the path has none.
     """
 
     def __init__(
-        self, run: Run, params: Params, gallery: "Gallery | str | Path | None" = None
+        self, run: Run, params: Params, gallery: _Named = None, *, create: bool = True
     ) -> None:
         self._engine = Engine(run, params)
-        self._gallery = self._opened(self._engine, gallery)
+        self._gallery = self._opened(self._engine, gallery, create)
 
     @classmethod
     def from_workdir(
-        cls, workdir: str | Path, gallery: "Gallery | str | Path | None" = None
+        cls, workdir: str | Path, gallery: _Named = None, *, create: bool = True
     ) -> "Retriever":
         """Loads the best checkpoint of a run; nothing but the directory is needed.
 
         Args:
           workdir: of the run.
-          gallery: an open gallery, or its path, where one is made if there is none; None for the
-            stickers that the run was trained on.
+          gallery: an open gallery, or its path; None for the stickers that the run was trained on.
+          create: whether a gallery is made where the path has none.
 
         Raises:
-          FileNotFoundError: if the workdir or its checkpoint does not exist.
+          FileNotFoundError: if the workdir, its checkpoint, or a gallery that is not to be made
+            does not exist.
           StaleGalleryError: if the gallery lacks embeddings of this checkpoint.
           ValueError: if an open gallery is of another checkpoint, or the system knows no stickers
             but those of its training.
@@ -68,7 +71,7 @@ class Retriever:
         run = open_run(Path(workdir))
         with programs_kept(run):
             params, _ = run.restore_best()
-        return cls(run, params, gallery)
+        return cls(run, params, gallery, create=create)
 
     @property
     def run(self) -> Run:
@@ -351,13 +354,13 @@ class Retriever:
         found = self._engine.rank(tokens, gallery, masks, top_k)
         return found.scores, found.rows, found.probabilities
 
-    def _opened(self, engine: Engine, gallery: "Gallery | str | Path | None") -> Shelved:
+    def _opened(self, engine: Engine, gallery: _Named, create: bool) -> Shelved:
         run, params = engine.run, engine.params
         if gallery is None:
             return RunGallery(run, params, engine.own_gallery())
         encoder = StickerEncoder(run, params)
         if not isinstance(gallery, Gallery):
-            return Gallery.open(gallery, encoder)
+            return Gallery.open(gallery, encoder, create=create)
         if gallery.checksum != encoder.checksum:
             raise ValueError(
                 f"the gallery is open with embeddings of another checkpoint than {run.workdir}'s: "
