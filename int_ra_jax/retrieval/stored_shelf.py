@@ -256,7 +256,9 @@ class StoredShelf(Shelved):
         ready = [one for one in moved if one.digest in places]
         late = [one for one in moved if one.digest not in places]
         if new := {one.sticker.id for one in late} - self._waiting:
-            logging.warning("%d stickers have no embedding yet: rebuild the gallery", len(new))
+            logging.warning(
+                "%d stickers have no embedding: --mode=gallery list tells why", len(new)
+            )
         encoded = said = None
         if self.in_memory and ready:
             rows = [places[one.digest] for one in ready]
