@@ -141,7 +141,8 @@ class Engine:
         """Returns the score of each pair, and the intentions' probabilities."""
         size = len(jax.tree.leaves(gallery)[0])
         everything = [np.ones(size, bool)] * len(tokens.ids)
-        scores, probabilities = self._batched(tokens, gallery, everything, self._all, 0)
+        function = partial(self._whole, scored=True)
+        scores, probabilities = self._batched(tokens, gallery, everything, function, 0)
         return scores, probabilities
 
     def queries(
@@ -153,7 +154,8 @@ class Engine:
         """
         none = Sticker(np.zeros((1, 1), np.float32))
         masks = [np.ones(1, bool)] * len(tokens.ids)
-        queries, probabilities = self._batched(tokens, none, masks, self._vectors, -1)
+        function = partial(self._whole, scored=False)
+        queries, probabilities = self._batched(tokens, none, masks, function, -1)
         return queries, probabilities
 
     def typed(self, words: str) -> Float32[np.ndarray, "Dt"] | None:
@@ -287,27 +289,19 @@ class Engine:
         values, rows = best_rows(jnp.where(masks, sound, -jnp.inf), number)
         return values, rows, probable
 
-    def _all(
+    def _whole(
         self,
         params: Params,
         sticker: Sticker,
         labels: Labels,
         tokens: Tokens,
         masks: jax.Array,
+        *,
+        scored: bool,
     ) -> tuple[jax.Array, jax.Array]:
+        """Returns all scores [B, N], or the queries [B, W] alone, and probabilities [B, K]."""
         system, context, probable = self._context(params, labels, tokens)
-        return system.score(context, sticker), probable
-
-    def _vectors(
-        self,
-        params: Params,
-        sticker: Sticker,
-        labels: Labels,
-        tokens: Tokens,
-        masks: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
-        _, context, probable = self._context(params, labels, tokens)
-        return context.query, probable
+        return (system.score(context, sticker) if scored else context.query), probable
 
     def _names(self) -> Labels:
         """Returns the intention names, with the frozen layers' output where there is any."""

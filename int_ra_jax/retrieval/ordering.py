@@ -98,7 +98,7 @@ def chosen_of(
     """
     looks = gallery.looks([*scores])  # not of those that were removed since they were ranked
     with gallery.lock:
-        there = [id for id in looks if id in gallery]
+        there = [id for id in looks if gallery.shelf.searched(id)]
         ids = sorted(there, key=lambda id: (-scores[id], id))
         vectors = gallery.vectors(ids)
     values = np.array([scores[id] for id in ids])

@@ -6,7 +6,6 @@
 The gallery is encoded once for each checkpoint; a search then encodes one conversation.
 """
 
-import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from int_ra_jax.retrieval.variety import candidates
 from int_ra_jax.run.workdir import Run, open_run
 
 _EVERYTHING = Filters()
-_REFRESH_SECONDS = 0.25  # other processes' writing is looked for no more often
+_Named = Gallery | str | Path | None
 
 
 class Retriever:
@@ -42,28 +41,29 @@ class Retriever:
       run: the open workdir.
       params: parameters of its system.
       gallery: an open gallery, or its path; None for the stickers that the run was trained on.
+      create: whether a gallery is made where the path has none.
     """
 
     def __init__(
-        self, run: Run, params: Params, gallery: "Gallery | str | Path | None" = None
+        self, run: Run, params: Params, gallery: _Named = None, *, create: bool = True
     ) -> None:
         self._engine = Engine(run, params)
-        self._gallery = self._opened(self._engine, gallery)
-        self._refreshed = time.monotonic()
+        self._gallery = self._opened(self._engine, gallery, create)
 
     @classmethod
     def from_workdir(
-        cls, workdir: str | Path, gallery: "Gallery | str | Path | None" = None
+        cls, workdir: str | Path, gallery: _Named = None, *, create: bool = True
     ) -> "Retriever":
         """Loads the best checkpoint of a run; nothing but the directory is needed.
 
         Args:
           workdir: of the run.
-          gallery: an open gallery, or its path, where one is made if there is none; None for the
-            stickers that the run was trained on.
+          gallery: an open gallery, or its path; None for the stickers that the run was trained on.
+          create: whether a gallery is made where the path has none.
 
         Raises:
-          FileNotFoundError: if the workdir or its checkpoint does not exist.
+          FileNotFoundError: if the workdir, its checkpoint, or a gallery that is not to be made
+            does not exist.
           StaleGalleryError: if the gallery lacks embeddings of this checkpoint.
           ValueError: if an open gallery is of another checkpoint, or the system knows no stickers
             but those of its training.
@@ -71,7 +71,7 @@ class Retriever:
         run = open_run(Path(workdir))
         with programs_kept(run):
             params, _ = run.restore_best()
-        return cls(run, params, gallery)
+        return cls(run, params, gallery, create=create)
 
     @property
     def run(self) -> Run:
@@ -130,7 +130,7 @@ class Retriever:
         if not recent and habits is None and variety == 0:
             return self.reply_many([conversation], top_k=top_k, asked=asked)[0]
         _check_top_k(top_k)
-        self._refresh()
+        self._gallery.look()
         gallery, number = self._gallery, candidates(top_k, len(recent))
         history = () if habits is None else habits.recent
         with gallery.lock:
@@ -176,7 +176,7 @@ class Retriever:
         if len(each) != len(conversations):
             raise ValueError(f"{len(each)} filters for {len(conversations)} conversations")
         _check_top_k(top_k)
-        self._refresh()
+        self._gallery.look()
         gallery = self._gallery
         with gallery.lock:  # which checkpoint answers, and what it is asked about, is one thing
             engine = self._engine
@@ -223,7 +223,7 @@ class Retriever:
         if not words.strip():
             raise ValueError("nothing but blanks is asked for; give some words")
         _check_top_k(top_k)
-        self._refresh()
+        self._gallery.look()
         asked = Filters.of(packs, tags, languages, adult, approved_only, exclude)
         gallery = self._gallery
         with gallery.lock:
@@ -260,15 +260,18 @@ class Retriever:
 
         Raises:
           KeyError: if the gallery has no such sticker.
-          ValueError: if top_k is below 1, or the system compares pairs instead of vectors.
+          ValueError: if top_k is below 1, the sticker has no embedding, or the system compares
+            pairs instead of vectors.
         """
         _check_top_k(top_k)
-        self._refresh()
+        self._gallery.look()
         asked = Filters.of(packs, tags, languages, adult, approved_only, {*exclude, sticker})
         gallery = self._gallery
         with gallery.lock:
             if sticker not in gallery.shelf.rows:
                 raise KeyError(sticker)
+            if not gallery.shelf.searched(sticker):
+                raise ValueError("this sticker has no embedding, and nothing tells what is like it")
             mask = gallery.shelf.mask(asked)
             own = self._engine.run.system.intention_width
             if gallery.shelf.encoded is not None:
@@ -356,25 +359,19 @@ class Retriever:
         found = self._engine.rank(tokens, gallery, masks, top_k)
         return found.scores, found.rows, found.probabilities
 
-    def _opened(self, engine: Engine, gallery: "Gallery | str | Path | None") -> Shelved:
+    def _opened(self, engine: Engine, gallery: _Named, create: bool) -> Shelved:
         run, params = engine.run, engine.params
         if gallery is None:
             return RunGallery(run, params, engine.own_gallery())
         encoder = StickerEncoder(run, params)
         if not isinstance(gallery, Gallery):
-            return Gallery.open(gallery, encoder)
+            return Gallery.open(gallery, encoder, create=create)
         if gallery.checksum != encoder.checksum:
             raise ValueError(
                 f"the gallery is open with embeddings of another checkpoint than {run.workdir}'s: "
                 "open it by Gallery.open(path, workdir), or move to the checkpoint by move_to"
             )
         return gallery
-
-    def _refresh(self) -> None:
-        now = time.monotonic()
-        if now - self._refreshed >= _REFRESH_SECONDS:
-            self._refreshed = now
-            self._gallery.refresh(wait=False)
 
 
 def _best(

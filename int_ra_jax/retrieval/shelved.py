@@ -70,6 +70,9 @@ class Shelved:
         """
         return False
 
+    def look(self) -> None:
+        """Reads what other processes have written since, if it is time to look again."""
+
     def put(self, stickers: Sequence[GallerySticker], progress: Progress | None = None) -> Ledger:
         """Inserts or replaces stickers; see ``Gallery.put``.
 
@@ -153,6 +156,7 @@ class Shelved:
           limit: how many at most.
           without: ids that are left out, and count for neither.
         """
+        self.look()
         with self.lock:
             ids = [one for one in self.shelf.of_pack(pack) if one not in without]
         ids = ids[offset:][:limit]
@@ -163,21 +167,25 @@ class Shelved:
 
     def packs(self) -> Mapping[str, int]:
         """Returns name -> number of stickers, hidden ones counted, in order of the names."""
+        self.look()
         with self.lock:
             return self.shelf.packs()
 
     def flagged(self, name: str) -> list[str]:
         """Returns the ids of the stickers with a flag: hidden, adult or approved."""
+        self.look()
         with self.lock:
             return self.shelf.flagged(name)
 
     def __len__(self) -> int:
         """Returns the number of stickers, hidden ones counted."""
+        self.look()
         with self.lock:
             return len(self.shelf)
 
     def __contains__(self, id: object) -> bool:
         """Tells whether there is a sticker of this id."""
+        self.look()
         with self.lock:
             return id in self.shelf.rows
 

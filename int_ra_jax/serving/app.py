@@ -151,7 +151,7 @@ def _stickers(service: Service, settings: Settings) -> APIRouter:
             Json[schemas.StickerIn] | None, Form(description="What is said of it, as JSON.")
         ] = None,
     ) -> schemas.StickerOut:
-        """Puts a sticker into the gallery, or in the place of the one of this id."""
+        """Puts a sticker into the gallery; of one that is there, what is not said stays."""
         return await service.put(id, sticker or schemas.StickerIn(), await picture.read())
 
     @router.patch("/{id:path}", responses=_says(400, 401, 403, 404, 409, 415))

@@ -37,7 +37,8 @@ def serve(workdir: Path, read_pack: "PackReader", words_reader: WordsReader) -> 
 
     Raises:
       ValueError: if a package is missing, the settings are not safe, or the gallery does not fit.
-      FileNotFoundError: if the workdir, its checkpoint or the key's file does not exist.
+      FileNotFoundError: if the workdir, its checkpoint or the key's file does not exist, or the
+        gallery where there is no key with which it could be filled.
     """
     _need("serve")
     from int_ra_jax.serving import app, page, server
@@ -50,7 +51,8 @@ def serve(workdir: Path, read_pack: "PackReader", words_reader: WordsReader) -> 
         open_without_key=_OPEN.value,
         names=_NAMES.value,
     )
-    service = _service(workdir, read_pack, words_reader())
+    may_write = settings.key is not None  # a mistyped gallery is not made by who can fill none
+    service = _service(workdir, read_pack, words_reader(), create=may_write)
     built = app.build(service, settings)
     page.attach(built, service, settings)
     server.run(built, settings)
@@ -75,6 +77,7 @@ def _service(
     workdir: Path,
     read_pack: "PackReader | None" = None,
     read_words: Callable[[bytes], str] | None = None,
+    create: bool = False,
 ) -> "Service":
     from int_ra_jax.retrieval.gallery import Gallery
     from int_ra_jax.retrieval.retriever import Retriever
@@ -82,7 +85,7 @@ def _service(
     from int_ra_jax.serving.settings import Limits
 
     path = flags.FLAGS.gallery
-    gallery = Gallery.open(path, workdir, read_words=read_words) if path else None
+    gallery = Gallery.open(path, workdir, create=create, read_words=read_words) if path else None
     retriever, limits = Retriever.from_workdir(workdir, gallery), Limits()
     return Service(retriever, limits, read_pack, _whether(workdir))
 
@@ -98,12 +101,15 @@ def _need(mode: str) -> None:
     """Refuses a mode whose packages are missing, before anything heavy is imported."""
     missing = [name for name in _PACKAGES[mode] if find_spec(name) is None]
     if missing:
-        raise ValueError(f"--mode={mode} needs {', '.join(missing)}: pip install -e '.[serve]'")
+        raise ValueError(
+            f"--mode={mode} needs {', '.join(missing)}: pip install -e '.[serve,gallery]'"
+        )
 
 
+_WORDS = ("lancedb", "filelock", "jieba")  # typed words are looked for in a run's own gallery too
 _PACKAGES = {
-    "serve": ("fastapi", "uvicorn", "httptools", "nicegui", "fastapi_offline"),
-    "mcp": ("mcp", "fastapi"),
+    "serve": ("fastapi", "uvicorn", "httptools", "nicegui", "fastapi_offline", *_WORDS),
+    "mcp": ("mcp", "fastapi", *_WORDS),
 }
 MODES = ("serve", "mcp")
 

@@ -232,7 +232,10 @@ class LedgerOut(BaseModel):
 
     kept: int
     left_out: dict[str, int]
-    removed: int = Field(description="Stickers of the pack that the upload no longer has.")
+    removed: int = Field(
+        description="Stickers of the pack that the upload no longer has; none while a file is left "
+        "out that may be one of them."
+    )
 
 
 class ModelOut(BaseModel):

@@ -228,7 +228,7 @@ class Service:
     async def put(
         self, identity: str, said: schemas.StickerIn, content: bytes
     ) -> schemas.StickerOut:
-        """Puts one sticker into the gallery, or in the place of the one of its id.
+        """Puts one sticker into the gallery, or changes what is said of the one of its id.
 
         Raises:
           Problem: 422, if its picture is none; 409, if the gallery only answers.
@@ -239,7 +239,7 @@ class Service:
         self, identity: str, said: schemas.StickerIn, content: bytes, gallery: Gallery
     ) -> schemas.StickerOut:
         sticker = new_sticker(identity, said, content, pictures.checked(content, self.limits))
-        ledger = gallery.put([sticker])
+        ledger = gallery.put([sticker], given=lambda _: said.model_fields_set)
         if not ledger.kept:
             reasons = [("picture", reason) for reason in ledger.left_out]
             raise Problem(422, "the sticker was not taken", reasons)
@@ -305,7 +305,8 @@ class Service:
           name: of the pack.
           files: what each is called, and what it holds.
           progress: told how many stickers are done, and of how many; called in another thread.
-          whole: whether the files are all of the pack: what it had besides is removed.
+          whole: whether the files are all of the pack: what it had besides is removed, unless a
+            file was refused that may be part of it.
 
         Raises:
           Problem: 422, with the reasons, if no sticker is left; 409, if the gallery only answers.

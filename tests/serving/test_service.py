@@ -1,6 +1,7 @@
 """What the addresses answer, and which questions share a batch."""
 
 import asyncio
+import dataclasses
 import io
 import json
 import threading
@@ -21,12 +22,13 @@ from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data.schema import StickerEntry
 from int_ra_jax.retrieval import whether
 from int_ra_jax.retrieval.stickers import GallerySticker
-from int_ra_jax.serving import modes, schemas
+from int_ra_jax.serving import modes, pictures, schemas
 from int_ra_jax.serving.app import build
 from int_ra_jax.serving.batching import Batcher
 from int_ra_jax.serving.problems import Problem
 from int_ra_jax.serving.service import BATCHES, Service
 from int_ra_jax.serving.settings import Key, Limits, Settings
+from int_ra_jax.serving.uploads import Upload
 
 KEY = "a-key-that-is-long-enough"
 LIMITS = Limits(per_second=1e6, burst=10**6)
@@ -202,6 +204,57 @@ def test_a_pack_is_put_listed_replaced_and_removed(client):
     assert put(red).json() == {"kept": 1, "left_out": {}, "removed": 2}
     assert client.delete("/v1/packs/mine").status_code == 204
     assert "mine" not in client.get("/v1/packs").json()["packs"]
+
+
+def test_a_sticker_that_is_put_again_keeps_what_the_request_does_not_say(client):
+    def put(**said):
+        form = {"picture": ("a.png", picture("navy"))}
+        return client.put("/v1/stickers/n", files=form, data={"sticker": json.dumps(said)}).json()
+
+    said = {"pack": "mine", "tags": ["navy"], "adult": True, "approved": True, "emoji": ["😀"]}
+    first = put(**said)
+    assert client.patch("/v1/stickers/n", json={"hidden": True}).status_code == 200
+    assert put() == first | {"hidden": True}
+    changed = {"hidden": True, "adult": False, "tags": [], "picture": "/v1/stickers/n/picture"}
+    assert put(adult=False, tags=[]) == first | changed
+    again = client.put("/v1/packs/mine", files=[("files", ("n.png", picture("navy")))]).json()
+    assert again == {"kept": 1, "left_out": {}, "removed": 1}  # by an id of its own
+
+
+def test_a_picture_that_is_uploaded_again_keeps_its_flags_and_tags(client):
+    red = [("files", ("red.png", picture("red")))]
+    assert client.put("/v1/packs/mine", files=red).json()["kept"] == 1
+    (one,) = client.get("/v1/packs/mine").json()["ids"]
+    change = {"hidden": True, "adult": True, "approved": True, "tags": ["fire"], "emoji": ["🔥"]}
+    changed = client.patch(f"/v1/stickers/{one}", json=change).json()
+    assert client.put("/v1/packs/mine", files=red).json()["kept"] == 1
+    assert client.get(f"/v1/stickers/{one}").json() == changed
+    inside = zipped({"other_words.png": picture("red")})
+    assert client.put("/v1/packs/mine", files=[("files", ("p.zip", inside))]).json()["kept"] == 1
+    assert client.get(f"/v1/stickers/{one}").json() == changed | {"name": "other words"}
+
+
+def test_a_whole_pack_removes_nothing_that_may_be_a_file_that_was_refused(service):
+    def put(limits, *files):
+        upload = Upload(service.gallery, limits, read_pack)
+        ledger = upload.put("mine", files, lambda done, total: None, whole=True)
+        return ledger.kept, sum(ledger.left_out.values()), ledger.removed
+
+    red, large = ("red.png", picture("red")), ("large.png", picture("blue", (90, 90)))
+    green, packed = ("g.png", picture("green")), picture("navy", (90, 90))
+    zips = ("p.zip", zipped({"a.png": packed, "b.png": picture("pink")}))
+    assert put(LIMITS, red, large, green, zips) == (5, 0, 0)
+    small = dataclasses.replace(LIMITS, pixels=80 * 80)
+    assert put(small, red, large, zips) == (2, 2, 1)  # green; of the refused ones none
+    held = service.gallery
+    assert {pictures.identity(large[1]), pictures.identity(packed)} <= {*held.held}
+    broken = ("p.zip", zipped({"a.png": packed[:60], "b.png": picture("pink")}))
+    # What cannot be read may be any of those that were there.
+    for refused in (("red.png", red[1][:60]), ("p.zip", b"PK\x03\x04 no zip"), broken):
+        assert put(LIMITS, green, refused)[1:] == (1, 0)
+    noise = zipped({"a.png": picture("red"), "tray.png": picture("tan"), "a.txt": b"hm"})
+    assert put(LIMITS, ("p.zip", noise)) == (1, 2, 4)
+    assert [one.id for one in held.stickers("mine")] == [pictures.identity(red[1])]
 
 
 @pytest.mark.parametrize("form", ["tgs", "WEBM", "was"])

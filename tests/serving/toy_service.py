@@ -10,7 +10,7 @@ from int_ra_jax.common.ledger import Ledger
 from int_ra_jax.common.types import RankedList, RankedSticker
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.retriever import Retriever
-from int_ra_jax.retrieval.stickers import GallerySticker
+from int_ra_jax.retrieval.stickers import GallerySticker, stated
 
 
 def picture(colour="gold", size=(24, 24), form="PNG", **options):
@@ -30,10 +30,12 @@ class ToyGallery(Gallery):
         self.changes = 0
         self.may_write = True
 
-    def put(self, stickers, progress=None):
+    def put(self, stickers, progress=None, given=stated):
         ledger = Ledger()
         for one in stickers:
-            self.held[one.id] = one
+            before = self.held.get(one.id, one)
+            fields = {name: getattr(one, name) for name in {"picture", *given(one)}}
+            self.held[one.id] = dataclasses.replace(before, **fields)
             ledger.judge(one.id, lambda: None)
         self.changes += 1
         return ledger
