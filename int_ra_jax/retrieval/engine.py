@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 
 from int_ra_jax.common.params import flatten
 from int_ra_jax.common.types import Batch, Labels, Sticker, Tokens
@@ -28,6 +28,8 @@ from int_ra_jax.models.interface import Params, System, merge
 from int_ra_jax.models.layers import masked_mean
 from int_ra_jax.retrieval.conversation_file import check_readable
 from int_ra_jax.retrieval.shelf import power_of_two
+from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
+from int_ra_jax.retrieval.stickers import GallerySticker
 from int_ra_jax.retrieval.words import reads
 from int_ra_jax.run.array_store import digest
 from int_ra_jax.run.compiled_programs import PROGRAMS, kept_programs, traced
@@ -101,6 +103,14 @@ class Engine:
         """Returns the run's own gallery, encoded."""
         with self.programs_kept():
             return Encoder(self.run).kept_gallery(self.params)
+
+    @cached_property
+    def _encoder(self) -> StickerEncoder:
+        return StickerEncoder(self.run, self.params)
+
+    def attention(self, sticker: GallerySticker) -> dict[str, Float[np.ndarray, "g g"]]:
+        """Returns where each attribute of a sticker looks; see ``StickerEncoder.attention``."""
+        return self._encoder.attention(sticker) if self.run.system.encodes_unseen else {}
 
     def compose(self, conversations: Sequence[Conversation]) -> tuple[Tokens, list[Unread]]:
         """Returns conversations as the text tower reads them, and what it does not read.

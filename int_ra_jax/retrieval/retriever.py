@@ -24,7 +24,7 @@ from int_ra_jax.retrieval.rebuild import Rebuild
 from int_ra_jax.retrieval.shelf import nearest_rows
 from int_ra_jax.retrieval.shelved import Progress, RunGallery, Shelved
 from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
-from int_ra_jax.retrieval.stickers import Filters, Habits
+from int_ra_jax.retrieval.stickers import Filters, GallerySticker, Habits
 from int_ra_jax.retrieval.variety import candidates
 from int_ra_jax.run.workdir import Run, open_run
 
@@ -231,6 +231,10 @@ class Retriever:
             vector = self._engine.typed(words)
             found = by_words(gallery, words, vector, mask, top_k)
         return listed(gallery, found, int(mask.sum()), np.zeros(0, np.float32), Unread(), ())
+
+    def attention(self, sticker: GallerySticker) -> dict[str, np.ndarray]:
+        """Returns where each attribute of a sticker looks; see ``StickerEncoder.attention``."""
+        return self._engine.attention(sticker)
 
     def similar(
         self,

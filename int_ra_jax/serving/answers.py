@@ -1,11 +1,15 @@
 """Stickers as answers show them, and why they were found."""
 
 import re
+from base64 import b64encode
 from collections.abc import Mapping
 from urllib.parse import quote
 
+import numpy as np
+from jaxtyping import Float
+
 from int_ra_jax.retrieval.stickers import GallerySticker
-from int_ra_jax.serving.schemas import StickerOut, Why
+from int_ra_jax.serving.schemas import Look, StickerOut, Why
 
 _SAYS_LITTLE = frozenset(
     ("about", "all", "and", "are", "but", "can", "did", "does", "for", "from", "get", "got", "had",
@@ -41,6 +45,27 @@ def show(sticker: GallerySticker) -> StickerOut:
 def picture_address(sticker: str) -> str:
     """Returns where the picture of the sticker of an id is."""
     return f"/v1/stickers/{quote(sticker, safe='')}/picture"
+
+
+def looks(
+    sticker: GallerySticker, attention: Mapping[str, Float[np.ndarray, "g g"]]
+) -> dict[str, Look]:
+    """Returns where attributes look as answers show it.
+
+    Args:
+      sticker: whose attributes they are.
+      attention: attribute -> mass on each patch of the picture.
+    """
+    from int_ra_jax.evaluation import plots  # which loads matplotlib
+
+    return {
+        name: Look(
+            text=sticker.attributes[name],
+            peak=plots.attention_peak(found),
+            overlay=f"data:image/png;base64,{b64encode(plots.heat_png(found)).decode()}",
+        )
+        for name, found in attention.items()
+    }
 
 
 def words_of(text: str) -> frozenset[str]:

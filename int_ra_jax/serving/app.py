@@ -138,6 +138,11 @@ def _stickers(service: Service, settings: Settings) -> APIRouter:
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type=media_type)
 
+    @router.get("/{id:path}/attention", responses=_says(404, 503))
+    async def attention(id: StickerId, viewer: looks) -> schemas.AttentionOut:
+        """Where in its picture each attribute of a sticker looks, as overlays."""
+        return await service.attention(id, viewer)
+
     @router.get("/{id:path}", responses=_says(404))
     def sticker(id: StickerId, viewer: looks) -> schemas.StickerOut:
         """What is known of a sticker; of a hidden one with the key alone."""

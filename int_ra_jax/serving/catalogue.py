@@ -64,6 +64,14 @@ class Catalogue:
         except KeyError:  # removed since
             raise unknown_sticker() from None
 
+    def with_picture(self, identity: str, viewer: Viewer) -> GallerySticker:
+        """Returns a sticker with its picture; see ``picture``."""
+        self.check(identity, viewer)
+        found = self.gallery.read([identity], pictures=True)
+        if identity not in found:  # removed since
+            raise unknown_sticker()
+        return found[identity]
+
     def packs(self, viewer: Viewer = EVERYBODY) -> schemas.PacksOut:
         """Returns the packs of which a sticker is shown."""
         counts = dict(self.gallery.packs())

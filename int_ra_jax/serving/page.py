@@ -17,15 +17,16 @@ from nicegui.events import KeyEventArguments
 
 from int_ra_jax.serving import schemas
 from int_ra_jax.serving.page_packs import Packs, called, picture
+from int_ra_jax.serving.page_why import bars, explain
 from int_ra_jax.serving.problems import Problem, log_failure
 from int_ra_jax.serving.service import Service
 from int_ra_jax.serving.settings import Settings
+from int_ra_jax.serving.viewers import Viewer
 
 _HERE = Path(__file__).parent
 STYLE = (_HERE / "page.css").read_text("utf-8")
 TEXTS: dict[str, dict[str, str]] = tomllib.loads((_HERE / "page_texts.toml").read_text("utf-8"))
 _SHOWN = 12  # stickers that are offered
-_BARS = 3  # intentions that are shown
 _PAUSE = 200  # ms without a key before stickers are looked for
 _READ = 30  # turns that are asked about
 
@@ -180,12 +181,7 @@ class Page:
     @ui.refreshable_method
     def _offers(self) -> None:
         with ui.row().classes("bars"):
-            for name, share in list(self._chat.meant.items())[:_BARS]:
-                with ui.row().classes("bar"):
-                    ui.label(name)
-                    with ui.element("div").classes("track"):
-                        ui.element("div").classes("fill").style(f"width: {100 * share:.0f}%")
-                    ui.label(f"{100 * share:.0f}%").classes("soft")
+            bars(self._chat.meant)
         with ui.row().classes("strip"):
             for number, one in enumerate(self._chat.offered, start=1):
                 self._card(number, one)
@@ -193,15 +189,21 @@ class Page:
                 ui.label(self.say("found_none")).classes("soft")
 
     def _card(self, number: int, one: schemas.Ranked) -> None:
-        card = ui.element("button").classes("card").mark(f"offer-{number}")
-        card.on("click", partial(self._pick, one))
         why = reasons(one, self.say)
-        card.props["title"] = why
-        with card:
-            picture(one.sticker.picture, called(one.sticker))
-            if number < 10:
-                ui.label(str(number)).classes("digit")
-            ui.label(why).classes("why")
+        with ui.element("div").classes("slot"):
+            card = ui.element("button").classes("card").mark(f"offer-{number}")
+            card.on("click", partial(self._pick, one))
+            card.props["title"] = why
+            with card:
+                picture(one.sticker.picture, called(one.sticker))
+                if number < 10:
+                    ui.label(str(number)).classes("digit")
+                ui.label(why).classes("why")
+            more = ui.button(icon="info", on_click=partial(self._explain, one)).mark(
+                f"why-{number}"
+            )
+            more.props("flat dense round size=sm").classes("more")
+            more.props["aria-label"] = self.say("why")
 
     # What people do.
 
@@ -258,6 +260,14 @@ class Page:
         self._words = ""
         self._redraw()
         await self._offer()
+
+    async def _explain(self, one: schemas.Ranked) -> None:
+        async def ask() -> None:
+            viewer = Viewer(adult=one.sticker.adult)
+            found = await self._service.attention(one.sticker.id, viewer)
+            explain(one, found, self.say)
+
+        await self.guarded(ask)
 
     async def _search(self, words: str) -> None:
         self._words = words

@@ -175,6 +175,20 @@ class StickerOut(BaseModel):
     picture: str = Field(description="Where its picture is.")
 
 
+class Look(BaseModel):
+    """Where in its picture an attribute of a sticker looks."""
+
+    text: str = Field(description="Of the attribute.")
+    peak: float = Field(description="Attention of the strongest patch, in means: 1 is flat.")
+    overlay: str = Field(description="A data URL, to be stretched over the square picture.")
+
+
+class AttentionOut(BaseModel):
+    """Where the attributes of a sticker look; none, if the system has no such attention."""
+
+    attributes: dict[str, Look]
+
+
 class Why(BaseModel):
     """Why a sticker was found."""
 

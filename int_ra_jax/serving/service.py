@@ -21,7 +21,7 @@ from int_ra_jax.retrieval.shelved import Shelved
 from int_ra_jax.retrieval.stickers import Filters, Habits
 from int_ra_jax.retrieval.whether import Whether, moment
 from int_ra_jax.serving import pictures, schemas
-from int_ra_jax.serving.answers import show, why, words_of
+from int_ra_jax.serving.answers import looks, show, why, words_of
 from int_ra_jax.serving.batching import Batcher
 from int_ra_jax.serving.catalogue import Catalogue, unknown_pack, unknown_sticker
 from int_ra_jax.serving.metrics import Metrics
@@ -164,11 +164,21 @@ class Service:
             raise Problem(409, str(error)) from None
         return await self._found(found, "", filters.top_k)
 
+    async def attention(self, sticker: str, viewer: Viewer = EVERYBODY) -> schemas.AttentionOut:
+        """Returns where in its picture each attribute of a sticker looks.
+
+        Raises:
+          Problem: 404, if there is no such sticker that is shown.
+        """
+        found = await asyncio.to_thread(self.catalogue.with_picture, sticker, viewer)
+        maps = await self._batcher.answer(object(), partial(self.retriever.attention, found))
+        return schemas.AttentionOut(attributes=await asyncio.to_thread(looks, found, maps))
+
     async def _found(self, found: RankedList, words: str, top_k: int) -> schemas.FoundOut:
         ranked = await asyncio.to_thread(self._ranked, found, words, top_k)
         return schemas.FoundOut(stickers=ranked, eligible=found.eligible)
 
-    def _answer(self, kind: Any, questions: Sequence[Any]) -> list[RankedList]:
+    def _answer(self, kind: Any, questions: Sequence[Any]) -> list[Any]:
         """Asks the retriever, in the model's thread."""
         if not isinstance(kind, int):
             return [one() if callable(one) else self._reply_alone(one) for one in questions]

@@ -102,6 +102,10 @@ def test_stickers_appear_while_one_types_and_are_sent():
         await user.should_see(marker="offer-1")
         await user.should_see("75%")
         await user.should_see("joy · because of")
+        user.find(marker="why-1").click()
+        await user.should_see(marker="reasons")
+        await user.should_see("do not look at parts")  # the toy's stickers have no attributes
+        user.find("close").click()
         user.find(marker="offer-1").click()
         await user.should_see("all is gold")
         await user.should_not_see("Write what your friend says")

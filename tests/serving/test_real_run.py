@@ -62,6 +62,8 @@ def test_what_is_put_is_found_until_it_is_hidden_or_removed(workdir, tmp_path):
     only = {"packs": ["猫"], "recent": ["x"], "habits": [ODD], "variety": 0.5}
     assert ids(client.post("/v1/reply", json=ASKED | only)) == [ODD]
     assert len(ids(client.get(f"/v1/similar/{ODD}"))) == 2
+    looked = client.get(f"/v1/stickers/{ODD}/attention").json()["attributes"]
+    assert looked.keys() == {"facial"} and looked["facial"]["peak"] >= 1
     assert ODD in ids(client.post("/v1/search", json={"words": "猫"}))
     assert client.patch(f"/v1/stickers/{ODD}", json={"hidden": True}).json()["hidden"]
     assert ODD not in ids(client.post("/v1/reply", json=ASKED))

@@ -1,6 +1,7 @@
 """What the addresses answer, and which questions share a batch."""
 
 import asyncio
+import base64
 import dataclasses
 import io
 import json
@@ -13,6 +14,7 @@ from urllib.parse import quote
 import hypothesis
 import numpy as np
 import pytest
+from PIL import Image
 from serving.toy_service import ToyGallery, ToyRetriever, picture, toy_gallery
 from serving.zips import zipped
 from starlette.testclient import TestClient
@@ -204,6 +206,24 @@ def test_a_pack_is_put_listed_replaced_and_removed(client):
     assert put(red).json() == {"kept": 1, "left_out": {}, "removed": 2}
     assert client.delete("/v1/packs/mine").status_code == 204
     assert "mine" not in client.get("/v1/packs").json()["packs"]
+
+
+def test_where_the_attributes_of_a_sticker_look_is_told_as_overlays(client):
+    said = json.dumps({"attributes": {"facial": "a smile"}})
+    form = {"picture": ("a.png", picture("navy"))}
+    assert client.put("/v1/stickers/n", files=form, data={"sticker": said}).status_code == 200
+    (look,) = client.get("/v1/stickers/n/attention").json()["attributes"].items()
+    assert (look[0], look[1]["text"], look[1]["peak"]) == ("facial", "a smile", 4.0)
+    kind, _, coded = look[1]["overlay"].partition(",")
+    assert kind == "data:image/png;base64"
+    overlay = np.asarray(Image.open(io.BytesIO(base64.b64decode(coded))).convert("RGBA"))
+    middle = len(overlay) // 2
+    assert overlay[:middle, :middle, 3].max() < overlay[-1, -1, 3]  # the corner alone is hot
+    assert client.get("/v1/stickers/a/attention").json() == {"attributes": {}}
+    assert client.get("/v1/stickers/none/attention").status_code == 404
+    client.patch("/v1/stickers/n", json={"hidden": True})
+    others = {"headers": {"Authorization": ""}}
+    assert client.get("/v1/stickers/n/attention", **others).status_code == 404
 
 
 def test_a_sticker_that_is_put_again_keeps_what_the_request_does_not_say(client):

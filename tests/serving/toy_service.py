@@ -4,6 +4,7 @@ import dataclasses
 import io
 from types import SimpleNamespace
 
+import numpy as np
 from PIL import Image
 
 from int_ra_jax.common.ledger import Ledger
@@ -11,6 +12,8 @@ from int_ra_jax.common.types import RankedList, RankedSticker
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.stickers import GallerySticker, stated
+
+LOOKED = np.float32([[0, 0], [0, 4]])  # at one corner
 
 
 def picture(colour="gold", size=(24, 24), form="PNG", **options):
@@ -58,7 +61,9 @@ class ToyGallery(Gallery):
 
     def read(self, ids, *, pictures=False):
         return {
-            one: dataclasses.replace(self.held[one], picture=b"") for one in ids if one in self.held
+            one: self.held[one] if pictures else dataclasses.replace(self.held[one], picture=b"")
+            for one in ids
+            if one in self.held
         }
 
     def picture(self, id):
@@ -129,6 +134,9 @@ class ToyRetriever(Retriever):
 
     def search(self, words, *, top_k=5, packs=None, **others):
         return self._list(top_k, packs)
+
+    def attention(self, sticker):
+        return {name: LOOKED for name, text in sticker.attributes.items() if text}
 
     def similar(self, sticker, *, top_k=5, packs=None, **others):
         self.toy.held[sticker]
