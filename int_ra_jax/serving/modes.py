@@ -1,4 +1,4 @@
-"""launch.py's modes that answer others: serve and mcp, with their flags.
+"""launch.py's modes for others: serve and mcp answer them, export writes for them; their flags.
 
 Nothing heavy is imported before a mode is chosen.
 """
@@ -19,7 +19,9 @@ _KEY_FILE = flags.DEFINE_string("key_file", None, "serve: holds the key; who has
 _OPEN = flags.DEFINE_bool(
     "open_without_key", False, "serve: others may read from a service without a key."
 )
-READ_BY = dict.fromkeys(("key_file", "open_without_key"), ("serve",))  # flag -> modes
+_TO = flags.DEFINE_string("to", None, "export: directory to write, which does not exist yet.")
+# flag -> modes
+READ_BY = {**dict.fromkeys(("key_file", "open_without_key"), ("serve",)), "to": ("export",)}
 WordsReader = Callable[[], Callable[[bytes], str] | None]
 
 
@@ -66,6 +68,24 @@ def mcp(workdir: Path) -> None:
     tool_server.run(_service(workdir))
 
 
+def export(workdir: Path) -> None:
+    """Writes a run's encoder and a gallery for programs without JAX; see ``retrieval.export``.
+
+    Args:
+      workdir: of the run.
+
+    Raises:
+      ValueError: if no directory is named, a package is missing, or as ``retrieval.export``.
+      FileNotFoundError, FileExistsError: as ``retrieval.export``.
+    """
+    if not _TO.value:
+        raise ValueError("--mode=export needs --to=DIR, a directory that does not exist yet.")
+    _need("export")
+    from int_ra_jax.retrieval.export import export as written
+
+    print(*written(workdir, Path(_TO.value), flags.FLAGS.gallery), sep="\n")
+
+
 def _service(
     workdir: Path,
     read_pack: "PackReader | None" = None,
@@ -85,14 +105,16 @@ def _need(mode: str) -> None:
     """Refuses a mode whose packages are missing, before anything heavy is imported."""
     missing = [name for name in _PACKAGES[mode] if find_spec(name) is None]
     if missing:
-        raise ValueError(f"--mode={mode} needs {', '.join(missing)}: pip install -e '.[serve]'")
+        extra = "export" if mode == "export" else "serve"
+        raise ValueError(f"--mode={mode} needs {', '.join(missing)}: pip install -e '.[{extra}]'")
 
 
 _PACKAGES = {
     "serve": ("fastapi", "uvicorn", "httptools", "nicegui", "fastapi_offline"),
     "mcp": ("mcp", "fastapi"),
+    "export": ("onnx", "onnxruntime", "pyarrow"),
 }
-MODES = ("serve", "mcp")
+MODES = ("serve", "mcp", "export")
 
 
 def modes(read_pack: "PackReader", words_reader: WordsReader) -> dict[str, Callable[[Path], None]]:
@@ -102,4 +124,5 @@ def modes(read_pack: "PackReader", words_reader: WordsReader) -> dict[str, Calla
       read_pack: reads packs as people exchange them.
       words_reader: returns what reads the words on a new sticker, or None.
     """
-    return {"serve": partial(serve, read_pack=read_pack, words_reader=words_reader), "mcp": mcp}
+    served = partial(serve, read_pack=read_pack, words_reader=words_reader)
+    return {"serve": served, "mcp": mcp, "export": export}
