@@ -60,7 +60,8 @@ def inputs_of(chat: dict[str, Any], folder: Path) -> dict[str, np.ndarray]:
     called = dict(zip(people, map("".join, itertools.chain.from_iterable(letters)), strict=False))
     named = {who: encoded(f"{called[who]} :").ids if how["speakers"] else [] for who in people}
     reply = named[chat["reply_speaker"]]
-    room, parts = how["context_tokens"] - 1 - (len(reply) + 1 if reply else 0), []
+    room = how["context_tokens"] - 1 - (len(reply) + 1 if reply else 0)
+    parts: list[tuple[list[int], int, int]] = []
     for turn in (turn for turn in reversed(chat["turns"]) if turn["text"].strip()):
         code, space = encoded(turn["text"]), room - len(named[turn["speaker"]]) - 1
         ids, of_word, start = code.ids, code.word_ids, len(code.ids) - space

@@ -137,7 +137,7 @@ def encoder(run: Run, params: Params) -> Encode:
     with config.unlocked():
         config.model.dtype = "float32"
     graphdef, _ = registry.abstract(config, run.facts)
-    labels = run.labels
+    labels = jax.device_put(run.labels)
 
     def encode(
         ids: jax.Array, mask: jax.Array, type_ids: jax.Array, turn: jax.Array

@@ -197,6 +197,7 @@ def test_the_program_computes_what_jax_does_at_any_size(system, changes, workdir
     params = registry.initialise(config, run.facts, jax.random.key(0))
     encode, draw = exporting.encoder(run, params), np.random.default_rng(0)
     session = onnxruntime.InferenceSession(program(encode, INPUTS, 40).SerializeToString())
+    encode = jax.jit(encode)
     names = [one.name for one in session.get_outputs()]
     for rows, width in ((1, 3), (5, 40), (7, 8)):
         lengths = draw.integers(1, width + 1, (rows, 1))
