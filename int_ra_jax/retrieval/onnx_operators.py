@@ -152,24 +152,24 @@ def _split(graph: Graph, equation: Any, x: str) -> list[str]:
 
 
 def _gather(graph: Graph, equation: Any, x: str, places: str) -> str:
-    """Takes what stands at some places of one axis: of all rows, or for each row its own."""
+    """Takes what stands at some places of one axis, in one of the three ways that systems use."""
     source, index = (one.aval.shape for one in equation.invars)
-    numbers, rank = equation.params["dimension_numbers"], len(index) - 1
-    taken = numbers.start_index_map, numbers.collapsed_slice_dims
-    batched = numbers.operand_batching_dims, numbers.start_indices_batching_dims
-    own = taken == ((1,), (1,)) and batched == ((0,), (0,))
-    axis = taken[0][0]
-    begins = 0 if own else axis  # where in the result the places' axes stand
-    behind = range(rank + len(source) - 1 - own)
-    expected = tuple(one for one in behind if not begins <= one < begins + rank)
-    cut = (0, 1) if own else (axis,)
-    whole = tuple(1 if one in cut else size for one, size in enumerate(source))
-    known = own or (taken == ((axis,), (axis,)) and batched == ((), ()))
-    if not known or numbers.offset_dims != expected or equation.params["slice_sizes"] != whole:
-        raise ValueError(f"gather, with {numbers}, has no operator of ONNX's here")
-    if own:
+    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    rank, axis = len(index) - 1, numbers.start_index_map[0]
+    cut = {one for one, size in enumerate(source) if sizes[one] != size}
+    batched = (numbers.operand_batching_dims, numbers.start_indices_batching_dims)
+    how = (numbers.offset_dims, numbers.collapsed_slice_dims, numbers.start_index_map, *batched)
+    behind = range(axis + rank, rank + len(source) - 1)
+    if how == ((*range(axis), *behind), (axis,), (axis,), (), ()) and cut <= {axis}:
+        return graph.add("Gather", x, graph.reshaped(places, index[:-1]), axis=axis)
+    if how == ((*range(rank, rank + len(source) - 2),), (1,), (1,), (0,), (0,)) and cut <= {0, 1}:
         return graph.add("GatherND", x, graph.cast(places, np.int64), batch_dims=1)
-    return graph.add("Gather", x, graph.reshaped(places, index[:-1]), axis=axis)
+    if not rank and how == ((*range(len(source)),), (), (axis,), (), ()) and cut <= {axis}:
+        # Neighbouring channels: JAX takes them so where the batch is open.
+        start = graph.cast(places, np.int64)
+        end = graph.add("Add", start, graph.numbers(sizes[axis]))
+        return graph.add("Slice", x, start, end, graph.numbers(axis))
+    raise ValueError(f"gather, with {numbers}, has no operator of ONNX's here")
 
 
 def _dot(graph: Graph, equation: Any, x: str, y: str) -> str:

@@ -69,10 +69,20 @@ def _body(graph: Graph, jaxpr: Any, consts: Sequence[Any], given: Sequence[Any])
     def value(atom: Any) -> Any:
         return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else values[atom]
 
-    for equation in jaxpr.eqns:
+    for equation in _live(jaxpr):
         results = _equation(graph, equation, [value(one) for one in equation.invars])
         values |= zip(equation.outvars, results, strict=True)
     return [value(one) for one in jaxpr.outvars]
+
+
+def _live(jaxpr: Any) -> list[Any]:
+    """Returns the equations on which the results depend; others may have no operator."""
+    wanted, live = {one for one in jaxpr.outvars if not isinstance(one, Literal)}, []
+    for equation in reversed(jaxpr.eqns):
+        if wanted.intersection(equation.outvars):
+            live.append(equation)
+            wanted.update(one for one in equation.invars if not isinstance(one, Literal))
+    return live[::-1]
 
 
 def _equation(graph: Graph, equation: Any, values: list[Any]) -> Sequence[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fixtures.trained import tiny_config
 
-from configs import clip, int_ra, lgur
+from configs import clip, int_ra, lgur, mod, pcme
 from int_ra_jax.common.types import RELATIONS, Sticker
 from int_ra_jax.data.emoji_names import in_language
 from int_ra_jax.data.schema import Conversation, Turn
@@ -185,8 +185,10 @@ def test_an_open_gallery_is_exported_with_its_flags(workdir, tmp_path):
     ("system", "changes"),
     [
         (int_ra, {"intention_match": 2.0, "newest_turn": True, "text_pool": "last"}),
-        (clip, {"text_pool": "mean", "text__lora_rank": 2, "intention_match": 1.0}),
+        (clip, {"text_pool": "mean", "text__lora_rank": 2, "intention_match": 1.0, "remat": True}),
         (lgur, {"dtype": "bfloat16"}),
+        (mod, {}),
+        (pcme, {}),
     ],
 )
 def test_the_program_computes_what_jax_does_at_any_size(system, changes, workdir):
