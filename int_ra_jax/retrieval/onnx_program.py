@@ -34,7 +34,8 @@ def program(
     """
     from onnx import TensorProto, helper
 
-    shape = jax.export.symbolic_shape(", ".join(AXES), constraints=[f"{AXES[1]} <= {longest}"])
+    limits = [f"{AXES[1]} <= {longest}"]
+    shape = (*jax.export.symbolic_shape(", ".join(AXES), constraints=limits),)
     shapes = [jax.ShapeDtypeStruct(shape, kind) for kind in inputs.values()]
 
     def by_place(*arrays: jax.Array) -> dict[str, jax.Array]:
@@ -67,7 +68,10 @@ def _body(graph: Graph, jaxpr: Any, consts: Sequence[Any], given: Sequence[Any])
     values |= zip(jaxpr.invars, given, strict=True)
 
     def value(atom: Any) -> Any:
-        return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else values[atom]
+        if isinstance(atom, Literal):
+            kind: Any = atom.aval
+            return np.asarray(atom.val, kind.dtype)
+        return values[atom]
 
     for equation in _live(jaxpr):
         results = _equation(graph, equation, [value(one) for one in equation.invars])
