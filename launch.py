@@ -106,7 +106,7 @@ def _search(workdir: Path) -> None:
     from int_ra_jax.retrieval.retriever import Retriever
 
     conversation = read_conversation(Path(_CONVERSATION.value))
-    retriever = Retriever.from_workdir(workdir, modes.GALLERY.value)
+    retriever = Retriever.from_workdir(workdir, modes.GALLERY.value, create=False)
     ranked = retriever.reply(conversation, top_k=_TOP_K.value)
     if _JSON.value:
         print(json.dumps(ranked.to_json(), indent=2, ensure_ascii=False))

@@ -45,6 +45,7 @@ def ours(workdir: Path, size: int) -> Any:
     import jax
 
     from int_ra_jax.common.types import Sticker
+    from int_ra_jax.data.copies import Fingerprint
     from int_ra_jax.retrieval.retriever import Retriever
     from int_ra_jax.retrieval.shelf import Shelf
     from int_ra_jax.retrieval.shelved import Shelved
@@ -52,6 +53,8 @@ def ours(workdir: Path, size: int) -> Any:
     from int_ra_jax.serving.app import build
     from int_ra_jax.serving.service import Service
     from int_ra_jax.serving.settings import Limits, Settings
+
+    nothing = Fingerprint(np.zeros(64, bool), np.zeros((16, 16, 3), np.int16), 1.0, blank=True)
 
     class Generated(Shelved):
         checksum = "generated"
@@ -62,6 +65,12 @@ def ours(workdir: Path, size: int) -> Any:
         def read(self, ids: Sequence[str], *, pictures: bool = False) -> dict[str, Any]:
             shown = {"intentions": {meant: 0.5}, "name": "generated"}
             return {one: GallerySticker(one, **shown) for one in ids if one in self.shelf.rows}
+
+        def matches(self, query: str, number: int) -> list[str]:
+            return []
+
+        def looks(self, ids: Sequence[str]) -> dict[str, Fingerprint]:
+            return dict.fromkeys(ids, nothing)
 
     retriever = Retriever.from_workdir(workdir)
     meant = retriever.run.dataset.intentions[0]

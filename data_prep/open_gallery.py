@@ -1,7 +1,7 @@
 """An open gallery from the command line: packs in, stickers listed, hidden, removed.
 
     python launch.py --mode=gallery --workdir=RUN --gallery=DIR add PACK...
-    ... list [PACK...] | hide NAME... | show NAME... | remove NAME... | rebuild
+    ... list [PACK...] | hide NAME... | show NAME... | remove NAME... | rebuild | forget
 
 PACK is whatever ``formats.galleries`` reads (a folder, .wastickers, a zip; animated stickers too),
 or a prepared directory, whose attributes and intentions are kept. NAME is a sticker's id, or a
@@ -26,8 +26,8 @@ from int_ra_jax.common.log import progress
 from int_ra_jax.common.nearest import nearest
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import StickerEntry
-from int_ra_jax.retrieval.gallery import Gallery
-from int_ra_jax.retrieval.stickers import GallerySticker
+from int_ra_jax.retrieval.gallery import Gallery, Given
+from int_ra_jax.retrieval.stickers import GallerySticker, stated, stated_by_pack
 
 _AT_ONCE = 256  # stickers that are read into memory
 
@@ -96,7 +96,8 @@ def _add(gallery: Gallery, names: Sequence[str]) -> Iterator[str]:
         source = Path(name)
         try:
             with _stickers(source) as (found, ledger):
-                whole = _put(gallery, found, ledger, source.stem)
+                given = stated if _is_prepared(source) else stated_by_pack
+                whole = _put(gallery, found, ledger, source.stem, given)
         except (ValueError, OSError) as error:  # the other packs go in
             refused.append(str(error))
             continue
@@ -110,13 +111,15 @@ def _moved_on(moved: Callable[[int, int], None], before: int, of: int, done: int
     moved(before + done, of)
 
 
-def _put(gallery: Gallery, found: Sequence[Found], ledger: Ledger, title: str) -> Ledger:
+def _put(
+    gallery: Gallery, found: Sequence[Found], ledger: Ledger, title: str, given: Given
+) -> Ledger:
     """Puts stickers, and returns the ledger of their source with what became of them."""
     known = frozenset(gallery.intentions)
     with _bar("put", shown=True) as moved:
         for start in range(0, len(found), _AT_ONCE):
             some = [_sticker(*one, title, known) for one in found[start : start + _AT_ONCE]]
-            put = gallery.put(some, functools.partial(_moved_on, moved, start, len(found)))
+            put = gallery.put(some, functools.partial(_moved_on, moved, start, len(found)), given)
             ledger.kept += put.kept - put.records_in
             for reason, noted in put.left_out.items():
                 before = ledger.left_out.setdefault(reason, noted)
@@ -143,7 +146,7 @@ def _sticker(
 @contextlib.contextmanager
 def _stickers(source: Path) -> Iterator[tuple[list[Found], Ledger]]:
     """Gives the stickers of a source, and what became of each of its records."""
-    if (source / schema.STICKERS_FILE).is_file():
+    if _is_prepared(source):
         yield _prepared(source)
         return
     problems = Problems(source)
@@ -152,6 +155,10 @@ def _stickers(source: Path) -> Iterator[tuple[list[Found], Ledger]]:
             logging.warning("%s: %d manifests cannot be read", source, problems.total)
         entries = packs.entries.values()
         yield [(one, packs.picture(one).read_bytes) for one in entries], packs.ledger
+
+
+def _is_prepared(source: Path) -> bool:
+    return (source / schema.STICKERS_FILE).is_file()
 
 
 def _prepared(directory: Path) -> tuple[list[Found], Ledger]:
@@ -182,10 +189,13 @@ def _list(gallery: Gallery, names: Sequence[str]) -> Iterator[str]:
     if not names:
         yield from (f"{count:7,d}  {name or '(no pack)'}" for name, count in packs.items())
         yield f"{len(gallery):7,d}  stickers"
+        yield from _unsearched(gallery)
+    reasons = gallery.unsearched()
     for name in names:
         for one in gallery.stickers(name):
             flags = [flag for flag in ("hidden", "adult", "approved") if getattr(one, flag)]
             said = "; ".join(text for text in one.attributes.values() if text)
+            flags += [f"not found: {reasons[one.id]}"] if one.id in reasons else []
             yield "  ".join(filter(None, (one.id, said, " ".join(one.tags), " ".join(flags))))
 
 
@@ -202,7 +212,26 @@ def _show(gallery: Gallery, names: Sequence[str]) -> Iterator[str]:
 
 
 def _rebuild(gallery: Gallery, names: Sequence[str]) -> Iterator[str]:
-    yield f"{len(gallery):,} stickers have the embeddings of checkpoint {gallery.checksum[:12]}"
+    done = len(gallery) - len(gallery.unsearched())
+    yield f"{done:,} stickers have the embeddings of checkpoint {gallery.checksum[:12]}"
+    yield from _unsearched(gallery)
+    if others := len(gallery.others()):
+        yield (
+            f"those of {others} other checkpoints stay, for services that answer by them; "
+            "once none does, forget deletes them"
+        )
+
+
+def _unsearched(gallery: Gallery) -> Iterator[str]:
+    """Yields a line for each sticker that is kept and not found."""
+    for name, reason in gallery.unsearched().items():
+        yield f"{name} is not found by this checkpoint: {reason}"
+
+
+def _forget(gallery: Gallery, names: Sequence[str]) -> Iterator[str]:
+    others = gallery.others()
+    gallery.forget(others)
+    yield f"the embeddings of {len(others)} other checkpoints are deleted"
 
 
 def _ids(gallery: Gallery, names: Sequence[str]) -> list[str]:
@@ -243,5 +272,6 @@ _ACTIONS: dict[str, Callable[[Gallery, Sequence[str]], Iterator[str]]] = {
     "show": _show,
     "remove": _remove,
     "rebuild": _rebuild,
+    "forget": _forget,
 }
 _NAMED = ("add", "hide", "show", "remove")

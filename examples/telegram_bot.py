@@ -28,6 +28,7 @@ from telegram.ext import (
 SERVICE = "http://127.0.0.1:8080"
 PAUSE = 10  # messages between two stickers that nobody asked for
 SURE = 0.5  # probability of the likeliest intention from which on the bot speaks unasked
+LIKELY = 0.3  # likewise, of a sticker at all, where the run has a model of that (docs/serving.md)
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Bot:
         chat.turns.append({"speaker": speaker[:100], "text": message.text[:4_000]})
         chat.silent += 1
         if chat.silent >= PAUSE:
-            await self._answer(message, chat, at_least=SURE)
+            await self._answer(message, chat, unasked=True)
 
     async def asked(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         """Answers /sticker."""
@@ -79,7 +80,7 @@ class Bot:
         elif not await self._answer(message, chat):
             await message.reply_text("No sticker now; try again later.")
 
-    async def _answer(self, message: Message, chat: Chat, at_least: float = 0.0) -> bool:
+    async def _answer(self, message: Message, chat: Chat, unasked: bool = False) -> bool:
         """Sends the best sticker; tells whether one was sent."""
         question = {
             "turns": list(chat.turns),
@@ -92,7 +93,9 @@ class Bot:
             answer.raise_for_status()
             found = answer.json()
             likeliest = max(found["intention_probabilities"].values(), default=1.0)
-            if not found["stickers"] or likeliest < at_least:
+            whether = 1.0 if found["whether"] is None else found["whether"]
+            unsure = likeliest < SURE or whether < LIKELY
+            if not found["stickers"] or (unasked and unsure):
                 return False
             sticker = found["stickers"][0]["sticker"]
             picture = await self._service.get(sticker["picture"])

@@ -170,6 +170,16 @@ def test_search_prints_json_that_can_be_read(evaluated, tmp_path, monkeypatch, c
     assert [line.split()[2] for line in lines[1:]] == [s["sticker"] for s in found["stickers"]]
 
 
+def test_a_search_makes_no_gallery(evaluated, tmp_path, monkeypatch):
+    path = tmp_path / "chat.json"
+    path.write_text(json.dumps({"turns": [{"speaker": "a", "text": "hm"}], "reply_speaker": "b"}))
+    monkeypatch.setattr(launch, "_CONVERSATION", SimpleNamespace(value=str(path)))
+    monkeypatch.setattr(launch.modes, "GALLERY", SimpleNamespace(value=str(tmp_path / "g")))
+    with pytest.raises(FileNotFoundError, match="g holds no gallery"):
+        launch._search(evaluated.workdir)
+    assert not (tmp_path / "g").exists()
+
+
 def test_a_launched_run_that_is_terminated_saves_and_ends_well(trained, tmp_path):
     workdir = tmp_path / "run"
     config = tiny_config(trained.prepared, train__max_steps=900, train__log_steps=1)

@@ -8,9 +8,11 @@ that chose both thresholds.
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool
 from PIL import Image
 
 from int_ra_jax.data import grounds, images
@@ -20,7 +22,7 @@ MAX_COLOUR = 30  # of 255, in the part of the picture that differs most
 _GRID = 16  # parts along an edge
 _MAX_ASPECT = 0.1  # by which width by height may differ, as a share
 _HEAD = struct.Struct("<f?8s")  # aspect, blank, bits; the colours follow
-_COLOURS = _GRID * _GRID * 3
+_BITS, _COLOURS = 64, _GRID * _GRID * 3
 
 
 @dataclass(frozen=True)
@@ -120,3 +122,37 @@ class Fingerprint:
             pairs.append((self.on_dark, other.on_dark))
         distances = (first.distance(second) for first, second in pairs)
         return all(bits <= max_bits and colour <= max_colour for bits, colour in distances)
+
+
+class Fingerprints:
+    """M fingerprints side by side, so that one is compared with all of them at once."""
+
+    def __init__(self, prints: Sequence[Fingerprint]) -> None:
+        self._aspects = np.array([one.aspect for one in prints])
+        self._blank = np.array([one.blank for one in prints], bool)
+        self._dark = np.array([one.on_dark is not None for one in prints], bool)
+        # Where there is none on dark, the one on white stands in its row and is not read.
+        grounds = ([*prints], [one.on_dark or one for one in prints])
+        self._grounds = [
+            (
+                np.array([one.bits for one in some], bool).reshape(len(prints), _BITS),
+                np.array([one.colours for one in some], np.int16).reshape(len(prints), _COLOURS),
+            )
+            for some in grounds
+        ]
+
+    def copies_of(self, place: int) -> Bool[np.ndarray, " M"]:
+        """Tells of which ones the one in a place is a copy, by ``Fingerprint.shows_same``."""
+        shaped = abs(self._aspects / self._aspects[place] - 1) < _MAX_ASPECT
+        same = shaped & ~self._blank & ~self._blank[place]
+        for (bits, colours), compared in zip(
+            self._grounds, (np.True_, self._dark & self._dark[place]), strict=True
+        ):
+            rows = np.flatnonzero(same & compared)
+            rows = rows[np.count_nonzero(bits[rows] != bits[place], axis=1) <= MAX_BITS]
+            # The hash leaves few, whose colours are many numbers.
+            rows = rows[np.abs(colours[rows] - colours[place]).max(axis=1) <= MAX_COLOUR]
+            near = np.zeros_like(same)
+            near[rows] = True
+            same &= near | ~compared
+        return same

@@ -171,8 +171,15 @@ class System(Protocol):
         """Returns the features of stickers, f[N, T, Dv]."""
         ...
 
+    def text_rows(self, tokens: Tokens) -> Tokens:
+        """Returns the texts of conversations that are read apart, Tokens [B, L] or [B, U, T]."""
+        ...
+
     def hidden_text(self, tokens: Tokens) -> Array | None:
-        """Returns the frozen lower layers' output for texts, or None where none is frozen."""
+        """Returns the frozen lower layers' output for texts, or None where none is frozen.
+
+        Of conversations, Tokens with ``turn``, it is that of ``text_rows``; others are one text.
+        """
         ...
 
     def hidden_image(self, pixels: Array) -> Array | None:

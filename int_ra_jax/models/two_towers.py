@@ -112,6 +112,10 @@ class TwoTowers(nnx.Module):
 
     # ---- frozen lower layers and their caches -------------------------------------------------
 
+    def text_rows(self, tokens: Tokens) -> Tokens:
+        """Returns the texts of conversations that are read apart: one each, Tokens [B, L]."""
+        return tokens
+
     def hidden_text(self, tokens: Tokens) -> Array | None:
         """Returns the frozen lower layers' output f[B, L, Dt], or None where none is frozen."""
         return self._text_prefix(tokens) if self.text_frozen else None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float32, Int
 
 from int_ra_jax.common.types import RankedList, RankedSticker
 from int_ra_jax.data.text import Unread
@@ -45,6 +46,21 @@ def listed(
         unknown=dict(unread.unknown),
         eligible=eligible,
     )
+
+
+def passing(
+    gallery: Shelved, scores: Float32[np.ndarray, "k"], rows: Int[np.ndarray, "k"]
+) -> list[tuple[str, float]]:
+    """Returns ids and scores of what passes the filters; inside the gallery's ``lock``.
+
+    Args:
+      gallery: that was searched.
+      scores: of the best, -inf behind the last that passes.
+      rows: of its shelf.
+    """
+    passed = scores > -np.inf
+    ids = gallery.shelf.row_ids(rows[passed])
+    return [*zip(ids, scores[passed].tolist(), strict=True)]
 
 
 def _image(gallery: Shelved, sticker: GallerySticker) -> str:

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from int_ra_jax.common.ledger import LeftOut
 from int_ra_jax.common.types import ATTRIBUTES
@@ -54,7 +55,7 @@ def completed(
     Raises:
       LeftOut: with the reason, if something of it cannot be taken.
     """
-    _check(sticker, frozenset(intentions))
+    check(sticker, frozenset(intentions))
     try:
         for frame in images.FRAMES:
             images.decode(sticker.picture, frame)
@@ -64,7 +65,7 @@ def completed(
         raise LeftOut("no picture that can be read") from error
     words = sticker.words
     if words is None:
-        words = _bounded(read_words(sticker.picture)) if read_words else ""
+        words = _read(read_words, sticker.picture) if read_words else ""
     language = language_of(words) if sticker.language is None else sticker.language
     attributes = {name: sticker.attributes.get(name, "") for name in ATTRIBUTES}
     if not any(map(str.strip, attributes.values())):
@@ -80,6 +81,36 @@ def completed(
         media_type=media_type,
         looks=looks,
     )
+
+
+def renewed(
+    before: GallerySticker,
+    fields: Mapping[str, Any],
+    read_words: Callable[[bytes], str] | None = None,
+    names: emoji_names.EmojiNames | None = None,
+) -> GallerySticker:
+    """Returns a complete sticker with some fields anew, to be completed again.
+
+    What nobody gave, but a gallery found out of other fields, does not outlast these: it is empty,
+    so that it is found again.
+
+    Args:
+      before: with its picture.
+      fields: name -> new value.
+      read_words: as ``completed``, and likewise ``names``.
+      names: of emoji.
+    """
+    after = dataclasses.replace(before, **fields)
+    moved = "words" not in fields and after.picture != before.picture
+    # Whether words were given or read is stored nowhere; who reads the old picture again knows it.
+    if moved and read_words and before.words == _read(read_words, before.picture):
+        after = dataclasses.replace(after, words=None)
+    if "language" not in fields and after.words != before.words:
+        after = dataclasses.replace(after, language=None)
+    found = derived_attributes(before.emoji, before.name, before.words or "", names)
+    if "attributes" not in fields and dict(before.attributes) == found:
+        after = dataclasses.replace(after, attributes=dict.fromkeys(ATTRIBUTES, ""))
+    return after
 
 
 def derived_attributes(
@@ -125,11 +156,7 @@ def problems(sticker: GallerySticker, intentions: frozenset[str]) -> list[str]:
       sticker: to be checked.
       intentions: names that the run knows.
     """
-    found = []
-    if not isinstance(sticker.id, str) or not 0 < len(sticker.id) <= MAX_ID:
-        found.append(f"id that is not of 1 to {MAX_ID} characters")
-    elif not sticker.id.isprintable():
-        found.append("id that cannot be printed")
+    found = [why] if (why := id_problem(sticker.id)) else []
     texts = {"pack": sticker.pack, "name": sticker.name, "words": sticker.words or ""}
     texts |= {"language": sticker.language or ""}
     if isinstance(sticker.attributes, Mapping):
@@ -150,7 +177,23 @@ def problems(sticker: GallerySticker, intentions: frozenset[str]) -> list[str]:
     return found + _intention_problems(sticker.intentions, intentions)
 
 
-def _check(sticker: GallerySticker, intentions: frozenset[str]) -> None:
+def id_problem(id: object) -> str | None:
+    """Returns why an id is none, or None."""
+    if not isinstance(id, str) or not 0 < len(id) <= MAX_ID:
+        return f"id that is not of 1 to {MAX_ID} characters"
+    return None if id.isprintable() else "id that cannot be printed"
+
+
+def check(sticker: GallerySticker, intentions: frozenset[str]) -> None:
+    """Checks a sticker that is to be put, but for what its picture shows.
+
+    Args:
+      sticker: to be checked.
+      intentions: names that the run knows.
+
+    Raises:
+      LeftOut: with everything that does not fit.
+    """
     if found := problems(sticker, intentions):
         raise LeftOut("; ".join(found))
     if not isinstance(sticker.picture, bytes) or not sticker.picture:
@@ -188,6 +231,8 @@ def _intention_problems(given: object, known: frozenset[str]) -> list[str]:
     return found
 
 
-def _bounded(text: str) -> str:
+def _read(read_words: Callable[[bytes], str], picture: bytes) -> str:
+    """Returns the words on a picture, within bounds."""
+    text = read_words(picture)
     plain = text.encode("utf-8", "ignore").decode("utf-8", "ignore").replace("\0", "")
     return " ".join(plain.split())[:MAX_TEXT]

@@ -1,7 +1,8 @@
 """One checkpoint's side of a search: conversations in, rows of the best stickers out.
 
 A search is one compiled program. Its shapes are few, so that programs are compiled once:
-conversations are padded to a multiple of eight tokens, batches and galleries to a power of two.
+conversations are padded to a multiple of eight tokens, batches and galleries to a power of two,
+and answers to ``RANKED``. Filters are none of them: each conversation brings a mask of its own.
 Programs stay in the workdir, as they were traced and compiled.
 """
 
@@ -9,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ TOKENS = 8  # conversations are padded to a multiple of so many
 _BATCH, _LARGE_BATCH = 8, 64
 _LARGE, _SCORES = 2**15, 2**26
 _TINY = 1e-12
-_ANSWERS = 8  # ranked at least, so that asking for fewer finds the same program
+RANKED = (8, 64, 256)  # so many are ranked, whoever asks for fewer: few programs serve all
 
 
 class Ranked(NamedTuple):
@@ -125,11 +126,12 @@ class Engine:
         Args:
           tokens: of the conversations.
           gallery: N encoded stickers.
-          masks: which of them pass, for each conversation; the same object for the same filters.
+          masks: which of them pass, for each conversation.
           number: k, in [1, N].
         """
         size = len(jax.tree.leaves(gallery)[0])
-        best = min(max(power_of_two(number), _ANSWERS), size)
+        fewest = next((one for one in RANKED if one >= number), power_of_two(number))
+        best = min(fewest, size)
         found = self._batched(tokens, gallery, masks, partial(self._best, number=best), best)
         return Ranked(found[0][:, :number], found[1][:, :number], found[2])
 
@@ -139,7 +141,8 @@ class Engine:
         """Returns the score of each pair, and the intentions' probabilities."""
         size = len(jax.tree.leaves(gallery)[0])
         everything = [np.ones(size, bool)] * len(tokens.ids)
-        scores, probabilities = self._batched(tokens, gallery, everything, self._all, 0)
+        function = partial(self._whole, scored=True)
+        scores, probabilities = self._batched(tokens, gallery, everything, function, 0)
         return scores, probabilities
 
     def queries(
@@ -151,7 +154,8 @@ class Engine:
         """
         none = Sticker(np.zeros((1, 1), np.float32))
         masks = [np.ones(1, bool)] * len(tokens.ids)
-        queries, probabilities = self._batched(tokens, none, masks, self._vectors, -1)
+        function = partial(self._whole, scored=False)
+        queries, probabilities = self._batched(tokens, none, masks, function, -1)
         return queries, probabilities
 
     def typed(self, words: str) -> Float32[np.ndarray, "Dt"] | None:
@@ -166,7 +170,25 @@ class Engine:
             return None
         tokens = encode_names(run.tokenizer, [words], run.config.text.context_tokens)
         width = -(-int(tokens.mask.sum()) // TOKENS) * TOKENS
-        tokens = jax.tree.map(lambda leaf: leaf[:, :width], tokens)
+        vector = self._mean(jax.tree.map(lambda leaf: leaf[:, :width], tokens))
+        unit: np.ndarray = vector / max(float(np.linalg.norm(vector)), _TINY)
+        return unit
+
+    def of_every_length(self, number: int) -> Iterator[Tokens]:
+        """Yields so many conversations as the text tower reads them, of every padded length."""
+        said = Conversation("warm", "test", (Turn("A", "a"),), "B", "", "")
+        return _of_every_length(self.compose([said] * number)[0])
+
+    def warm_typed(self) -> None:
+        """Compiles what typed words of every length need."""
+        run = self.run
+        tokens = encode_names(run.tokenizer, ["a"], run.config.text.context_tokens)
+        for one in _of_every_length(tokens):
+            self._mean(one)
+
+    def _mean(self, tokens: Tokens) -> Float32[np.ndarray, "Dt"]:
+        """Returns the text tower's mean over one text."""
+        run = self.run
 
         def mean(params: Params, tokens: Tokens) -> jax.Array:
             system: System = merge(run.graphdef, params)
@@ -179,9 +201,8 @@ class Engine:
             with self.programs_kept():
                 program = traced(run.kept, name, run.sources(_CODE), mean, *arguments)
             self._programs[shape] = program
-        vector = np.asarray(self._programs[shape](*jax.tree.leaves(arguments)))[0]
-        unit: np.ndarray = vector / max(float(np.linalg.norm(vector)), _TINY)
-        return unit
+        found: np.ndarray = np.asarray(self._programs[shape](*jax.tree.leaves(arguments)))[0]
+        return found
 
     def _batched(
         self,
@@ -220,20 +241,13 @@ class Engine:
         size, width = power_of_two(len(rows)), -(-longest // TOKENS) * TOKENS
         filled = np.pad(rows, (0, size - len(rows)), mode="edge")
         batch = jax.tree.map(lambda leaf: leaf[filled, :width], tokens)
-        distinct = {id(mask): mask for mask in masks}
-        places = {one: place for place, one in enumerate(distinct)}
-        # One mask for all, or one for each: two programs, and not one for each number of filters.
-        several = (
-            [*distinct.values()]
-            if len(distinct) == 1
-            else [*masks] + [masks[-1]] * (size - len(masks))
-        )
-        own = np.array(
-            [places[id(mask)] if len(distinct) == 1 else row for row, mask in enumerate(masks)]
-        )
-        own = np.pad(own, (0, size - len(rows)), mode="edge").astype(np.int32)
-        arguments = (self.params, gallery, self._labels, batch, np.stack(several), own)
-        shape = (size, width, kind, stickers, len(several))
+        # One mask for each, also where all are the same: what is asked for changes no program.
+        if all(mask is masks[0] for mask in masks):  # which need not be sent more than once
+            passing = _repeated(masks[0], size)
+        else:
+            passing = np.stack([*masks, *[masks[-1]] * (size - len(masks))])
+        arguments = (self.params, gallery, self._labels, batch, passing)
+        shape = (size, width, kind, stickers)
         if shape not in self._programs:
             name = "-".join(map(str, (self._name, *shape)))
             with self.programs_kept():  # to ask the disk each time would cost more than a search
@@ -263,7 +277,6 @@ class Engine:
         labels: Labels,
         tokens: Tokens,
         masks: jax.Array,
-        own: jax.Array,
         *,
         number: int,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -273,32 +286,22 @@ class Engine:
         # NaN comes last of those that pass, and before those that do not.
         lowest = jnp.finfo(scores.dtype).min
         sound = jnp.maximum(jnp.where(jnp.isnan(scores), lowest, scores), lowest)
-        values, rows = best_rows(jnp.where(masks[own], sound, -jnp.inf), number)
+        values, rows = best_rows(jnp.where(masks, sound, -jnp.inf), number)
         return values, rows, probable
 
-    def _all(
+    def _whole(
         self,
         params: Params,
         sticker: Sticker,
         labels: Labels,
         tokens: Tokens,
         masks: jax.Array,
-        own: jax.Array,
+        *,
+        scored: bool,
     ) -> tuple[jax.Array, jax.Array]:
+        """Returns all scores [B, N], or the queries [B, W] alone, and probabilities [B, K]."""
         system, context, probable = self._context(params, labels, tokens)
-        return system.score(context, sticker), probable
-
-    def _vectors(
-        self,
-        params: Params,
-        sticker: Sticker,
-        labels: Labels,
-        tokens: Tokens,
-        masks: jax.Array,
-        own: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
-        _, context, probable = self._context(params, labels, tokens)
-        return context.query, probable
+        return (system.score(context, sticker) if scored else context.query), probable
 
     def _names(self) -> Labels:
         """Returns the intention names, with the frozen layers' output where there is any."""
@@ -313,6 +316,19 @@ class Engine:
         arguments = (self.params, names.tokens)
         program = traced(run.kept, "names", run.sources(_CODE), hidden, *arguments)
         return dataclasses.replace(names, hidden=program(*jax.tree.leaves(arguments)))
+
+
+@partial(jax.jit, static_argnums=1)
+def _repeated(mask: Any, times: int) -> Any:
+    return jnp.broadcast_to(mask, (times, *mask.shape))
+
+
+def _of_every_length(tokens: Tokens) -> Iterator[Tokens]:
+    """Yields texts whose tokens are all their first one, as short and as long as they are read."""
+    number, longest = tokens.ids.shape
+    for length in range(TOKENS, longest + TOKENS, TOKENS):
+        shape = (number, min(length, longest))
+        yield jax.tree.map(lambda leaf, shape=shape: np.broadcast_to(leaf[:, :1], shape), tokens)
 
 
 def programs_kept(run: Run) -> AbstractContextManager[None]:

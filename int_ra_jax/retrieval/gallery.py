@@ -7,7 +7,7 @@ ranked = retriever.reply(conversation, top_k=5, packs=["cats"])
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,14 +15,14 @@ from typing import Any
 
 from int_ra_jax.common.ledger import Ledger, LeftOut
 from int_ra_jax.common.nearest import nearest
-from int_ra_jax.retrieval.completion import completed, problems
-from int_ra_jax.retrieval.gallery_rows import digest_of
+from int_ra_jax.retrieval.completion import check, completed, id_problem, problems, renewed
+from int_ra_jax.retrieval.gallery_rows import Stored, digest_of
 from int_ra_jax.retrieval.gallery_store import GalleryStore
 from int_ra_jax.retrieval.rebuild import Rebuild, embed_missing, encode_sound
 from int_ra_jax.retrieval.shelved import Progress
 from int_ra_jax.retrieval.shelved import ReadOnlyError as ReadOnlyError
 from int_ra_jax.retrieval.sticker_encoder import Encoded, StickerEncoder
-from int_ra_jax.retrieval.stickers import GallerySticker
+from int_ra_jax.retrieval.stickers import GallerySticker, stated
 from int_ra_jax.retrieval.stored_shelf import StoredShelf
 
 EXACT = 2**20  # stickers up to which a matrix in memory is searched
@@ -30,6 +30,10 @@ _BATCH = 64  # stickers that are embedded and written at once
 _PAIRS = 2**28  # numbers of stickers that are compared in pairs: 1 GiB
 _DERIVED = ("id", "intentions_given", "media_type", "looks")
 _FLAGS = frozenset(("adult", "approved", "hidden"))
+_AGAIN = "replaced by a later sticker of the same id"
+
+Given = Callable[[GallerySticker], Collection[str]]
+"""The names of the fields that a sticker gives, where one of its id is there already."""
 
 
 class StaleGalleryError(ValueError):
@@ -95,15 +99,18 @@ class Gallery(StoredShelf):
         store = GalleryStore(path, create)
         encoder = run if isinstance(run, StickerEncoder) else StickerEncoder.from_workdir(run)
         digests = [*store.digests().values()]
-        if missing := len(store.missing(encoder.checksum, digests)):
-            if not rebuild:
-                raise StaleGalleryError(
-                    f"{path}: {missing} of {len(digests)} stickers have no embedding of the "
-                    f"checkpoint in {encoder.run.workdir}. Make them: launch.py --mode=gallery "
-                    f"--workdir={encoder.run.workdir} --gallery={path} rebuild"
-                )
+        if rebuild:
             embed_missing(store, encoder, progress)
-        return cls(store, encoder, read_words, exact_up_to)
+        elif missing := len(store.missing(encoder.checksum, digests)):
+            raise StaleGalleryError(
+                f"{path}: {missing} of {len(digests)} stickers have no embedding of the "
+                f"checkpoint in {encoder.run.workdir}. Make them: launch.py --mode=gallery "
+                f"--workdir={encoder.run.workdir} --gallery={path} rebuild"
+            )
+        gallery = cls(store, encoder, read_words, exact_up_to)
+        if not gallery.in_memory:
+            store.index(encoder.checksum)
+        return gallery
 
     @property
     def writable(self) -> bool:
@@ -112,14 +119,24 @@ class Gallery(StoredShelf):
 
     # ---- changes --------------------------------------------------------------------------------
 
-    def put(self, stickers: Sequence[GallerySticker], progress: Progress | None = None) -> Ledger:
-        """Inserts stickers, or replaces those of the same id, and makes them searchable.
+    def put(
+        self,
+        stickers: Sequence[GallerySticker],
+        progress: Progress | None = None,
+        given: Given = stated,
+    ) -> Ledger:
+        """Inserts stickers, or changes those of the same id, and makes them searchable.
 
-        A broken sticker does not stop the others: it is left out, and the ledger has its reason.
+        Of a sticker that is there its picture is replaced, and what is given; all else stays, its
+        flags too. A broken sticker does not stop the others: it is left out, and the ledger has
+        its reason; what is there of its id stays as it is.
 
         Args:
           stickers: with pictures; of several with one id the last counts.
           progress: is called after each batch.
+          given: the names of the fields that a sticker gives; by default those in which it says
+            more than a bare id would, so that what is to be emptied is named here, or changed by
+            ``change``.
 
         Returns:
           What became of each: records_in == kept + those left out, by reason.
@@ -131,15 +148,13 @@ class Gallery(StoredShelf):
         ledger = Ledger()
         last = {one.id: place for place, one in enumerate(stickers) if isinstance(one.id, str)}
         for start in range(0, len(stickers), _BATCH):
-            batch = stickers[start : start + _BATCH]
-            with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
-                made = [*pool.map(self._completed, batch)]
-            whole = []
-            for place, (one, outcome) in enumerate(zip(batch, made, strict=True), start=start):
-                if last.get(one.id, place) != place:
-                    outcome = LeftOut("replaced by a later sticker of the same id")
-                whole.append((str(one.id), outcome))
-            self._keep(whole, ledger)
+            batch = [*enumerate(stickers[start : start + _BATCH], start=start)]
+            counting = [one for place, one in batch if last.get(one.id, place) == place]
+            outcomes = iter(self._keep(counting, given))
+            for place, one in batch:
+                again = last.get(one.id, place) != place
+                outcome = LeftOut(_AGAIN) if again else next(outcomes)
+                ledger.judge(str(one.id), partial(_judged, outcome))
             if progress is not None:
                 progress(min(start + _BATCH, len(stickers)), len(stickers))
         return ledger
@@ -165,15 +180,13 @@ class Gallery(StoredShelf):
             told = (f"{one} (did you mean {near[one]}?)" if near[one] else one for one in wrong)
             raise ValueError(f"cannot change {', '.join(told)}. Fields are {', '.join(known)}.")
         fields = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
-        if "words" in fields:
-            fields.setdefault("language", None)
         with self._writing():
             before = self._store.read([id], pictures=True)[id].sticker
             after = dataclasses.replace(before, **fields)
             if found := problems(after, frozenset(self._encoder.run.dataset.intentions)):
                 raise ValueError(f"sticker {id!r}: {'; '.join(found)}")
             if not {*fields} <= _FLAGS:
-                made = self._completed(after)
+                made = self._completed(after, before, lambda _: {*fields})
                 if isinstance(made, LeftOut):
                     raise ValueError(f"sticker {id!r}: {made}")
                 self._write([made], self._encoder.encode([made]))
@@ -192,7 +205,7 @@ class Gallery(StoredShelf):
     def remove(self, ids: Iterable[str]) -> int:
         """Removes stickers with their pictures; returns how many there were, unknown ids passed."""
         with self._writing():
-            gone = [one for one in dict.fromkeys(ids) if one in self._known or one in self._waiting]
+            gone = [one for one in dict.fromkeys(ids) if one in self._known]
             if gone:
                 self._store.delete(gone)
                 self._drop(gone)
@@ -224,13 +237,30 @@ class Gallery(StoredShelf):
           swapped: is called in the moment of going over, inside ``lock``.
         """
         encoder = run if isinstance(run, StickerEncoder) else StickerEncoder.from_workdir(run)
-        self._store.forget_others({self.checksum, encoder.checksum})
+        with self._store.writing():  # the newest of the others may answer in another process
+            self._store.forget(self._store.others({self.checksum, encoder.checksum})[:-1])
 
         def go_over() -> None:
+            if not self._fits(encoder):
+                self._store.index(encoder.checksum)
             with self._changing:
                 self._load(encoder, swapped)
 
         return Rebuild(self._store, encoder, progress, go_over)
+
+    def others(self) -> list[str]:
+        """Returns the checksums of other checkpoints that have embeddings here, the newest last."""
+        return self._store.others({self.checksum})
+
+    def forget(self, checksums: Iterable[str]) -> None:
+        """Deletes the embeddings of other checkpoints; these can be made again.
+
+        A process that still answers by one of them can take no further sticker, and must be started
+        anew.
+        """
+        with self._writing():
+            there = self.others()
+            self._store.forget([one for one in dict.fromkeys(checksums) if one in there])
 
     # ---- inside ---------------------------------------------------------------------------------
 
@@ -238,35 +268,67 @@ class Gallery(StoredShelf):
     def _writing(self) -> Iterator[None]:
         """Is entered by one thread of one process at a time, all others' writing read."""
         with self._store.writing(), self._changing:
+            could = self.in_memory
             self.refresh()
             yield
+            if could and not self.in_memory:
+                self._store.index(self.checksum)
 
-    def _completed(self, sticker: GallerySticker) -> GallerySticker | LeftOut:
-        run = self._encoder.run
+    def _completed(
+        self, sticker: GallerySticker, before: GallerySticker | None, given: Given
+    ) -> GallerySticker | LeftOut:
+        """Returns a sticker as it will be stored, or why it is left out.
+
+        Args:
+          sticker: that is put.
+          before: what is stored under its id, if anything is.
+          given: what of ``sticker`` replaces that, besides the picture.
+        """
+        run, read_words = self._encoder.run, self._read_words
+        names, intentions = run.tokenizer.emoji, run.dataset.intentions
         try:
-            return completed(sticker, self._read_words, run.tokenizer.emoji, run.dataset.intentions)
+            if before is not None:
+                check(sticker, frozenset(intentions))
+                fields = {"picture", *given(sticker)} - {*_DERIVED}
+                values = {name: getattr(sticker, name) for name in fields}
+                sticker = renewed(before, values, read_words, names)
+            return completed(sticker, read_words, names, intentions)
         except LeftOut as reason:
             return reason
 
-    def _keep(self, made: Sequence[tuple[str, GallerySticker | LeftOut]], ledger: Ledger) -> None:
-        """Embeds, writes and then judges a batch."""
-        good = [one for _, one in made if isinstance(one, GallerySticker)]
-        encoder = self._encoder
-        whole, encoded = encode_sound(encoder, good)
+    def _keep(
+        self, batch: Sequence[GallerySticker], given: Given
+    ) -> list[GallerySticker | LeftOut]:
+        """Embeds and writes a batch; returns what became of each."""
+        known = [one.id for one in batch if not id_problem(one.id)]
+        before, encoder = self._store.read(known, pictures=True), self._encoder
+        made, encoded = self._made(batch, before, given)
         with self._writing():
-            if encoder is not self._encoder:  # another checkpoint since
-                whole, encoded = encode_sound(self._encoder, good)
-            self._write(whole, encoded)
-        sound = {one.id for one in whole}
+            now = self._store.read(known, pictures=True)
+            if encoder is not self._encoder or now != before:  # somebody else was at it since
+                made, encoded = self._made(batch, now, given)
+            self._write([one for one in made if isinstance(one, GallerySticker)], encoded)
+        return made
 
-        def judged(outcome: GallerySticker | LeftOut) -> None:
-            if isinstance(outcome, LeftOut):
-                raise outcome
-            if outcome.id not in sound:
-                raise LeftOut("no finite embedding")
+    def _made(
+        self, batch: Sequence[GallerySticker], before: Mapping[str, Stored], given: Given
+    ) -> tuple[list[GallerySticker | LeftOut], Encoded]:
+        """Returns each as it will be stored, or why it is not, and what those are encoded to."""
 
-        for place, outcome in made:
-            ledger.judge(place, partial(judged, outcome))
+        def complete(one: GallerySticker) -> GallerySticker | LeftOut:
+            there = before.get(str(one.id))
+            return self._completed(one, there.sticker if there else None, given)
+
+        with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
+            made = [*pool.map(complete, batch)]
+        good = [one for one in made if isinstance(one, GallerySticker)]
+        _, encoded, broken = encode_sound(self._encoder, good)
+        return [
+            LeftOut("no finite embedding")
+            if isinstance(one, GallerySticker) and one.id in broken
+            else one
+            for one in made
+        ], encoded
 
     def _write(self, stickers: Sequence[GallerySticker], encoded: Encoded) -> None:
         if not stickers:
@@ -298,3 +360,8 @@ class Gallery(StoredShelf):
                 f"this system compares pairs: {len(self) + more:,} stickers of {layout.width:,} "
                 f"numbers each are more than it can search; at most {_PAIRS // layout.width:,}"
             )
+
+
+def _judged(outcome: GallerySticker | LeftOut) -> None:
+    if isinstance(outcome, LeftOut):
+        raise outcome

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from int_ra_jax.retrieval.gallery_store import Embeddings, GalleryStore
+from int_ra_jax.retrieval.embedding_tables import Embeddings
+from int_ra_jax.retrieval.gallery_store import GalleryStore
 
 _FIRST = 64  # candidates that are asked for first, or four times those that are wanted
 _MORE, _ROUNDS = 8, 3  # times as many in the next round, and how many rounds there are

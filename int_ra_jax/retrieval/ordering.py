@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from int_ra_jax.data.copies import Fingerprints
 from int_ra_jax.retrieval.shelved import Shelved
 from int_ra_jax.retrieval.stickers import Habits, Lifting
 from int_ra_jax.retrieval.variety import varied
@@ -97,17 +98,18 @@ def chosen_of(
     """
     looks = gallery.looks([*scores])  # not of those that were removed since they were ranked
     with gallery.lock:
-        there = [id for id in looks if id in gallery]
+        there = [id for id in looks if gallery.shelf.searched(id)]
         ids = sorted(there, key=lambda id: (-scores[id], id))
         vectors = gallery.vectors(ids)
     values = np.array([scores[id] for id in ids])
     vectors = vectors[:, : max(0, vectors.shape[1] - left_out)]
+    sent = {*recent}
     places = varied(
         values,
         vectors,
         top_k,
         variety=variety,
-        alike=lambda one, other: looks[ids[one]].shows_same(looks[ids[other]]),
-        recent=[place for place, id in enumerate(ids) if id in {*recent}],
+        alike=Fingerprints([looks[id] for id in ids]).copies_of,
+        recent=[place for place, id in enumerate(ids) if id in sent],
     )
     return [(ids[place], float(values[place])) for place in places]

@@ -73,9 +73,10 @@ class Rebuild:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                broken = embed_missing(self._store, self._encoder, self._note, self._stop)
+                embed_missing(self._store, self._encoder, self._note, self._stop)
                 with self._store.writing():
-                    if self._stop.is_set() or _missing(self._store, self._encoder, broken):
+                    digests = self._store.digests().values()
+                    if self._stop.is_set() or self._store.missing(self._encoder.checksum, digests):
                         continue  # something was put since
                     self._go_over()
                     self._over = True
@@ -95,22 +96,21 @@ def embed_missing(
     encoder: StickerEncoder,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
-) -> set[str]:
+) -> None:
     """Makes the embeddings of a checkpoint that a gallery lacks.
+
+    Stickers that it cannot embed are passed over, and the gallery keeps why. Each call tries these
+    again.
 
     Args:
       store: of the gallery.
       encoder: of the checkpoint.
       progress: is called after each batch.
       stop: ends it after the present batch.
-
-    Returns:
-      Digests of stickers that cannot be embedded, each of which is logged.
     """
-    broken: set[str] = set()
     store.refresh()
-    owners = _owners(store)
-    missing = _missing(store, encoder, broken)
+    owners = {digest: id for id, digest in store.digests().items()}
+    missing = store.missing(encoder.checksum, owners, refused=True)
     total, done = len(owners), len(owners) - len(missing)
     for start in range(0, len(missing), _BATCH):
         if stop is not None and stop.is_set():
@@ -118,38 +118,31 @@ def embed_missing(
         batch = missing[start : start + _BATCH]
         found = store.read([owners[one] for one in batch], pictures=True)
         read = {one.sticker.id: one for one in found.values() if one.digest in {*batch}}
-        sound, encoded = encode_sound(encoder, [one.sticker for one in read.values()])
-        digests = [read[one.id].digest for one in sound]
-        for one in read.keys() - {one.id for one in sound}:
-            logging.warning("sticker %r cannot be embedded: put it again", one)
-            broken.add(read[one].digest)
-        if digests:
-            with store.writing():
+        sound, encoded, reasons = encode_sound(encoder, [one.sticker for one in read.values()])
+        for id, reason in reasons.items():
+            logging.warning("sticker %r cannot be embedded, and is not found: %s", id, reason)
+        with store.writing():
+            if sound:
+                digests = [read[one.id].digest for one in sound]
                 store.add_vectors(encoder.checksum, digests, encoded)
+            if reasons:
+                whys = {read[id].digest: reason for id, reason in reasons.items()}
+                store.refuse(encoder.checksum, whys)
         done += len(batch)
         if progress is not None:
             progress(done, total)
-    return broken
 
 
 def encode_sound(
     encoder: StickerEncoder, stickers: Sequence[GallerySticker]
-) -> tuple[list[GallerySticker], Encoded]:
-    """Returns those stickers that can be embedded, and what they are encoded to."""
+) -> tuple[list[GallerySticker], Encoded, dict[str, str]]:
+    """Returns the stickers that can be embedded, what they are encoded to, and id -> why not."""
     try:
-        return list(stickers), encoder.encode(stickers)
-    except ValueError:
+        return list(stickers), encoder.encode(stickers), {}
+    except ValueError as error:
         if len(stickers) == 1:
-            return [], encoder.encode([])
+            return [], encoder.encode([]), {stickers[0].id: str(error)}
     parts = [encode_sound(encoder, [one]) for one in stickers]
-    encoded = Encoded(*map(np.concatenate, zip(*(one for _, one in parts), strict=True)))
-    return [one for sound, _ in parts for one in sound], encoded
-
-
-def _owners(store: GalleryStore) -> dict[str, str]:
-    return {digest: id for id, digest in store.digests().items()}
-
-
-def _missing(store: GalleryStore, encoder: StickerEncoder, broken: set[str]) -> list[str]:
-    missing = store.missing(encoder.checksum, _owners(store))
-    return [one for one in missing if one not in broken]
+    encoded = Encoded(*map(np.concatenate, zip(*(one for _, one, _ in parts), strict=True)))
+    reasons = {id: why for _, _, whys in parts for id, why in whys.items()}
+    return [one for sound, _, _ in parts for one in sound], encoded, reasons

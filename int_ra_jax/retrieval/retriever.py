@@ -6,7 +6,6 @@
 The gallery is encoded once for each checkpoint; a search then encodes one conversation.
 """
 
-import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -14,11 +13,11 @@ import jax
 import numpy as np
 
 from int_ra_jax.common.types import RankedList, Sticker, Tokens
-from int_ra_jax.data.schema import Conversation, Turn
+from int_ra_jax.data.schema import Conversation
 from int_ra_jax.data.text import Unread
 from int_ra_jax.models.interface import Params
-from int_ra_jax.retrieval.answer import listed
-from int_ra_jax.retrieval.engine import TOKENS, Engine, programs_kept
+from int_ra_jax.retrieval.answer import listed, passing
+from int_ra_jax.retrieval.engine import Engine, programs_kept
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.ordering import by_words, chosen_of, lifted
 from int_ra_jax.retrieval.rebuild import Rebuild
@@ -30,7 +29,7 @@ from int_ra_jax.retrieval.variety import candidates
 from int_ra_jax.run.workdir import Run, open_run
 
 _EVERYTHING = Filters()
-_REFRESH_SECONDS = 0.25  # other processes' writing is looked for no more often
+_Named = Gallery | str | Path | None
 
 
 class Retriever:
@@ -42,28 +41,29 @@ class Retriever:
       run: the open workdir.
       params: parameters of its system.
       gallery: an open gallery, or its path; None for the stickers that the run was trained on.
+      create: whether a gallery is made where the path has none.
     """
 
     def __init__(
-        self, run: Run, params: Params, gallery: "Gallery | str | Path | None" = None
+        self, run: Run, params: Params, gallery: _Named = None, *, create: bool = True
     ) -> None:
         self._engine = Engine(run, params)
-        self._gallery = self._opened(self._engine, gallery)
-        self._refreshed = time.monotonic()
+        self._gallery = self._opened(self._engine, gallery, create)
 
     @classmethod
     def from_workdir(
-        cls, workdir: str | Path, gallery: "Gallery | str | Path | None" = None
+        cls, workdir: str | Path, gallery: _Named = None, *, create: bool = True
     ) -> "Retriever":
         """Loads the best checkpoint of a run; nothing but the directory is needed.
 
         Args:
           workdir: of the run.
-          gallery: an open gallery, or its path, where one is made if there is none; None for the
-            stickers that the run was trained on.
+          gallery: an open gallery, or its path; None for the stickers that the run was trained on.
+          create: whether a gallery is made where the path has none.
 
         Raises:
-          FileNotFoundError: if the workdir or its checkpoint does not exist.
+          FileNotFoundError: if the workdir, its checkpoint, or a gallery that is not to be made
+            does not exist.
           StaleGalleryError: if the gallery lacks embeddings of this checkpoint.
           ValueError: if an open gallery is of another checkpoint, or the system knows no stickers
             but those of its training.
@@ -71,7 +71,7 @@ class Retriever:
         run = open_run(Path(workdir))
         with programs_kept(run):
             params, _ = run.restore_best()
-        return cls(run, params, gallery)
+        return cls(run, params, gallery, create=create)
 
     @property
     def run(self) -> Run:
@@ -130,7 +130,7 @@ class Retriever:
         if not recent and habits is None and variety == 0:
             return self.reply_many([conversation], top_k=top_k, asked=asked)[0]
         _check_top_k(top_k)
-        self._refresh()
+        self._gallery.look()
         gallery, number = self._gallery, candidates(top_k, len(recent))
         history = () if habits is None else habits.recent
         with gallery.lock:
@@ -176,7 +176,7 @@ class Retriever:
         if len(each) != len(conversations):
             raise ValueError(f"{len(each)} filters for {len(conversations)} conversations")
         _check_top_k(top_k)
-        self._refresh()
+        self._gallery.look()
         gallery = self._gallery
         with gallery.lock:  # which checkpoint answers, and what it is asked about, is one thing
             engine = self._engine
@@ -223,7 +223,7 @@ class Retriever:
         if not words.strip():
             raise ValueError("nothing but blanks is asked for; give some words")
         _check_top_k(top_k)
-        self._refresh()
+        self._gallery.look()
         asked = Filters.of(packs, tags, languages, adult, approved_only, exclude)
         gallery = self._gallery
         with gallery.lock:
@@ -260,19 +260,22 @@ class Retriever:
 
         Raises:
           KeyError: if the gallery has no such sticker.
-          ValueError: if top_k is below 1, or the system compares pairs instead of vectors.
+          ValueError: if top_k is below 1, the sticker has no embedding, or the system compares
+            pairs instead of vectors.
         """
         _check_top_k(top_k)
-        self._refresh()
+        self._gallery.look()
         asked = Filters.of(packs, tags, languages, adult, approved_only, {*exclude, sticker})
         gallery = self._gallery
         with gallery.lock:
             if sticker not in gallery.shelf.rows:
                 raise KeyError(sticker)
+            if not gallery.shelf.searched(sticker):
+                raise ValueError("this sticker has no embedding, and nothing tells what is like it")
             mask = gallery.shelf.mask(asked)
             own = self._engine.run.system.intention_width
             if gallery.shelf.encoded is not None:
-                found = _passing(gallery, *nearest_rows(gallery.shelf, sticker, mask, own, top_k))
+                found = passing(gallery, *nearest_rows(gallery.shelf, sticker, mask, own, top_k))
             else:
                 assert isinstance(gallery, Gallery)  # a run's own gallery is in memory
                 row = gallery.row(sticker)
@@ -287,11 +290,16 @@ class Retriever:
           batches: numbers of conversations.
           top_k: how many stickers will be asked for.
         """
-        text, words = self._engine.run.config.text, "a "
+        gallery = self._gallery
         for number in batches:
-            for length in range(1, text.context_tokens + TOKENS, TOKENS):
-                said = Conversation("warm", "test", (Turn("A", words * length),), "B", "", "")
-                self.reply_many([said] * number, top_k=top_k)
+            for tokens in self._engine.of_every_length(number):
+                with gallery.lock:
+                    masks = [gallery.shelf.mask(_EVERYTHING)] * number
+                    _best(self._engine, gallery, tokens, masks, top_k)
+
+    def warm_typed(self) -> None:
+        """Compiles what typed words of every length need."""
+        self._engine.warm_typed()
 
     def move_to(self, workdir: str | Path, progress: Progress | None = None) -> Rebuild:
         """Goes over to another checkpoint, while the present one answers; see ``Rebuild``.
@@ -351,25 +359,19 @@ class Retriever:
         found = self._engine.rank(tokens, gallery, masks, top_k)
         return found.scores, found.rows, found.probabilities
 
-    def _opened(self, engine: Engine, gallery: "Gallery | str | Path | None") -> Shelved:
+    def _opened(self, engine: Engine, gallery: _Named, create: bool) -> Shelved:
         run, params = engine.run, engine.params
         if gallery is None:
             return RunGallery(run, params, engine.own_gallery())
         encoder = StickerEncoder(run, params)
         if not isinstance(gallery, Gallery):
-            return Gallery.open(gallery, encoder)
+            return Gallery.open(gallery, encoder, create=create)
         if gallery.checksum != encoder.checksum:
             raise ValueError(
                 f"the gallery is open with embeddings of another checkpoint than {run.workdir}'s: "
                 "open it by Gallery.open(path, workdir), or move to the checkpoint by move_to"
             )
         return gallery
-
-    def _refresh(self) -> None:
-        now = time.monotonic()
-        if now - self._refreshed >= _REFRESH_SECONDS:
-            self._refreshed = now
-            self._gallery.refresh(wait=False)
 
 
 def _best(
@@ -383,14 +385,7 @@ def _best(
         return gallery.best_on_disk(queries, masks, number), probable
     ranked = engine.rank(tokens, encoded, masks, number)
     each = zip(ranked.scores, ranked.rows, strict=True)
-    return [_passing(gallery, *one) for one in each], ranked.probabilities
-
-
-def _passing(gallery: Shelved, scores: np.ndarray, rows: np.ndarray) -> list[tuple[str, float]]:
-    """Returns ids and scores of those that pass the filters."""
-    passed = scores > -np.inf
-    ids = gallery.shelf.row_ids(rows[passed])
-    return [*zip(ids, scores[passed].tolist(), strict=True)]
+    return [passing(gallery, *one) for one in each], ranked.probabilities
 
 
 def _check_top_k(top_k: int) -> None:

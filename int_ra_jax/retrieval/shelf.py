@@ -49,6 +49,7 @@ class Shelf:
         self.said: np.ndarray | None = None
         self._flags = {name: np.zeros(0, bool) for name in _FLAGS}
         self._live = np.zeros(0, bool)
+        self._embedded = np.zeros(0, bool)  # those that are searched
         self._packs, self._languages = np.zeros(0, np.int32), np.zeros(0, np.int32)
         self._codes: dict[str, int] = {}  # of packs and languages alike
         self._tagged: dict[str, set[int]] = {}
@@ -82,6 +83,7 @@ class Shelf:
         stickers: Sequence[GallerySticker],
         encoded: Sticker | None = None,
         said: Float32[np.ndarray, "n Dt"] | None = None,
+        embedded: bool = True,
     ) -> None:
         """Fills rows, those of the same ids anew.
 
@@ -89,6 +91,7 @@ class Shelf:
           stickers: what filters read of them.
           encoded: on the host, one row each; None where it is as before.
           said: likewise.
+          embedded: whether they have embeddings; those without pass no filter.
         """
         new = [one.id for one in stickers if one.id not in self.rows]
         self._grow(len(self.rows) + len(new))
@@ -97,7 +100,7 @@ class Shelf:
             self.rows[new_id], self.ids[row] = row, new_id
         rows = np.array([self.rows[one.id] for one in stickers], np.int32)
         for row, one in zip(rows.tolist(), stickers, strict=True):
-            self._live[row] = True
+            self._live[row], self._embedded[row] = True, embedded
             for name in _FLAGS:
                 self._flags[name][row] = getattr(one, name)
             self._packs[row] = self._code(one.pack)
@@ -120,7 +123,7 @@ class Shelf:
         for one in ids:
             row = self.rows.pop(one)
             self.ids[row] = None
-            self._live[row] = False
+            self._live[row] = self._embedded[row] = False
             self._tag(row, ())
             self._free.append(row)
         self._masks.clear()
@@ -140,12 +143,9 @@ class Shelf:
             whole[excluded] = False
         return whole
 
-    def flag(self, ids: Iterable[str], **flags: bool) -> None:
-        """Sets flags of stickers."""
-        rows = [self.rows[one] for one in ids]
-        for name, value in flags.items():
-            self._flags[name][rows] = value
-        self._masks.clear()
+    def searched(self, id: str) -> bool:
+        """Tells whether a sticker is there and has an embedding."""
+        return id in self.rows and bool(self._embedded[self.rows[id]])
 
     def flagged(self, name: str) -> list[str]:
         """Returns the ids of stickers with a flag."""
@@ -173,7 +173,7 @@ class Shelf:
         return [str(self.ids[row]) for row in rows.tolist()]
 
     def _mask(self, filters: Filters) -> np.ndarray:
-        passed = self._live & ~self._flags["hidden"]
+        passed = self._embedded & ~self._flags["hidden"]
         if not filters.adult:
             passed &= ~self._flags["adult"]
         if filters.approved_only:
@@ -214,6 +214,7 @@ class Shelf:
         self._tags += [()] * more
         self._free += range(size - 1, before - 1, -1)
         self._live = np.pad(self._live, (0, more))
+        self._embedded = np.pad(self._embedded, (0, more))
         self._packs = np.pad(self._packs, (0, more))
         self._languages = np.pad(self._languages, (0, more))
         self._flags = {name: np.pad(flags, (0, more)) for name, flags in self._flags.items()}

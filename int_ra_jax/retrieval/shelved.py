@@ -1,7 +1,7 @@
 """What every gallery answers, the run's own and an open one."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ Progress = Callable[[int, int], None]
 
 _READING = ("common", "data", "models", "run", "retrieval/words.py")
 _READ = 500  # stickers that are read at once
+_GATHERED = 512  # embeddings that are read at once, so that one program reads any number
 
 
 class ReadOnlyError(ValueError):
@@ -68,6 +69,9 @@ class Shelved:
           wait: whether to wait for a thread that changes the gallery right now.
         """
         return False
+
+    def look(self) -> None:
+        """Reads what other processes have written since, if it is time to look again."""
 
     def put(self, stickers: Sequence[GallerySticker], progress: Progress | None = None) -> Ledger:
         """Inserts or replaces stickers; see ``Gallery.put``.
@@ -116,7 +120,8 @@ class Shelved:
             if embedding is None:
                 return np.zeros((len(ids), 0), np.float32)
             rows = np.array([self.shelf.rows[one] for one in ids], np.int32)
-            return np.asarray(embedding[rows])
+            filled = np.pad(rows, (0, _GATHERED - len(rows) % _GATHERED))
+            return np.asarray(embedding[filled])[: len(rows)]
 
     def get(self, id: str) -> GallerySticker:
         """Returns a sticker with its picture, hidden or not.
@@ -136,7 +141,12 @@ class Shelved:
         return found.picture, found.media_type
 
     def stickers(
-        self, pack: str | None = None, *, offset: int = 0, limit: int | None = None
+        self,
+        pack: str | None = None,
+        *,
+        offset: int = 0,
+        limit: int | None = None,
+        without: Collection[str] = (),
     ) -> Iterator[GallerySticker]:
         """Yields stickers in order of pack and id, hidden ones too, without their pictures.
 
@@ -144,9 +154,11 @@ class Shelved:
           pack: of one pack alone.
           offset: how many are passed over.
           limit: how many at most.
+          without: ids that are left out, and count for neither.
         """
+        self.look()
         with self.lock:
-            ids = self.shelf.of_pack(pack)
+            ids = [one for one in self.shelf.of_pack(pack) if one not in without]
         ids = ids[offset:][:limit]
         for start in range(0, len(ids), _READ):
             some = ids[start : start + _READ]
@@ -155,16 +167,25 @@ class Shelved:
 
     def packs(self) -> Mapping[str, int]:
         """Returns name -> number of stickers, hidden ones counted, in order of the names."""
+        self.look()
         with self.lock:
             return self.shelf.packs()
 
+    def flagged(self, name: str) -> list[str]:
+        """Returns the ids of the stickers with a flag: hidden, adult or approved."""
+        self.look()
+        with self.lock:
+            return self.shelf.flagged(name)
+
     def __len__(self) -> int:
         """Returns the number of stickers, hidden ones counted."""
+        self.look()
         with self.lock:
             return len(self.shelf)
 
     def __contains__(self, id: object) -> bool:
         """Tells whether there is a sticker of this id."""
+        self.look()
         with self.lock:
             return id in self.shelf.rows
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from int_ra_jax.common.params import flatten
 from int_ra_jax.common.types import ATTRIBUTES, Bank, Sticker
@@ -169,6 +169,26 @@ class StickerEncoder:
         if broken:
             raise ValueError(f"no finite embedding of {', '.join(broken)}")
         return Encoded(rows, known, self.said(stickers))
+
+    def attention(self, sticker: GallerySticker) -> dict[str, Float[np.ndarray, "g g"]]:
+        """Returns where in its picture each attribute of a sticker looks.
+
+        Args:
+          sticker: with a picture that ``completion`` has accepted.
+
+        Returns:
+          Attribute that the sticker has -> its attention to each patch of the square picture, row
+          by row from the top left; none where the system's attributes do not attend to regions.
+        """
+        pixels = np.repeat(self._load(sticker.picture)[None], _FEW, axis=0)
+        bank = self._bank([sticker] * _FEW, pixels, _FEW)
+        maps = self._encoder.newcomers_maps(self.params, jax.device_put(bank))
+        if maps is None:
+            return {}
+        grid = self.run.grid
+        found = np.asarray(maps[0], np.float32).reshape(len(ATTRIBUTES), grid, grid)
+        has = np.asarray(bank.attribute_mask)[0]
+        return {name: found[row] for row, name in enumerate(ATTRIBUTES) if has[row]}
 
     def said(self, stickers: Sequence[GallerySticker]) -> Float32[np.ndarray, "N Dt"]:
         """Returns what stickers are called, as the text tower reads it; see ``Encoded``."""

@@ -1,7 +1,7 @@
 """A sticker of an open gallery, and which of them an answer may hold."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -54,6 +54,21 @@ class GallerySticker:
     intentions_given: bool = False
     media_type: str = ""
     looks: bytes = field(default=b"", repr=False)
+
+
+def stated(sticker: GallerySticker) -> frozenset[str]:
+    """Returns the names of the fields in which a sticker says more than a bare id would."""
+    bare = GallerySticker(sticker.id)
+    names = (one.name for one in fields(GallerySticker))
+    said = {name for name in names if getattr(sticker, name) != getattr(bare, name)}
+    if not any(text.strip() for text in sticker.attributes.values()):
+        said.discard("attributes")
+    return frozenset(said)
+
+
+def stated_by_pack(sticker: GallerySticker) -> frozenset[str]:
+    """Returns the same of a sticker of a pack, whose tags repeat what else its makers say of it."""
+    return stated(sticker) - {"tags"}
 
 
 @dataclass(frozen=True)

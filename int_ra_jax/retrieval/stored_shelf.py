@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -20,10 +21,17 @@ from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
 from int_ra_jax.retrieval.stickers import GallerySticker
 
 _REMEMBERED = 2**16  # stickers whose texts are kept in memory
+_LOOK_SECONDS = 0.25  # other processes' writing is looked for no more often
+_WAITS = "no embedding yet: rebuild the gallery"
 
 
 class StoredShelf(Shelved):
     """A gallery that is stored, as far as it is read.
+
+    There are three locks, and a thread takes them in this order: the store's ``writing``, which is
+    for changing what is stored; ``_changing``, for bringing what is in memory up to it; ``lock``,
+    for reading or changing the shelf. Who holds a later one never waits for an earlier one: so
+    whoever refreshes never writes, and whoever searches never refreshes, inside ``lock``.
 
     Args:
       store: the tables.
@@ -34,10 +42,12 @@ class StoredShelf(Shelved):
     def __init__(self, store: GalleryStore, encoder: StickerEncoder, exact_up_to: int) -> None:
         self.lock = threading.RLock()
         self._store, self._encoder, self._exact_up_to = store, encoder, exact_up_to
-        self._changing = threading.RLock()  # taken before ``lock``, and after the store's
+        self._changing = threading.RLock()
+        self._looked = 0.0  # when others' writing was looked for, by the monotonic clock
         self._seen = 0  # version of the store up to which all is here
+        self._tried = -1  # version of the embeddings at which those that wait were looked for
         self._known: dict[str, tuple[str, int]] = {}  # id -> digest, version of its writing
-        self._waiting: set[str] = set()  # ids without an embedding of this checkpoint
+        self._waiting: set[str] = set()  # those of them without an embedding of this checkpoint
         self._owners: dict[str, set[str]] = {}  # digest -> ids; of stickers searched on disk
         self._texts: OrderedDict[str, Stored] = OrderedDict()
         self._load(encoder)
@@ -47,6 +57,7 @@ class StoredShelf(Shelved):
     @property
     def version(self) -> int:
         """A number that grows with every change."""
+        self.look()
         return self._store.version
 
     @property
@@ -75,6 +86,7 @@ class StoredShelf(Shelved):
         Intentions that nobody gave are the predicted ones where pictures are asked for, and None
         elsewhere.
         """
+        self.look()
         if pictures:
             found = self._store.read(ids, pictures=True)
             return {id: self._with_predicted(one) for id, one in found.items()}
@@ -92,7 +104,28 @@ class StoredShelf(Shelved):
             fresh |= found
         return {one: fresh[one].sticker for one in ids if one in fresh}
 
+    def unsearched(self) -> dict[str, str]:
+        """Returns the ids of stickers that no search finds, with the reasons.
+
+        They have no embedding of this checkpoint: it could not embed them, or nobody has let it.
+        """
+        with self.lock:
+            waiting = {id: self._known[id][0] for id in sorted(self._waiting)}
+            checksum = self.checksum
+        reasons = self._store.refused(checksum) if waiting else {}
+        return {id: reasons.get(digest, _WAITS) for id, digest in waiting.items()}
+
     # ---- searching ------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Reads what other processes have written, four times a second at most; waits for nobody.
+
+        Whatever reads a gallery calls it first, outside ``lock``.
+        """
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_SECONDS:
+            self._looked = now
+            self.refresh(wait=False)
 
     def refresh(self, *, wait: bool = True) -> bool:
         """Reads what other processes have written since; returns whether there was anything.
@@ -104,17 +137,21 @@ class StoredShelf(Shelved):
         if not self._changing.acquire(blocking=wait):
             return False
         try:
-            before = self._seen
-            if self._store.refresh() == before:
+            before, seen = self._seen, self._store.refresh()
+            if seen == before and not self._waiting:
                 return False
-            seen = self._store.version
+            embedded = self._store.version_of(self.checksum) if self._waiting else self._tried
+            if seen == before and embedded == self._tried:
+                return False
             changed = [one for some in self._store.changed_since(before) for one in some]
             self._take([one for one in changed if self._known.get(one.sticker.id) != one[1:]])
-            if len(self._store) != len(self._known) + len(self._waiting):
+            if embedded != self._tried:
+                self._take([*self._store.read([*self._waiting]).values()])
+            if len(self._store) != len(self._known):
                 # All that was changed is here: what else is here, is gone there.
-                self._drop(({*self._known} | self._waiting) - self._store.digests().keys())
+                self._drop(self._known.keys() - self._store.digests().keys())
             self._settle()
-            self._seen = seen
+            self._seen, self._tried = seen, embedded
             return True
         finally:
             self._changing.release()
@@ -123,7 +160,7 @@ class StoredShelf(Shelved):
         """Returns the numbers of a sticker's embedding.
 
         Raises:
-          KeyError: if there is no such sticker, or it still waits for its embedding.
+          KeyError: if there is no such sticker, or it has no embedding.
         """
         with self.lock:
             digest, _ = self._known[id]
@@ -172,7 +209,7 @@ class StoredShelf(Shelved):
     def _load(self, encoder: StickerEncoder, swapped: Callable[[], None] | None = None) -> None:
         """Reads the whole gallery, and searches it from now on by a checkpoint."""
         seen = self._store.refresh()
-        in_memory = len(self._store) <= self._exact_up_to or not encoder.layout.is_vector
+        in_memory = self._fits(encoder)
         layout, late = encoder.layout, list[Stored]()
         known, owners = dict[str, tuple[str, int]](), dict[str, set[str]]()
 
@@ -195,25 +232,33 @@ class StoredShelf(Shelved):
             if len(known) <= _REMEMBERED:
                 with self.lock:
                     self._remember(ready)
-        if not in_memory:
-            self._store.index(encoder.checksum)
         with self.lock:
             self.shelf, self._known, self._waiting, self._owners = shelf, known, set(), owners
-            self._encoder, self._seen = encoder, seen
+            self._encoder, self._seen, self._tried = encoder, seen, -1
             if late:  # another process may have put them after their embeddings were read
                 self._take(late)
             if swapped is not None:
                 swapped()
 
+    def _fits(self, encoder: StickerEncoder) -> bool:
+        """Tells whether what is stored is few enough to be searched in memory."""
+        return len(self._store) <= self._exact_up_to or not encoder.layout.is_vector
+
     def _take(self, stored: Sequence[Stored]) -> None:
         """Brings stickers that are stored into the shelf."""
-        moved = [one for one in stored if self._known.get(one.sticker.id, ("",))[0] != one.digest]
+        moved = [
+            one for one in stored
+            if self._known.get(one.sticker.id, ("",))[0] != one.digest
+            or one.sticker.id in self._waiting
+        ]  # fmt: skip
         there = self._store.embeddings(self.checksum, [one.digest for one in moved])
         places = {name: place for place, name in enumerate(there.digests)}
         ready = [one for one in moved if one.digest in places]
-        late = {one.sticker.id for one in moved if one.digest not in places}
-        if late:
-            logging.warning("%d stickers wait for an embedding: rebuild the gallery", len(late))
+        late = [one for one in moved if one.digest not in places]
+        if new := {one.sticker.id for one in late} - self._waiting:
+            logging.warning(
+                "%d stickers have no embedding: --mode=gallery list tells why", len(new)
+            )
         encoded = said = None
         if self.in_memory and ready:
             rows = [places[one.digest] for one in ready]
@@ -221,16 +266,16 @@ class StoredShelf(Shelved):
         ids = {one.sticker.id for one in moved}
         kept = [one for one in stored if one.sticker.id not in ids]
         with self.lock:
-            self._drop(late)
             self._disown(ids)
             self.shelf.put([one.sticker for one in ready], encoded, said)
             self.shelf.put([one.sticker for one in kept])
-            self._known |= {one.sticker.id: one[1:] for one in (*ready, *kept)}
-            self._waiting = (self._waiting - self._known.keys()) | late
+            self.shelf.put([one.sticker for one in late], embedded=False)
+            self._known |= {one.sticker.id: one[1:] for one in (*moved, *kept)}
+            self._waiting = (self._waiting - ids) | {one.sticker.id for one in late}
             if not self.in_memory:
                 for one in ready:
                     self._owners.setdefault(one.digest, set()).add(one.sticker.id)
-            self._remember((*ready, *kept))
+            self._remember((*moved, *kept))
 
     def _settle(self) -> None:
         """Goes over to the other way of searching, where the number of stickers asks for it."""

@@ -7,10 +7,10 @@ Reranking for Reordering Documents and Producing Summaries".
 from collections.abc import Callable, Collection
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-Alike = Callable[[int, int], bool]
-"""Tells whether the candidates in two places are copies of one sticker."""
+Alike = Callable[[int], Bool[np.ndarray, " M"]]
+"""Tells which of M candidates are copies of the one in a place."""
 
 _CANDIDATES = 50  # at least, so that there is something to choose from
 
@@ -47,7 +47,8 @@ def varied(
       top_k: how many to choose.
       variety: in [0, 1]. 0 is the order of the scores, copies included; 1 looks at the score for
         the first one alone.
-      alike: tells copies, such as ``Fingerprint.shows_same``; None for no copies.
+      alike: tells copies, such as ``Fingerprints.copies_of``; None for no copies. It is asked once
+        for each sticker that was just sent or is chosen.
       recent: places of the candidates that were just sent.
 
     Returns:
@@ -59,30 +60,29 @@ def varied(
         do not fit together.
     """
     _check(scores, embeddings, top_k, variety, recent)
-    order = np.argsort(-scores, kind="stable").tolist()
-    copies = alike if alike is not None else _none
-    sent = set(recent)
-    stale = [p for p in order if p in sent or any(copies(p, one) for one in sent)]
-    fresh = [p for p in order if p not in set(stale)]
+    order = np.argsort(-scores, kind="stable")
+    none = np.zeros(len(scores), bool)
+    copies: Alike = alike if alike is not None else lambda place: none
+    stale = none.copy()
+    for place in {*recent}:
+        stale |= copies(place)
+        stale[place] = True
+    groups = order[~stale[order]], order[stale[order]]
     if variety == 0:
-        return (fresh + stale)[:top_k]
+        return [int(place) for place in np.concatenate(groups)[:top_k]]
     relevance, similarity = _spread(scores), _similarity(embeddings)
     chosen: list[int] = []
-    for group in (fresh, stale):
-        left = list(group)
-        while left and len(chosen) < top_k:
-            new = [p for p in left if not any(copies(p, one) for one in chosen)] or left
-            gain = (1 - variety) * relevance[new]
-            if chosen:
-                gain = gain - variety * similarity[np.ix_(new, chosen)].max(axis=1)
-            best = new[int(gain.argmax())] if chosen else new[0]
+    copied, nearest = none.copy(), np.zeros(len(scores))  # of those that are chosen
+    for left in groups:
+        while len(left) and len(chosen) < top_k:
+            new = left if copied[left].all() else left[~copied[left]]
+            gain = (1 - variety) * relevance[new] - variety * nearest[new]
+            best = int(new[gain.argmax()] if chosen else new[0])
             chosen.append(best)
-            left.remove(best)
+            left = left[left != best]
+            copied |= copies(best)
+            nearest = np.maximum(nearest, similarity[best])
     return chosen
-
-
-def _none(one: int, other: int) -> bool:
-    return False
 
 
 def _spread(values: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from jaxtyping import Float
 
 from int_ra_jax.data.schema import Conversation
 
+FILE = "whether.npz"  # of a workdir, where the service looks for one
 FORM = 1  # of the file; another one is not read
 _BUCKETS = 2**16
 _WORD = r"[^\W\u2e80-\U0010ffff]+"  # of scripts that part words

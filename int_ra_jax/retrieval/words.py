@@ -1,10 +1,10 @@
 """Typed queries, "crying cat" or "猫 挥手": full text and embeddings, fused.
 
 A sticker's texts become one text of terms (``terms_of``), which a LanceDB table keeps in a column
-beside the sticker. So the index lies where the stickers lie: it follows every put and removal, and
-filters act before ranking. Terms are made here, the same way for stickers and queries:
-Chinese by jieba's search mode, with each character as a term of its own, emoji as their names in
-English and Chinese. LanceDB stems English words and weighs terms by BM25.
+beside the sticker. So the index lies where the stickers lie: it follows every put and removal.
+Terms are made here, the same way for stickers and queries: Chinese by jieba's search mode, with
+each character as a term of its own, emoji as their names in English and Chinese. LanceDB stems
+English words and weighs terms by BM25.
 
 Embeddings find what has no word in common with the query; ``fused`` joins both rankings.
 
@@ -149,14 +149,13 @@ def in_memory(ids: Sequence[str], texts: Sequence[str]) -> Any:
     return table
 
 
-def matches(table: Any, query: str, limit: int, where: str | None = None) -> list[str]:
+def matches(table: Any, query: str, limit: int) -> list[str]:
     """Returns the ids of the stickers that have any of a query's words, the best first.
 
     Args:
       table: a LanceDB table with the columns "id" and ``COLUMN``, the latter indexed.
       query: what was typed; the first 200 characters are read.
       limit: how many at most.
-      where: a filter in LanceDB's SQL, which acts before ranking.
 
     Returns:
       Ids by falling BM25; those of equal weight by name. None where nothing is left of the query
@@ -166,8 +165,6 @@ def matches(table: Any, query: str, limit: int, where: str | None = None) -> lis
     if not asked:
         return []
     search = table.search(asked, query_type="fts", fts_columns=COLUMN).select(["id", "_score"])
-    if where is not None:
-        search = search.where(where, prefilter=True)
     rows = search.limit(limit).to_list()
     return [row["id"] for row in sorted(rows, key=lambda row: (-row["_score"], row["id"]))]
 

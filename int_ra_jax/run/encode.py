@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -19,6 +18,7 @@ from int_ra_jax.common.types import Bank, Batch, Context, Labels, Sticker, Token
 from int_ra_jax.data.text import encode_names
 from int_ra_jax.models.interface import Params, System, merge
 from int_ra_jax.models.layers import masked_mean
+from int_ra_jax.run.frozen_texts import frozen_texts
 from int_ra_jax.run.ranking import score_in_chunks
 from int_ra_jax.run.row_chunks import chunk_rows, joined
 from int_ra_jax.run.workdir import Run
@@ -65,7 +65,7 @@ class Encoder:
             lambda params, bank, rows: self._merge(params).attention_maps(bank.rows(rows)),
             out_shardings=whole,
         )
-        self._hidden = jax.jit(self._hidden_context, out_shardings=whole)
+        self._hidden = jax.jit(self._hidden_texts, out_shardings=whole)
         self._means = jax.jit(self._text_means, out_shardings=whole)
 
     @cached_property
@@ -125,6 +125,11 @@ class Encoder:
         maps: jax.Array | None = self._in_chunks(self._map_rows, params, rows)
         return maps
 
+    def newcomers_maps(self, params: Params, bank: Bank) -> jax.Array | None:
+        """Returns ``attention_maps`` of any bank, such as one of stickers no run has seen."""
+        maps: jax.Array | None = self._map_rows(params, bank, np.arange(bank.index.shape[0]))
+        return maps
+
     def _in_chunks(self, compute: Any, params: Params, rows: np.ndarray) -> Any:
         chunks = rows[
             chunk_rows(len(rows), self._divisible(self._run.config.eval.sticker_batch_size))
@@ -169,9 +174,10 @@ class Encoder:
 
         It is taken from ``train.shared_cache`` where another run has left it there.
         """
-        if jax.process_count() > 1:  # they share the work already
-            return self._compute_hidden(params, split)
         run = self._run
+        if jax.process_count() > 1:  # they share the work already
+            whole = self._compute_hidden(params, split)
+            return None if whole is None else self._everywhere(whole)
 
         def sources() -> Iterator[str | bytes | np.ndarray]:
             trained = run.trainable
@@ -181,7 +187,8 @@ class Encoder:
             yield f"{run.config.model.text.frozen_layers} {precision}"
             yield f"{[(key, run.config.model[key]) for key in run.system.frames]}"
             # A system may frame texts in a way of its own.
-            yield from run.code((*_TOWER, inspect.getfile(type(run.system).hidden_text)))
+            framed = inspect.getfile(type(run.system).text_rows)
+            yield from run.code((*_TOWER, "run/frozen_texts.py", framed))
             for path, leaf in sorted(flatten(params).items()):
                 if path.startswith("text/") and path not in trained:
                     yield path
@@ -224,11 +231,15 @@ class Encoder:
 
         return np.asarray(joined(map(means, chunk_rows(len(texts), size)), len(texts)))
 
-    def _compute_hidden(self, params: Params, split: str) -> jax.Array | None:
-        hidden: jax.Array | None = self._over(
-            split, f"cache {split}", lambda batch: self._hidden(params, batch), jnp.concatenate
-        )
-        return hidden
+    def _compute_hidden(self, params: Params, split: str) -> np.ndarray | None:
+        run = self._run
+        composed = run.composed(split)
+        if composed is None:
+            return None
+        return frozen_texts(
+            run.system, self._hidden, params, composed.tokens, rows=run.config.eval.batch_size,
+            placement=self._placement, what=f"cache {split}",
+        )  # fmt: skip
 
     def _over(self, split: str, what: str, compute: Any, join: Any) -> Any:
         """Returns what is computed of a split's conversations, in split order."""
@@ -271,8 +282,8 @@ class Encoder:
     def _text_means(self, params: Params, tokens: Tokens, hidden: jax.Array | None) -> jax.Array:
         return masked_mean(self._merge(params).text_tokens(tokens, hidden), tokens.mask)
 
-    def _hidden_context(self, params: Params, batch: Batch) -> jax.Array | None:
-        hidden = self._merge(params).hidden_text(batch.context)
+    def _hidden_texts(self, params: Params, texts: Tokens) -> jax.Array | None:
+        hidden = self._merge(params).hidden_text(texts)
         kept = self._run.config.train.cache_dtype
         return hidden if hidden is None or kept == "same" else hidden.astype(kept)
 

@@ -34,8 +34,13 @@ def show(sticker: GallerySticker) -> StickerOut:
         hidden=sticker.hidden,
         intentions=dict(intentions),
         intentions_given=sticker.intentions_given,
-        picture=f"/v1/stickers/{quote(sticker.id, safe='')}/picture",
+        picture=picture_address(sticker.id) + ("?adult=true" if sticker.adult else ""),
     )
+
+
+def picture_address(sticker: str) -> str:
+    """Returns where the picture of the sticker of an id is."""
+    return f"/v1/stickers/{quote(sticker, safe='')}/picture"
 
 
 def words_of(text: str) -> frozenset[str]:

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, File, Form, Path, Query, Request, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Path, Query, Request, UploadFile
 from fastapi_offline import FastAPIOffline
 from pydantic import Json
 from starlette.responses import Response
@@ -16,11 +16,13 @@ from int_ra_jax.serving.guards import Guard
 from int_ra_jax.serving.problems import MEDIA_TYPE, SCHEMA, Problem
 from int_ra_jax.serving.service import Service
 from int_ra_jax.serving.settings import Settings
+from int_ra_jax.serving.viewers import OWNER, Viewer
 
 _PICTURE_HEADERS = {
     # Opened alone in a browser it is a picture and nothing else, whatever it holds.
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cache-Control": "private, max-age=60",
+    "Vary": "Authorization",
 }
 _TEXTS = {
     400: "The body cannot be read.",
@@ -36,7 +38,9 @@ _TEXTS = {
     503: "Too many requests wait, or the service is not ready yet.",
 }
 StickerId = Annotated[schemas.Id, Path(description="Of the sticker.")]
-PackName = Annotated[schemas.Name, Path(description="Of the pack.")]
+Adult = Annotated[bool, Query(description="Indecent ones as well.")]
+Ticket = Annotated[str, Query(max_length=100, description="The page's own: opens one picture.")]
+PackName = Annotated[schemas.HeldName, Path(description="Of the pack.")]
 
 
 def build(service: Service, settings: Settings) -> FastAPI:
@@ -64,8 +68,9 @@ def build(service: Service, settings: Settings) -> FastAPI:
     )
     app.add_middleware(Guard, settings=settings, seen=service.metrics.answered)
     problems.handle(app)
-    for router in (_questions(service), _stickers(service), _packs(service), _state(service)):
-        app.include_router(router)
+    for made in (_questions, _stickers, _packs):
+        app.include_router(made(service, settings))
+    app.include_router(_state(service))
     _refuse_others(app)
     return app
 
@@ -77,7 +82,19 @@ def _says(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": _TEXTS[status], "content": content} for status in every}
 
 
-def _questions(service: Service) -> APIRouter:
+def _viewer_of(settings: Settings) -> Callable[..., Viewer]:
+    def viewer(request: Request, adult: Adult = False) -> Viewer:
+        return Viewer(_has_key(request, settings), adult)
+
+    return viewer
+
+
+def _has_key(request: Request, settings: Settings) -> bool:
+    sent = request.headers.get("authorization", "")
+    return settings.key is not None and settings.key.sent_in(sent)
+
+
+def _questions(service: Service, settings: Settings) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["questions"])
 
     @router.post("/reply", responses=_says(400, 415, 503))
@@ -90,39 +107,43 @@ def _questions(service: Service) -> APIRouter:
         """Stickers that suit typed words, in Chinese or English."""
         return await service.search(asked)
 
-    @router.get("/similar/{id}", responses=_says(404, 409, 503))
+    @router.get("/similar/{id:path}", responses=_says(404, 409, 503))
     async def similar(
-        id: StickerId, filters: Annotated[schemas.FiltersQuery, Query()]
+        request: Request, id: StickerId, filters: Annotated[schemas.FiltersQuery, Query()]
     ) -> schemas.FoundOut:
         """Stickers that are most like one."""
-        return await service.similar(id, filters)
+        viewer = Viewer(_has_key(request, settings), filters.adult)
+        return await service.similar(id, filters, viewer)
 
     return router
 
 
-def _stickers(service: Service) -> APIRouter:
+def _stickers(service: Service, settings: Settings) -> APIRouter:
     router = APIRouter(prefix="/v1/stickers", tags=["stickers"])
+    catalogue, looks = service.catalogue, Annotated[Viewer, Depends(_viewer_of(settings))]
 
-    @router.get("/{id}", responses=_says(404))
-    def sticker(id: StickerId) -> schemas.StickerOut:
-        """What is known of a sticker."""
-        return service.sticker(id)
-
+    # An id may hold a slash, which arrives as one even if it was sent as %2F. So this is first.
     @router.get(
-        "/{id}/picture",
+        "/{id:path}/picture",
         responses={**_says(404), 200: {"content": {"image/*": {}}}},
         response_class=Response,
     )
-    def picture(id: StickerId, request: Request) -> Response:
-        """A sticker's picture, as it was put."""
-        content, media_type = service.picture(id)
+    def picture(id: StickerId, request: Request, viewer: looks, ticket: Ticket = "") -> Response:
+        """A sticker's picture, as it was put; of a hidden one with the key alone."""
+        admitted = settings.key is not None and settings.key.admits(id, ticket)
+        content, media_type = catalogue.picture(id, OWNER if admitted else viewer)
         tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
         headers = {**_PICTURE_HEADERS, "ETag": tag}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type=media_type)
 
-    @router.put("/{id}", responses=_says(400, 401, 403, 409, 415))
+    @router.get("/{id:path}", responses=_says(404))
+    def sticker(id: StickerId, viewer: looks) -> schemas.StickerOut:
+        """What is known of a sticker; of a hidden one with the key alone."""
+        return catalogue.sticker(id, viewer)
+
+    @router.put("/{id:path}", responses=_says(400, 401, 403, 409, 415))
     async def put(
         id: Annotated[schemas.NewId, Path(description="Of the sticker.")],
         picture: Annotated[UploadFile, File(description="PNG, JPEG, WebP or GIF.")],
@@ -130,15 +151,15 @@ def _stickers(service: Service) -> APIRouter:
             Json[schemas.StickerIn] | None, Form(description="What is said of it, as JSON.")
         ] = None,
     ) -> schemas.StickerOut:
-        """Puts a sticker into the gallery, or in the place of the one of this id."""
+        """Puts a sticker into the gallery; of one that is there, what is not said stays."""
         return await service.put(id, sticker or schemas.StickerIn(), await picture.read())
 
-    @router.patch("/{id}", responses=_says(400, 401, 403, 404, 409, 415))
+    @router.patch("/{id:path}", responses=_says(400, 401, 403, 404, 409, 415))
     async def change(id: StickerId, change: schemas.StickerChange) -> schemas.StickerOut:
         """Changes what is said of a sticker, hides or approves it."""
         return await service.change(id, change)
 
-    @router.delete("/{id}", status_code=204, responses=_says(401, 403, 404, 409))
+    @router.delete("/{id:path}", status_code=204, responses=_says(401, 403, 404, 409))
     async def remove(id: StickerId) -> None:
         """Removes a sticker."""
         await service.remove(id)
@@ -146,20 +167,23 @@ def _stickers(service: Service) -> APIRouter:
     return router
 
 
-def _packs(service: Service) -> APIRouter:
+def _packs(service: Service, settings: Settings) -> APIRouter:
     router = APIRouter(prefix="/v1/packs", tags=["packs"])
+    catalogue, looks = service.catalogue, Annotated[Viewer, Depends(_viewer_of(settings))]
 
     @router.get("")
-    def packs() -> schemas.PacksOut:
-        """All packs."""
-        return service.packs()
+    def packs(viewer: looks) -> schemas.PacksOut:
+        """All packs; hidden stickers count with the key alone."""
+        return catalogue.packs(viewer)
 
-    @router.get("/{name}", responses=_says(404))
-    def pack(name: PackName, offset: Annotated[int, Query(ge=0, le=2**31)] = 0) -> schemas.PackOut:
-        """A pack."""
-        return service.pack(name, offset)
+    @router.get("/{name:path}", responses=_says(404))
+    def pack(
+        name: PackName, viewer: looks, offset: Annotated[int, Query(ge=0, le=2**31)] = 0
+    ) -> schemas.PackOut:
+        """A pack; its hidden stickers are told with the key alone."""
+        return catalogue.pack(name, offset, viewer)
 
-    @router.put("/{name}", responses=_says(400, 401, 403, 409, 415))
+    @router.put("/{name:path}", responses=_says(400, 401, 403, 409, 415))
     async def put(
         name: Annotated[schemas.NewName, Path(description="Of the pack.")],
         files: Annotated[list[UploadFile], File(description="Pictures, .zip or .wastickers.")],
@@ -171,7 +195,7 @@ def _packs(service: Service) -> APIRouter:
         read = [(file.filename or "", await file.read()) for file in files]
         return await service.put_pack(name, read)
 
-    @router.delete("/{name}", status_code=204, responses=_says(401, 403, 404, 409))
+    @router.delete("/{name:path}", status_code=204, responses=_says(401, 403, 404, 409))
     async def remove(name: PackName) -> None:
         """Removes a pack with its stickers."""
         await service.remove_pack(name)

@@ -27,6 +27,8 @@ _KINDS = {
     "PATCH": "application/json",
     "PUT": "multipart/form-data",
 }
+# Where pictures are taken; the last is the page's own, of NiceGUI.
+_UPLOADS = (("PUT", "/v1/stickers/"), ("PUT", "/v1/packs/"), ("POST", "/_nicegui/client/"))
 _ADDRESSES = 10_000  # whose rate is remembered
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -39,6 +41,9 @@ _HEADERS = {
 class Rate:
     """A bucket of tokens for each address: a request takes one, time puts them back.
 
+    Attributes:
+      per_second: tokens that come back.
+
     Args:
       per_second: tokens that come back.
       burst: tokens of a full bucket.
@@ -48,19 +53,19 @@ class Rate:
     def __init__(
         self, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._per_second, self._burst, self._clock = per_second, burst, clock
+        self.per_second, self._burst, self._clock = per_second, burst, clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait(self, address: str) -> float:
         """Takes a token; returns 0, or the seconds until there is one."""
         now = self._clock()
         tokens, then = self._buckets.pop(address, (float(self._burst), now))
-        tokens = min(self._burst, tokens + (now - then) * self._per_second)
+        tokens = min(self._burst, tokens + (now - then) * self.per_second)
         enough = tokens >= 1
         self._buckets[address] = (tokens - enough, now)
         if len(self._buckets) > _ADDRESSES:
             self._buckets.popitem(last=False)
-        return 0.0 if enough else (1 - tokens) / self._per_second
+        return 0.0 if enough else (1 - tokens) / self.per_second
 
 
 class Guard:
@@ -79,7 +84,9 @@ class Guard:
         seen: Callable[[Scope, int, float], None] = lambda scope, status, seconds: None,
     ) -> None:
         self._app, self._settings, self._seen = app, settings, seen
-        self._rate = Rate(settings.limits.per_second, settings.limits.burst)
+        limits = settings.limits
+        self._asked = Rate(limits.per_second, limits.burst)
+        self._loaded = Rate(limits.page_per_second, limits.page_burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; see ASGI."""
@@ -103,6 +110,8 @@ class Guard:
                 receive = await self._whole(scope, receive)
             await self._app(scope, receive, answer)
         except Problem as problem:
+            # What is left of its body is not waited for, however long that would take.
+            problem.headers["Connection"] = "close"
             await _refuse(problem, scope, receive, answer)
         except Exception as error:
             log_failure(error)
@@ -120,19 +129,20 @@ class Guard:
         host = headers.get("host", "")
         if self._settings.names and _name(host) not in self._settings.names:
             # Another website must not reach this machine by giving its own name our address.
-            raise Problem(421, "this service is not known by that name; ask for 127.0.0.1")
-        origin = headers.get("origin")
-        if origin is not None and urlsplit_netloc(origin) != host:
-            raise Problem(403, "pages of other websites may not ask here")
-        if scope["type"] != "http" or not scope["path"].startswith(API):
-            return
-        address = (scope.get("client") or ("",))[0]
-        if wait := self._rate.wait(address):
             raise Problem(
-                429,
-                f"more than {self._settings.limits.per_second:g} requests a second; wait",
-                headers={"Retry-After": str(math.ceil(wait))},
+                421,
+                "this service is not known by that name; ask for 127.0.0.1, or start it with "
+                "--name=HOST behind a proxy",
             )
+        if (origin := headers.get("origin")) is not None:
+            page = urlsplit_netloc(origin)
+            # A proxy may ask under a name of ours, for a page that it shows under its own.
+            if page != host and (page or "").lower() not in self._settings.shown_as:
+                raise Problem(403, "pages of other websites may not ask here")
+        is_api = scope["type"] == "http" and scope["path"].startswith(API)
+        self._check_rate(scope, self._asked if is_api else self._loaded)
+        if not is_api:
+            return
         if scope["method"] not in _READS and scope["path"] not in _ASKS:
             self._check_key(headers.get("authorization", ""))
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -140,12 +150,19 @@ class Guard:
         if kind != expected:
             raise Problem(415, f"send {expected}, and say so in Content-Type")
 
+    def _check_rate(self, scope: Scope, rate: Rate) -> None:
+        if wait := rate.wait((scope.get("client") or ("",))[0]):
+            raise Problem(
+                429,
+                f"more than {rate.per_second:g} requests a second; wait",
+                headers={"Retry-After": str(math.ceil(wait))},
+            )
+
     def _check_key(self, given: str) -> None:
         key = self._settings.key
         if key is None:
             raise Problem(403, "nobody may write: this service was started without a key")
-        scheme, _, secret = given.partition(" ")
-        if scheme.lower() != "bearer" or not key.opens(secret.strip()):
+        if not key.sent_in(given):
             raise Problem(
                 401,
                 "writing needs the key: send Authorization: Bearer KEY",
@@ -155,12 +172,11 @@ class Guard:
     async def _whole(self, scope: Scope, receive: Receive) -> Receive:
         """Reads the body, within its bounds of bytes and of time."""
         limits, headers = self._settings.limits, Headers(scope=scope)
-        is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        most = limits.upload if is_form else limits.body
+        most = limits.upload if self._may_upload(scope, headers) else limits.body
         announced = headers.get("content-length", "0")
         if not (announced.isascii() and announced.isdigit()):
             raise Problem(400, "content-length is no number")
-        too_large = Problem(413, f"the body has more than {most:,} bytes", headers=_CLOSE)
+        too_large = Problem(413, f"the body has more than {most:,} bytes")
         if len(announced) > 15 or int(announced) > most:
             raise too_large
         body = bytearray()
@@ -177,12 +193,16 @@ class Guard:
                         raise too_large
         except TimeoutError:
             raise Problem(
-                408, f"the request did not arrive within {limits.seconds:g} seconds", headers=_CLOSE
+                408, f"the request did not arrive within {limits.seconds:g} seconds"
             ) from None
         return _replay(bytes(body), receive)
 
-
-_CLOSE = {"Connection": "close"}
+    def _may_upload(self, scope: Scope, headers: Headers) -> bool:
+        """Tells whether a body may be as large as an upload: at few addresses, with the key."""
+        key, path = self._settings.key, scope["path"]
+        takes = any(scope["method"] == method and path.startswith(at) for method, at in _UPLOADS)
+        is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        return bool(takes and is_form and key and key.sent_in(headers.get("authorization", "")))
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -228,7 +248,7 @@ def labels_of(scope: Scope) -> tuple[str, str]:
     """
     route: Any = scope.get("route")
     method = scope["method"] if scope["method"] in _KNOWN else "other"
-    return method, getattr(route, "path", "-")
+    return method, getattr(route, "path_format", getattr(route, "path", "-"))
 
 
 _KNOWN = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
+    from int_ra_jax.retrieval.whether import Whether
     from int_ra_jax.serving.service import Service
     from int_ra_jax.serving.uploads import PackReader
 
@@ -20,8 +21,14 @@ _OPEN = flags.DEFINE_bool(
     "open_without_key", False, "serve: others may read from a service without a key."
 )
 _TO = flags.DEFINE_string("to", None, "export: directory to write, which does not exist yet.")
+_NAMES = flags.DEFINE_multi_string(
+    "name", [], "serve: HOST or HOST:PORT that a proxy shows the service as; may be repeated."
+)
 # flag -> modes
-READ_BY = {**dict.fromkeys(("key_file", "open_without_key"), ("serve",)), "to": ("export",)}
+READ_BY = {
+    **dict.fromkeys(("key_file", "open_without_key", "name"), ("serve",)),
+    "to": ("export",),
+}
 WordsReader = Callable[[], Callable[[bytes], str] | None]
 
 
@@ -35,7 +42,8 @@ def serve(workdir: Path, read_pack: "PackReader", words_reader: WordsReader) -> 
 
     Raises:
       ValueError: if a package is missing, the settings are not safe, or the gallery does not fit.
-      FileNotFoundError: if the workdir, its checkpoint or the key's file does not exist.
+      FileNotFoundError: if the workdir, its checkpoint or the key's file does not exist, or the
+        gallery where there is no key with which it could be filled.
     """
     _need("serve")
     from int_ra_jax.serving import app, page, server
@@ -46,8 +54,10 @@ def serve(workdir: Path, read_pack: "PackReader", words_reader: WordsReader) -> 
         flags.FLAGS.port,
         Path(_KEY_FILE.value) if _KEY_FILE.value else None,
         open_without_key=_OPEN.value,
+        names=_NAMES.value,
     )
-    service = _service(workdir, read_pack, words_reader())
+    may_write = settings.key is not None  # a mistyped gallery is not made by who can fill none
+    service = _service(workdir, read_pack, words_reader(), create=may_write)
     built = app.build(service, settings)
     page.attach(built, service, settings)
     server.run(built, settings)
@@ -90,6 +100,7 @@ def _service(
     workdir: Path,
     read_pack: "PackReader | None" = None,
     read_words: Callable[[bytes], str] | None = None,
+    create: bool = False,
 ) -> "Service":
     from int_ra_jax.retrieval.gallery import Gallery
     from int_ra_jax.retrieval.retriever import Retriever
@@ -97,21 +108,30 @@ def _service(
     from int_ra_jax.serving.settings import Limits
 
     path = flags.FLAGS.gallery
-    gallery = Gallery.open(path, workdir, read_words=read_words) if path else None
-    return Service(Retriever.from_workdir(workdir, gallery), Limits(), read_pack)
+    gallery = Gallery.open(path, workdir, create=create, read_words=read_words) if path else None
+    retriever, limits = Retriever.from_workdir(workdir, gallery), Limits()
+    return Service(retriever, limits, read_pack, _whether(workdir))
+
+
+def _whether(workdir: Path) -> "Whether | None":
+    """Reads the model of whether a sticker would be sent, if the workdir has one."""
+    from int_ra_jax.retrieval.whether import FILE, Whether
+
+    return Whether.load(workdir / FILE) if (workdir / FILE).exists() else None
 
 
 def _need(mode: str) -> None:
     """Refuses a mode whose packages are missing, before anything heavy is imported."""
     missing = [name for name in _PACKAGES[mode] if find_spec(name) is None]
     if missing:
-        extra = "export" if mode == "export" else "serve"
-        raise ValueError(f"--mode={mode} needs {', '.join(missing)}: pip install -e '.[{extra}]'")
+        extras = "export" if mode == "export" else "serve,gallery"
+        raise ValueError(f"--mode={mode} needs {', '.join(missing)}: pip install -e '.[{extras}]'")
 
 
+_WORDS = ("lancedb", "filelock", "jieba")  # typed words are looked for in a run's own gallery too
 _PACKAGES = {
-    "serve": ("fastapi", "uvicorn", "httptools", "nicegui", "fastapi_offline"),
-    "mcp": ("mcp", "fastapi"),
+    "serve": ("fastapi", "uvicorn", "httptools", "nicegui", "fastapi_offline", *_WORDS),
+    "mcp": ("mcp", "fastapi", *_WORDS),
     "export": ("onnx", "onnxruntime", "pyarrow"),
 }
 MODES = ("serve", "mcp", "export")

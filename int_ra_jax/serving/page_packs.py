@@ -9,9 +9,11 @@ from nicegui import ui
 from nicegui.events import MultiUploadEventArguments
 
 from int_ra_jax.serving import schemas
+from int_ra_jax.serving.answers import picture_address
 from int_ra_jax.serving.problems import Problem
 from int_ra_jax.serving.service import Service
 from int_ra_jax.serving.settings import Settings
+from int_ra_jax.serving.viewers import EVERYBODY, OWNER, Viewer
 
 _PAGE = 48  # stickers of a pack that are shown at once
 _TICK = 0.2  # seconds between two looks at an upload
@@ -84,11 +86,13 @@ class Packs:
         name.props("dense outlined maxlength=100").classes("w-full").mark("pack-name")
         name.on_value_change(lambda event: setattr(self, "_name", event.value or ""))
         limits = self._settings.limits
-        ui.upload(
+        upload = ui.upload(
             multiple=True, auto_upload=True, label=self._say("upload"),
             max_total_size=limits.upload, max_files=limits.files,
             on_multi_upload=lambda event: self._take(event, name.value or ""),
         ).props("flat batch").classes("drop")  # fmt: skip
+        # Before a large body is read the guard asks for the key.
+        upload.props["headers"] = [{"name": "Authorization", "value": f"Bearer {self._key}"}]
         ui.label(self._say("upload_hint")).classes("soft")
         bar = ui.linear_progress(show_value=False).classes("w-full").mark("progress")
         told = ui.label().classes("soft")
@@ -101,6 +105,9 @@ class Packs:
         tick()
         ui.timer(_TICK, tick)
 
+    def _viewer(self) -> Viewer:
+        return OWNER if self._may() else EVERYBODY
+
     def _may(self) -> bool:
         key = self._settings.key
         return key is not None and bool(self._key) and key.opens(self._key)
@@ -109,15 +116,17 @@ class Packs:
         if not self._may():
             raise Problem(401, self._say("key_needed"))
 
-    def _unlock(self, given: str) -> None:
+    async def _unlock(self, given: str) -> None:
         could, self._key = self._may(), given.strip()
         if could != self._may():
             self._uploads.refresh()
             if not could:
                 ui.notify(self._say("key_right"), type="positive", position="top")
+            await self._read()  # hidden stickers count for their owner alone
 
     async def _read(self) -> None:
-        self._known = (await asyncio.to_thread(self._service.packs)).packs
+        read = partial(self._service.catalogue.packs, self._viewer())
+        self._known = (await asyncio.to_thread(read)).packs
         self._list.refresh()
 
     async def _want(self, name: str, wanted: bool) -> None:
@@ -166,12 +175,11 @@ class Packs:
         self._dialog.open()
 
     async def _page(self, name: str, offset: int) -> None:
-        listed = await asyncio.to_thread(
-            lambda: [*self._service.gallery.stickers(name, offset=offset, limit=_PAGE)]
-        )
+        read = partial(self._service.catalogue.listed, name, offset, _PAGE, self._viewer())
+        listed = await asyncio.to_thread(read)
         with ui.element("div").classes("grid"):
             for one in listed:
-                self._held(one.id)
+                self._held(one)
         if len(listed) == _PAGE:
             more = ui.button(self._say("more")).props("flat no-caps")
 
@@ -181,34 +189,39 @@ class Packs:
 
             more.on_click(go_on)
 
-    def _held(self, identity: str) -> None:
+    def _held(self, sticker: schemas.StickerOut) -> None:
         @ui.refreshable
-        def draw() -> None:
-            try:
-                sticker = self._service.sticker(identity)
-            except Problem:
+        def draw(one: schemas.StickerOut | None) -> None:
+            if one is None:  # removed
                 return
-            with ui.column().classes("held off" if sticker.hidden else "held"):
-                picture(sticker.picture, called(sticker))
-                ui.label(called(sticker)).classes("name")
+            with ui.column().classes("held off" if one.hidden else "held"):
+                picture(self._address(one), called(one))
+                ui.label(called(one)).classes("name")
                 if self._may():
                     with ui.row().classes("gap-0 no-wrap"):
-                        self._acts(sticker, draw.refresh)
+                        self._acts(one, draw.refresh)
 
-        draw()
+        draw(sticker)
 
-    def _acts(self, sticker: schemas.StickerOut, redraw: Callable[[], object]) -> None:
-        async def act(do: Callable[[], Awaitable[object]]) -> None:
+    def _address(self, sticker: schemas.StickerOut) -> str:
+        """Returns where a picture is; the one of a hidden sticker opens for its owner's page."""
+        if not sticker.hidden or self._settings.key is None or not self._may():
+            return sticker.picture
+        return f"{picture_address(sticker.id)}?ticket={self._settings.key.ticket(sticker.id)}"
+
+    def _acts(
+        self, sticker: schemas.StickerOut, redraw: Callable[[schemas.StickerOut | None], object]
+    ) -> None:
+        async def act(do: Callable[[], Awaitable[schemas.StickerOut | None]]) -> None:
             async def checked() -> None:
                 self._check()
-                await do()
+                redraw(await do())
 
             await self._guarded(checked)
-            redraw()
             await self._read()
             await self._changed()
 
-        def change(**fields: bool) -> Callable[[], Awaitable[object]]:
+        def change(**fields: bool) -> Callable[[], Awaitable[schemas.StickerOut]]:
             asked = schemas.StickerChange.model_validate(fields)
             return partial(self._service.change, sticker.id, asked)
 

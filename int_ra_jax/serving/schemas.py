@@ -12,6 +12,7 @@ from int_ra_jax.common.types import ATTRIBUTES, RELATIONS
 from int_ra_jax.serving.settings import LIMITS
 
 _NAME = 100  # characters of a name
+_HELD = 1_000  # of a pack's name that a gallery holds, however it came there
 _ID = 200
 _PHRASE = 500
 
@@ -43,10 +44,12 @@ def no_path(text: str) -> str:
 
 Name = Annotated[str, Field(min_length=1, max_length=_NAME), AfterValidator(plain)]
 Id = Annotated[str, Field(min_length=1, max_length=_ID), AfterValidator(plain)]
+HeldName = Annotated[str, Field(min_length=1, max_length=_HELD)]
 NewName = Annotated[str, Field(min_length=1, max_length=_NAME), AfterValidator(no_path)]
 NewId = Annotated[str, Field(min_length=1, max_length=_ID), AfterValidator(no_path)]
 Phrase = Annotated[str, Field(max_length=_PHRASE)]
 Names = Annotated[list[Name], Field(max_length=LIMITS.names)]
+Packs = Annotated[list[Annotated[str, Field(max_length=_HELD)]], Field(max_length=LIMITS.names)]
 Ids = Annotated[list[Id], Field(max_length=LIMITS.names)]
 Relation = Literal[RELATIONS]  # type: ignore[valid-type]
 Attribute = Literal[ATTRIBUTES]  # type: ignore[valid-type]
@@ -59,7 +62,9 @@ class _Strict(BaseModel):
 class Filters(_Strict):
     """Which stickers are ranked at all."""
 
-    packs: Names | None = Field(default=None, description="Of these packs alone.")
+    packs: Packs | None = Field(
+        default=None, description='Of these packs alone; "" is what belongs to none.'
+    )
     tags: Names | None = Field(default=None, description="With one of these tags.")
     languages: Names | None = Field(
         default=None, description="With words in one of these languages, or none."
@@ -103,8 +108,12 @@ class ReplyIn(Filters):
         description="Inferred phrases by relation; read only if the training data had them.",
     )
     exclude: Ids = Field(default=[], description="Never these stickers.")
-    recent: Ids = Field(default=[], description="Sent a moment ago, the newest first: not again.")
-    habits: Ids | None = Field(
+    recent: list[Id] = Field(
+        default=[],
+        max_length=LIMITS.recent,
+        description="Sent a moment ago, the newest first: not again.",
+    )
+    habits: Annotated[list[Id], Field(max_length=LIMITS.habits)] | None = Field(
         default=None, description="What the person sent before, the newest first. It is not stored."
     )
     variety: float = Field(
@@ -188,6 +197,10 @@ class ReplyOut(BaseModel):
     stickers: list[Ranked]
     intention: str | None = Field(description="The likeliest; none if the model predicts none.")
     intention_probabilities: dict[str, float]
+    whether: float | None = Field(
+        description="Probability that a person would send any sticker now; null without a fitted "
+        "model of it, or where that judges typed messages and nothing is typed."
+    )
     tokens: int = Field(description="Words, or parts of words, that were read.")
     unknown: dict[str, int] = Field(description="Those of them that the model does not know.")
     eligible: int | None = Field(description="Stickers that pass the filters.")
@@ -219,7 +232,10 @@ class LedgerOut(BaseModel):
 
     kept: int
     left_out: dict[str, int]
-    removed: int = Field(description="Stickers of the pack that the upload no longer has.")
+    removed: int = Field(
+        description="Stickers of the pack that the upload no longer has; none while a file is left "
+        "out that may be one of them."
+    )
 
 
 class ModelOut(BaseModel):

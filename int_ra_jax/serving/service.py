@@ -5,10 +5,8 @@ does not keep a reply waiting.
 """
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,48 +14,55 @@ from absl import logging
 
 from int_ra_jax.common.types import RankedList
 from int_ra_jax.data.schema import Conversation, Turn
+from int_ra_jax.retrieval.engine import RANKED
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.shelved import Shelved
-from int_ra_jax.retrieval.stickers import Filters, GallerySticker, Habits
+from int_ra_jax.retrieval.stickers import Filters, Habits
+from int_ra_jax.retrieval.whether import Whether, moment
 from int_ra_jax.serving import pictures, schemas
 from int_ra_jax.serving.answers import show, why, words_of
 from int_ra_jax.serving.batching import Batcher
+from int_ra_jax.serving.catalogue import Catalogue, unknown_pack, unknown_sticker
 from int_ra_jax.serving.metrics import Metrics
 from int_ra_jax.serving.problems import Problem, log_failure
 from int_ra_jax.serving.settings import Limits
 from int_ra_jax.serving.uploads import PackReader, Progress, Upload, new_sticker
+from int_ra_jax.serving.viewers import EVERYBODY, Viewer
 
 BATCHES = (1, 2, 4, 8)  # sizes that are compiled before the service is ready
-RANKED = (8, 64)  # so many stickers are ranked, whoever asks for fewer: few programs serve all
-_TYPED = (1, 8, 16, 24)  # words of a search, at lengths that are padded to different ones
-_KEPT = 20_000  # stickers whose predicted intentions are kept at hand
-_LISTED = 1_000  # ids of a pack that are told
 _Made = TypeVar("_Made")
 
 
 class Service:
     """A retriever and its gallery, for many who ask at once.
 
+    Attributes:
+      catalogue: what there is to see.
+
     Args:
       retriever: of the run and its gallery.
       limits: of what is taken in.
       read_pack: reads packs as people exchange them; without one, pictures alone are taken.
+      whether: tells how likely a sticker is at all; without one, replies do not say.
     """
 
     def __init__(
-        self, retriever: Retriever, limits: Limits, read_pack: PackReader | None = None
+        self,
+        retriever: Retriever,
+        limits: Limits,
+        read_pack: PackReader | None = None,
+        whether: Whether | None = None,
     ) -> None:
         self.retriever, self.limits, self._read_pack = retriever, limits, read_pack
+        self._whether = whether
+        self.catalogue = Catalogue(retriever)
         self._model = ThreadPoolExecutor(1, "model")
         self._writer = ThreadPoolExecutor(1, "writer")
         self._batcher = Batcher(
             self._answer, self._model, BATCHES[-1], limits.waiting, lambda n: self.metrics.batch(n)
         )
         self.metrics = Metrics(lambda: len(self.gallery), lambda: self._batcher.waiting)
-        self._predicted: dict[str, tuple[GallerySticker, dict[str, float]]] = {}
-        self._kept_by, self._lock = "", threading.Lock()
-        self._own_checksum = ""
         self.ready = False
 
     @property
@@ -82,15 +87,34 @@ class Service:
         logging.info("ready: %d stickers", len(self.gallery))
 
     def _warming(self) -> list[Callable[[], Any]]:
-        """Returns what compiles, one piece after the other: replies, then searches for words."""
-        replies = [
-            partial(self.retriever.warm, (size,), top_k=top_k)
-            for top_k in RANKED
-            for size in BATCHES
+        """Returns what compiles, one piece after the other: replies, then all else."""
+        retriever, most = self.retriever, self.limits.top_k
+        alone = RANKED[-1]  # candidates of replies with variety, or with stickers sent before
+        shapes = [(size, top_k) for top_k in RANKED if top_k < alone for size in BATCHES]
+        replies = [partial(retriever.warm, (size,), top_k=top_k) for size, top_k in shapes]
+        replies += [partial(retriever.warm, (1,), top_k=alone)]
+        said = Conversation("warm", "test", (Turn("A", "a"),), "B", "", "")
+        sent = ("",)  # none that there is
+        word = retriever.run.dataset.intentions[0]
+        known = [one.id for one in self.gallery.stickers(limit=1)]
+        return [
+            *replies,
+            retriever.warm_typed,
+            partial(
+                retriever.reply, said, top_k=most, recent=sent, habits=Habits(sent), variety=0.5
+            ),
+            partial(retriever.search, word),
+            *(partial(self._similar, known[0], top_k=size) for size in RANKED[:2] if known),
+            self.model,
+            partial(self._probability, said),
         ]
-        word = self.retriever.run.dataset.intentions[0]
-        typed = [" ".join([word] * length) for length in _TYPED]
-        return [*replies, *(partial(self.retriever.search, words) for words in typed)]
+
+    def _similar(self, sticker: str, **asked: Any) -> RankedList | None:
+        """Returns what is like a sticker; None where the system cannot tell."""
+        try:
+            return self.retriever.similar(sticker, **asked)
+        except ValueError:
+            return None
 
     def close(self) -> None:
         """Ends both threads, after what they are at."""
@@ -104,8 +128,10 @@ class Service:
         found: RankedList = await self._batcher.answer(_kind(asked), asked)
         texts = " ".join(turn.text for turn in asked.turns[-2:])
         ranked = await asyncio.to_thread(self._ranked, found, texts, asked.top_k)
+        sends = await asyncio.to_thread(self._probability, _conversation(asked))
         return schemas.ReplyOut(
             stickers=ranked,
+            whether=sends,
             intention=found.intention,
             intention_probabilities=found.intention_probabilities,
             tokens=found.tokens,
@@ -119,17 +145,21 @@ class Service:
         found = await self._batcher.answer(object(), run)
         return await self._found(found, asked.words, asked.top_k)
 
-    async def similar(self, sticker: str, filters: schemas.Filters) -> schemas.FoundOut:
+    async def similar(
+        self, sticker: str, filters: schemas.Filters, viewer: Viewer = EVERYBODY
+    ) -> schemas.FoundOut:
         """Returns the stickers most like one.
 
         Raises:
-          Problem: 404, if there is no such sticker; 409, if the system cannot tell.
+          Problem: 404, if there is no such sticker that is shown; 409, if the system cannot tell.
         """
-        run = partial(self.retriever.similar, sticker, **filters.as_arguments())
+        await asyncio.to_thread(self.catalogue.check, sticker, viewer)
+        asked = filters.as_arguments() | {"top_k": _enough(filters.top_k)}
+        run = partial(self.retriever.similar, sticker, **asked)
         try:
             found = await self._batcher.answer(object(), run)
         except KeyError:
-            raise _unknown_sticker() from None
+            raise unknown_sticker() from None
         except ValueError as error:
             raise Problem(409, str(error)) from None
         return await self._found(found, "", filters.top_k)
@@ -158,9 +188,16 @@ class Service:
             variety=asked.variety,
         )
 
+    def _probability(self, conversation: Conversation) -> float | None:
+        """Returns how likely a sticker is at all; None where nothing can tell."""
+        now = moment(conversation)
+        if self._whether is None or (self._whether.own_words and not now.own_words.strip()):
+            return None
+        return self._whether.probability(now)
+
     def _ranked(self, found: RankedList, texts: str, top_k: int) -> list[schemas.Ranked]:
         listed = found.stickers[:top_k]
-        stickers = self._stickers([one.sticker for one in listed])
+        stickers = self.catalogue.stickers([one.sticker for one in listed])
         said = words_of(texts)
         there = [one for one in listed if one.sticker in stickers]  # others were removed since
         return [
@@ -173,52 +210,12 @@ class Service:
             for rank, one in enumerate(there, start=1)
         ]
 
-    # What there is.
-
-    def sticker(self, identity: str) -> schemas.StickerOut:
-        """Returns a sticker.
-
-        Raises:
-          Problem: 404, if there is none of this id.
-        """
-        found = self._stickers([identity])
-        if identity not in found:
-            raise _unknown_sticker()
-        return show(found[identity])
-
-    def picture(self, identity: str) -> tuple[bytes, str]:
-        """Returns a sticker's file and its media type.
-
-        Raises:
-          Problem: 404, if there is none of this id.
-        """
-        try:
-            return self.gallery.picture(identity)
-        except KeyError:
-            raise _unknown_sticker() from None
-
-    def packs(self) -> schemas.PacksOut:
-        """Returns all packs."""
-        return schemas.PacksOut(packs=dict(self.gallery.packs()))
-
-    def pack(self, name: str, offset: int = 0) -> schemas.PackOut:
-        """Returns a pack.
-
-        Raises:
-          Problem: 404, if there is none of this name.
-        """
-        number = self.gallery.packs().get(name)
-        if number is None:
-            raise _unknown_pack()
-        listed = self.gallery.stickers(name, offset=offset, limit=_LISTED)
-        return schemas.PackOut(name=name, stickers=number, ids=[one.id for one in listed])
-
     def model(self) -> schemas.ModelOut:
         """Returns what answers."""
         config, dataset = self.retriever.run.config, self.retriever.run.dataset
         return schemas.ModelOut(
             system=str(config.model.name),
-            checkpoint=self._checksum(),
+            checkpoint=self.catalogue.checksum(),
             width=self.retriever.width,
             intentions=list(dataset.intentions),
             stickers=len(self.gallery),
@@ -226,46 +223,12 @@ class Service:
             ready=self.ready,
         )
 
-    def _checksum(self) -> str:
-        gallery = self.gallery
-        if gallery.writable:
-            return str(gallery.checksum)
-        with self._lock:  # of a run's own gallery it takes a while, and never changes
-            self._own_checksum = self._own_checksum or str(gallery.checksum)
-        return self._own_checksum
-
-    def _stickers(self, ids: Sequence[str]) -> dict[str, GallerySticker]:
-        """Returns stickers without their pictures, with predicted intentions.
-
-        A gallery reads those from its disk: they are kept as long as the sticker stays as it is.
-        """
-        found = self.gallery.read(ids)
-        checksum = self._checksum()
-        with self._lock:
-            if self._kept_by != checksum or len(self._predicted) > _KEPT:
-                self._predicted, self._kept_by = {}, checksum
-            kept = self._predicted
-        unknown = [
-            one.id
-            for one in found.values()
-            if one.intentions is None and kept.get(one.id, (None,))[0] != one
-        ]
-        for one in self.gallery.read(unknown, pictures=True).values() if unknown else ():
-            if one.id in found:
-                kept[one.id] = (found[one.id], dict(one.intentions or {}))
-        return {
-            name: one
-            if one.intentions is not None or name not in kept
-            else replace(one, intentions=kept[name][1])
-            for name, one in found.items()
-        }
-
     # Changes.
 
     async def put(
         self, identity: str, said: schemas.StickerIn, content: bytes
     ) -> schemas.StickerOut:
-        """Puts one sticker into the gallery, or in the place of the one of its id.
+        """Puts one sticker into the gallery, or changes what is said of the one of its id.
 
         Raises:
           Problem: 422, if its picture is none; 409, if the gallery only answers.
@@ -276,7 +239,7 @@ class Service:
         self, identity: str, said: schemas.StickerIn, content: bytes, gallery: Gallery
     ) -> schemas.StickerOut:
         sticker = new_sticker(identity, said, content, pictures.checked(content, self.limits))
-        ledger = gallery.put([sticker])
+        ledger = gallery.put([sticker], given=lambda _: said.model_fields_set)
         if not ledger.kept:
             reasons = [("picture", reason) for reason in ledger.left_out]
             raise Problem(422, "the sticker was not taken", reasons)
@@ -307,7 +270,7 @@ class Service:
                 fields["attributes"] = kept | fields["attributes"]
             return show(gallery.change(identity, **fields))
         except KeyError:
-            raise _unknown_sticker() from None
+            raise unknown_sticker() from None
         except ValueError as error:
             raise Problem(422, str(error)) from None
 
@@ -318,7 +281,7 @@ class Service:
           Problem: 404, if there is none of this id; 409, if the gallery only answers.
         """
         if not await self._write(lambda gallery: gallery.remove([identity])):
-            raise _unknown_sticker()
+            raise unknown_sticker()
 
     async def remove_pack(self, name: str) -> None:
         """Removes a pack with its stickers.
@@ -327,7 +290,7 @@ class Service:
           Problem: 404, if there is none of this name; 409, if the gallery only answers.
         """
         if not await self._write(lambda gallery: gallery.remove_pack(name)):
-            raise _unknown_pack()
+            raise unknown_pack()
 
     async def put_pack(
         self,
@@ -342,7 +305,8 @@ class Service:
           name: of the pack.
           files: what each is called, and what it holds.
           progress: told how many stickers are done, and of how many; called in another thread.
-          whole: whether the files are all of the pack: what it had besides is removed.
+          whole: whether the files are all of the pack: what it had besides is removed, unless a
+            file was refused that may be part of it.
 
         Raises:
           Problem: 422, with the reasons, if no sticker is left; 409, if the gallery only answers.
@@ -367,7 +331,12 @@ class Service:
 def _kind(asked: schemas.ReplyIn) -> Any:
     """Returns what a reply shares a batch by: how many stickers are ranked, where that is all."""
     alone = asked.recent or asked.variety or asked.habits is not None
-    return object() if alone else next(size for size in RANKED if size >= asked.top_k)
+    return object() if alone else _enough(asked.top_k)
+
+
+def _enough(top_k: int) -> int:
+    """Returns how many are ranked, so that one program serves whoever asks for fewer."""
+    return next(size for size in RANKED if size >= top_k)
 
 
 def _conversation(asked: schemas.ReplyIn) -> Conversation:
@@ -380,11 +349,3 @@ def _filters(asked: schemas.ReplyIn) -> Filters:
     named = asked.as_arguments()
     del named["top_k"]
     return Filters.of(**named, exclude=asked.exclude)
-
-
-def _unknown_sticker() -> Problem:
-    return Problem(404, "there is no sticker of this id; /v1/packs lists what there is")
-
-
-def _unknown_pack() -> Problem:
-    return Problem(404, "there is no pack of this name; /v1/packs lists what there is")

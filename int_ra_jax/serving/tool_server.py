@@ -4,6 +4,7 @@ The model that calls sees the stickers themselves, as image content, with id and
 writes, and the limits are those of the HTTP service.
 """
 
+import asyncio
 import io
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
@@ -16,6 +17,7 @@ from int_ra_jax.data import images
 from int_ra_jax.serving import schemas
 from int_ra_jax.serving.problems import Problem, of_fields
 from int_ra_jax.serving.service import Service
+from int_ra_jax.serving.viewers import Viewer
 
 _WHOLE = 200_000  # bytes; a larger picture is shown by its first frame, made smaller
 _EDGE = 256  # pixels of that
@@ -49,7 +51,7 @@ def build(service: Service) -> MCPServer:
         except Problem as problem:
             raise ToolError(problem.detail) from None
         meant = f"intention: {found.intention}" if found.intention else ""
-        return await _answer(service, found.stickers, meant)
+        return await asyncio.to_thread(_answer, service, found.stickers, meant)
 
     @server.tool(structured_output=False)
     async def search_stickers(
@@ -63,7 +65,7 @@ def build(service: Service) -> MCPServer:
             found = await service.search(asked)
         except Problem as problem:
             raise ToolError(problem.detail) from None
-        return await _answer(service, found.stickers, "")
+        return await asyncio.to_thread(_answer, service, found.stickers, "")
 
     return server
 
@@ -84,15 +86,19 @@ def _asked(form: type[_Asked], values: dict[str, Any]) -> _Asked:
         raise ToolError("; ".join(f"{where}: {what}" for where, what in told)) from None
 
 
-async def _answer(service: Service, found: Sequence[schemas.Ranked], first: str) -> Answer:
-    """Returns each sticker's words, followed by its picture."""
+def _answer(service: Service, found: Sequence[schemas.Ranked], first: str) -> Answer:
+    """Returns each sticker's words, followed by its picture; reads disks, and draws."""
     answer: Answer = [first] if first else []
     for one in found:
         sticker = one.sticker
+        try:
+            content = service.catalogue.picture(sticker.id, Viewer(adult=sticker.adult))
+        except Problem:  # hidden or removed since
+            continue
         said = [sticker.name, *sticker.attributes.values(), sticker.words, *sticker.tags]
         words = "; ".join(dict.fromkeys(filter(None, said)))
         answer.append(f"{one.rank}. {sticker.id} (pack {sticker.pack or '-'}): {words}")
-        answer.append(_picture(*service.picture(sticker.id)))
+        answer.append(_picture(*content))
     return answer or ["no sticker was found"]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data.schema import StickerEntry
 from int_ra_jax.retrieval.gallery import Gallery
-from int_ra_jax.retrieval.stickers import GallerySticker
+from int_ra_jax.retrieval.stickers import GallerySticker, stated_by_pack
 from int_ra_jax.serving import pictures, schemas
 from int_ra_jax.serving.problems import Problem
 from int_ra_jax.serving.settings import Limits
@@ -24,6 +24,8 @@ _CHUNK = 16  # stickers that are put at once, between two signs of progress
 _ANIMATED = (".tgs", ".was", ".webm")  # what a pack's reader draws and Pillow does not
 _ZIP = b"PK\x03\x04"
 _AGAIN = "same picture as another sticker"
+# Reasons of a pack's reader for what is no sticker of the pack, now or before.
+_NO_LOSS = frozenset((_AGAIN, "sign of the pack, no sticker", "file of another kind"))
 
 
 def new_sticker(
@@ -48,7 +50,7 @@ def new_sticker(
 
 
 class Upload:
-    """Takes files into a gallery.
+    """Takes the files of one request into a gallery.
 
     Args:
       gallery: that takes them.
@@ -58,16 +60,18 @@ class Upload:
 
     def __init__(self, gallery: Gallery, limits: Limits, read_pack: PackReader | None) -> None:
         self._gallery, self._limits, self._read_pack = gallery, limits, read_pack
+        self._left_out: Counter[str] = Counter()
+        self._refused: set[str] = set()  # ids that pictures would have had
+        self._unknown = False  # whether something was refused that may have been any sticker
 
     def put(
         self, name: str, files: Sequence[tuple[str, bytes]], progress: Progress, whole: bool
     ) -> schemas.LedgerOut:
         """Puts files into a pack; see ``Service.put_pack``."""
-        left_out: Counter[str] = Counter()
-        stickers = self._read(name, files, left_out)
+        stickers, left_out = self._read(name, files), self._left_out
         kept = 0
         for start in range(0, len(stickers), _CHUNK):
-            ledger = self._gallery.put(stickers[start : start + _CHUNK])
+            ledger = self._gallery.put(stickers[start : start + _CHUNK], given=stated_by_pack)
             kept += ledger.kept
             left_out.update({reason: noted.count for reason, noted in ledger.left_out.items()})
             progress(min(start + _CHUNK, len(stickers)), len(stickers))
@@ -77,27 +81,32 @@ class Upload:
         return schemas.LedgerOut(kept=kept, left_out=dict(left_out), removed=removed)
 
     def _remove_others(self, name: str, ours: set[str]) -> int:
-        gone = [one.id for one in self._gallery.stickers(name) if one.id not in ours]
+        """Removes what the pack had besides, but nothing that may be a file that was refused."""
+        there = [one.id for one in self._gallery.stickers(name)]
+        stay = ours | self._refused
+        if self._unknown or not stay <= {*there}:
+            return 0
+        gone = [one for one in there if one not in stay]
         return self._gallery.remove(gone) if gone else 0
 
-    def _read(
-        self, name: str, files: Sequence[tuple[str, bytes]], left_out: Counter[str]
-    ) -> list[GallerySticker]:
+    def _read(self, name: str, files: Sequence[tuple[str, bytes]]) -> list[GallerySticker]:
         """Returns the stickers of an upload, each once, and counts what is left out of it."""
         found: dict[str, GallerySticker] = {}
         for called, content in files:
             try:
-                for one in self._stickers(name, called, content, left_out):
+                for one in self._stickers(name, called, content):
                     if one.id in found:
-                        left_out[_AGAIN] += 1
+                        self._left_out[_AGAIN] += 1
                     found.setdefault(one.id, one)
             except Problem as problem:
-                left_out[problem.errors[0][1] if problem.errors else problem.detail] += 1
+                self._refuse(pictures.identity(content), problem)
         return list(found.values())
 
-    def _stickers(
-        self, name: str, called: str, content: bytes, left_out: Counter[str]
-    ) -> Iterable[GallerySticker]:
+    def _refuse(self, identity: str, problem: Problem) -> None:
+        self._left_out[problem.errors[0][1] if problem.errors else problem.detail] += 1
+        self._refused.add(identity)
+
+    def _stickers(self, name: str, called: str, content: bytes) -> Iterable[GallerySticker]:
         """Returns the stickers of one file.
 
         Raises:
@@ -109,26 +118,23 @@ class Upload:
                 entries, without = self._read_pack(_alone(content) if moves else content)
             except ValueError as error:
                 raise Problem(422, str(error)) from None
-            left_out.update(without)
-            return self._taken(name, called if moves else "", entries, left_out)
+            self._left_out.update(without)
+            self._unknown |= not _NO_LOSS.issuperset(without)
+            return self._taken(name, called if moves else "", entries)
         media_type = pictures.checked(content, self._limits)
         # Words from a file's name, which our own rules cut, need no check of their own.
         said = schemas.StickerIn.model_construct(pack=name, name=pictures.called(called))
         return [new_sticker(pictures.identity(content), said, content, media_type)]
 
     def _taken(
-        self,
-        name: str,
-        called: str,
-        entries: Sequence[tuple[StickerEntry, bytes]],
-        left_out: Counter[str],
+        self, name: str, called: str, entries: Sequence[tuple[StickerEntry, bytes]]
     ) -> Iterable[GallerySticker]:
         """Yields the stickers of a pack whose pictures are within bounds."""
         for entry, content in entries:
             try:
                 media_type = pictures.checked(content, self._limits)
             except Problem as problem:
-                left_out[problem.errors[0][1]] += 1
+                self._refuse(entry.id, problem)
                 continue
             yield GallerySticker(
                 id=entry.id,

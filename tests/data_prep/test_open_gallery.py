@@ -4,13 +4,15 @@ import gzip
 import json
 import zipfile
 
+import numpy as np
 import pytest
 from fixtures.pictures import drawn
 
 from data_prep import open_gallery
 from data_prep.open_gallery import act
 from int_ra_jax.retrieval.gallery import Gallery
-from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
+from int_ra_jax.retrieval.gallery_store import GalleryStore
+from int_ra_jax.retrieval.sticker_encoder import Encoded, StickerEncoder
 
 
 @pytest.fixture
@@ -68,6 +70,59 @@ def test_packs_and_stickers_are_hidden_shown_and_removed_by_name(run, tmp_path):
         run(path, "remove", "Fish", "Birds", "one")
     assert run(path, "remove", "Birds") == ["1 removed, 0 left"]
     assert run(path, "rebuild")[0].startswith("0 stickers have the embeddings")
+
+
+def test_a_pack_that_is_added_again_keeps_what_was_changed_since(run, tmp_path):
+    path, pack = tmp_path / "g", pack_of(tmp_path)
+    run(path, "add", pack)
+    one = run(path, "list", "Birds")[0].split()[0]
+    gallery = Gallery.open(str(path), None, create=False)
+    gallery.change(one, tags=("owl",), adult=True, approved=True, hidden=True)
+    run(path, "add", pack)
+    (listed,) = [line for line in run(path, "list", "Birds") if line.startswith(one)]
+    assert listed.endswith("owl  hidden adult approved")
+
+
+def test_what_is_not_found_is_listed_with_its_reason_and_other_checkpoints_are_told(
+    run, tmp_path, monkeypatch
+):
+    path = tmp_path / "g"
+    run(path, "add", pack_of(tmp_path))
+    one, two = (line.split()[0] for line in run(path, "list", "Birds"))
+    store = GalleryStore(path, create=False)
+    (ours,) = store.checksums()
+    store._db.drop_table(f"vectors_{ours}")
+    numbers = np.zeros((1, 2), np.float32)
+    with store.writing():
+        store.add_vectors("older", ["d"], Encoded(numbers, numbers, numbers))
+    encode = StickerEncoder.encode
+
+    def picky(encoder, some):
+        if any(sticker.id == one for sticker in some):
+            raise ValueError("no finite embedding of it")
+        return encode(encoder, some)
+
+    monkeypatch.setattr(StickerEncoder, "encode", picky)
+    assert run(path, "rebuild") == [
+        f"1 stickers have the embeddings of checkpoint {ours[:12]}",
+        f"{one} is not found by this checkpoint: no finite embedding of it",
+        "those of 1 other checkpoints stay, for services that answer by them; "
+        "once none does, forget deletes them",
+    ]
+    listed = run(path, "list")
+    assert listed[-1] == f"{one} is not found by this checkpoint: no finite embedding of it"
+    assert [line.split()[0] for line in run(path, "list", "Birds")] == [one, two]
+    assert run(path, "list", "Birds")[0].endswith("not found: no finite embedding of it")
+    assert run(path, "forget") == ["the embeddings of 1 other checkpoints are deleted"]
+    assert store.checksums() == [ours]
+    assert run(path, "remove", one) == ["1 removed, 1 left"]
+
+
+def test_a_mistyped_gallery_is_refused_and_not_made(run, tmp_path):
+    for words in (["list"], ["hide", "a"], ["remove", "a"], ["rebuild"], ["forget"]):
+        with pytest.raises(FileNotFoundError, match="holds no gallery"):
+            run(tmp_path / "mistyped", *words)
+    assert not (tmp_path / "mistyped").exists()
 
 
 def test_a_source_that_cannot_be_read_stops_no_other(run, tmp_path):

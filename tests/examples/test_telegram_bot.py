@@ -45,7 +45,7 @@ class Noted(BaseRequest):
         return 200, json.dumps({"ok": True, "result": BOT if name == "getMe" else said}).encode()
 
 
-def visit(example, messages, likeliest=0.9, media_type="image/png", status=200):
+def visit(example, messages, likeliest=0.9, media_type="image/png", status=200, whether=None):
     """Lets people write; returns what was asked of the service and sent to Telegram."""
     asked, noted = [], Noted()
 
@@ -54,6 +54,7 @@ def visit(example, messages, likeliest=0.9, media_type="image/png", status=200):
             asked.append(json.loads(request.content))
             found = {"sticker": {"id": f"s{len(asked)}", "picture": "/v1/stickers/s/picture"}}
             body = {"stickers": [found], "intention_probabilities": {"joy": likeliest}}
+            body["whether"] = whether
             return httpx.Response(status, json=body)
         return httpx.Response(200, content=b"picture", headers={"content-type": media_type})
 
@@ -95,6 +96,9 @@ def test_what_moves_is_sent_as_an_animation(example):
 def test_unasked_it_speaks_seldom_and_only_where_it_is_sure(example):
     assert visit(example, ["hi"] * 25)[1] == ["sendPhoto"] * 2
     assert visit(example, ["hi"] * 25, likeliest=0.2)[1] == []
+    assert visit(example, ["hi"] * 25, whether=0.6)[1] == ["sendPhoto"] * 2
+    assert visit(example, ["hi"] * 25, whether=0.1)[1] == []
+    assert visit(example, ["hi", "/sticker"], whether=0.1)[1] == ["sendPhoto"]
 
 
 def test_without_words_or_without_a_service_it_says_so(example):

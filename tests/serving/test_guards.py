@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from serving.toy_service import ToyRetriever, toy_gallery
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from int_ra_jax.serving import server, settings
 from int_ra_jax.serving.app import build
@@ -83,6 +84,36 @@ def test_a_body_that_does_not_come_to_its_end_is_not_waited_for(parts, status, w
     assert found == status and word in problem["detail"]
 
 
+UPLOAD = "/_nicegui/client/some-client/upload/7"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "key", "most"),
+    [
+        ("POST", "/", KEY, 100),
+        ("POST", "/docs", KEY, 100),
+        ("GET", "/v1/stickers/a", KEY, 100),
+        ("POST", UPLOAD, "", 100),
+        ("POST", UPLOAD, f"{KEY}x", 100),
+        ("POST", UPLOAD, KEY, 1_000),
+        ("PUT", "/v1/stickers/a", KEY, 1_000),
+        ("PUT", "/v1/packs/a", KEY, 1_000),
+    ],
+)
+def test_a_large_body_is_taken_where_pictures_are_uploaded_with_the_key_alone(
+    method, path, key, most
+):
+    guard = Guard(never, Settings(key=Key(KEY), limits=Limits(body=100, upload=1_000)))
+    headers = [
+        (b"host", b"127.0.0.1"),
+        (b"content-type", b"multipart/form-data; boundary=x"),
+        (b"authorization", f"Bearer {key}".encode()),
+    ]
+    parts = [part(b" " * 99)] * 30
+    status, problem = ask_slowly(guard, parts, {"method": method, "path": path, "headers": headers})
+    assert status == 413 and f"more than {most:,} bytes" in problem["detail"]
+
+
 @pytest.fixture(scope="module")
 def address(service):
     """Serves on a real socket, and waits a fifth of a second for a head."""
@@ -146,6 +177,20 @@ def test_a_body_that_is_dripped_ends_with_a_clear_word(address):
     assert b" 408 " in answer and b"problem+json" in answer
 
 
+def test_a_request_that_is_refused_by_its_head_ends_the_connection(address):
+    head = HEAD.replace(b"GET /healthz", b"PUT /v1/stickers/a")
+    for asked, status in (
+        (head, b" 403 "),
+        (HEAD.replace(b"127.0.0.1", b"evil.example"), b" 421 "),
+    ):
+        with socket.create_connection(address, timeout=60) as large:
+            large.sendall(asked + b"Content-Length: 60000000\r\n\r\n")
+            received = b""
+            while more := large.recv(65_536):
+                received += more
+        assert status in received and b"connection: close" in received.lower()
+
+
 def test_what_fails_below_tells_nobody_what_was_asked(service, caplog, monkeypatch):
     caplog.set_level(python_logging.INFO)
 
@@ -168,7 +213,18 @@ def test_one_address_that_asks_too_often_is_told_to_wait(service):
         found = [client.get("/v1/packs") for _ in range(5)]
         assert [one.status_code for one in found] == [200, 200, 200, 429, 429]
         assert int(found[-1].headers["Retry-After"]) > 1
+        assert found[-1].headers["Connection"] == "close"
         assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/docs", "/", "/nothing", "/_nicegui/a"])
+def test_every_other_address_has_a_rate_as_well(service, path):
+    with client_of(service, limits=Limits(page_per_second=0.001, page_burst=2)) as client:
+        found = [client.get(path).status_code for _ in range(3)]
+        assert found[2] == 429 and 429 not in found[:2]
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/_nicegui_ws/socket.io"):
+            pass
+        assert client.get("/v1/packs").status_code == 200
 
 
 @hypothesis.given(st.lists(st.floats(0, 2), min_size=1, max_size=40), st.integers(1, 5))
@@ -232,6 +288,44 @@ def test_this_machine_is_known_by_its_names(service, name):
 def test_this_machine_is_known_by_no_other_name(service, name):
     with client_of(service) as client:
         assert client.get("/healthz", headers={"Host": name}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("127.0.0.1:8080", "https://stickers.example", 200),
+        ("stickers.example", "https://stickers.example", 200),
+        ("Stickers.example:443", None, 200),
+        ("127.0.0.1:8080", "https://other.example:8443", 200),
+        ("127.0.0.1:8080", "https://other.example", 403),
+        ("127.0.0.1:8080", "https://stickers.example:8443", 403),
+        ("127.0.0.1:8080", "http://localhost:3000", 403),
+        ("127.0.0.1:8080", "https://evil.stickers.example", 403),
+        ("evil.example", None, 421),
+        ("evil.stickers.example", None, 421),
+    ],
+)
+@pytest.mark.parametrize("listens", ["127.0.0.1", "0.0.0.0"])
+def test_a_proxy_shows_the_service_under_the_names_that_are_given(
+    service, listens, host, origin, status
+):
+    names = ["stickers.example", "Other.example:8443"]
+    given = settings_of(listens, 8080, open_without_key=True, names=names, environment={})
+    with client_of(service, names=given.names, shown_as=given.shown_as) as client:
+        headers = {"Host": host} | ({} if origin is None else {"Origin": origin})
+        assert client.get("/healthz", headers=headers).status_code == status
+
+
+def test_names_that_cannot_be_ones_are_refused_all_at_once():
+    names = ["https://a.example", "b.example", "c.example/", "", "d:e"]
+    with pytest.raises(
+        ValueError, match=r"--name=https://a\.example, --name=c\.example/, --name=,"
+    ):
+        settings_of("127.0.0.1", 1, names=names, environment={})
+    assert settings_of("::1", 1, names=["[::2]:80"], environment={}).names[-2:] == (
+        "[::1]",
+        "[::2]",
+    )
 
 
 # Settings.

@@ -146,6 +146,8 @@ KINDS = {
     "long turn": (reply(turns=[{"speaker": "a", "text": "b" * 4_001}]), 422, "turns[0].text"),
     "long name": (reply(reply_speaker="b" * 101), 422, "reply_speaker"),
     "many excluded": (reply(exclude=["a"] * 1_001), 422, "exclude"),
+    "many just sent": (reply(recent=["a"] * 21), 422, "at most 20"),
+    "many habits": (reply(habits=["a"] * 201), 422, "at most 200"),
     "many phrases": (reply(knowledge={"xWant": ["a"] * 21}), 422, "knowledge.xWant"),
     "long search": (search(words="a" * 501), 422, "words"),
     "many asked for": (search(top_k=10**9), 422, "top_k"),
@@ -185,8 +187,12 @@ KINDS = {
     "blank search": (search(words=" \u3000\t"), 422, "blank"),
     "control characters": (search(words="a\0b"), 422, "control character"),
     # Addresses.
-    "path as id": (get("/v1/stickers/..%2f..%2fetc%2fpasswd"), 404, "nothing"),
-    "path as pack": (get("/v1/packs/..%2f..%2f"), 404, "nothing"),
+    "path as id": (get("/v1/stickers/..%2f..%2fetc%2fpasswd"), 404, "no sticker"),
+    "path as pack": (get("/v1/packs/..%2f..%2f"), 404, "no pack"),
+    "no id": (get("/v1/stickers/"), 422, "at least 1"),
+    "no sticker named to be removed": (write("DELETE", "/v1/stickers/"), 422, "at least 1"),
+    "no pack named to be removed": (write("DELETE", "/v1/packs/"), 422, "at least 1"),
+    "long pack": (reply(packs=["a" * 1_001]), 422, "packs[0]"),
     "dots as id": (get("/v1/stickers/%2e%2e"), 404, ""),
     "other slashes": (get("/v1/stickers/..%5c..%5cboot.ini"), 404, "no sticker"),
     "quotes as id": (get("/v1/stickers/a'%20OR%20'1'='1"), 404, "no sticker"),
@@ -274,6 +280,8 @@ KINDS = {
     "words of the wrong type": (put(picture(), pack=3, colour="red"), 422, "sticker.pack"),
     "path as pack's name": (put(picture(), pack="a\nb"), 422, "control character"),
     "new sticker with a path": (put(picture(), "/v1/stickers/..%5cnew"), 422, "id"),
+    "new sticker with a slash": (put(picture(), "/v1/stickers/a%2Fb"), 422, "holds one of /"),
+    "new pack with a slash": (pack(picture(), path="/v1/packs/a/b"), 422, "holds one of /"),
     "new hidden file": (put(picture(), "/v1/stickers/.htaccess"), 422, "dot"),
     # Packs.
     "pack of nothing": (

@@ -1,9 +1,10 @@
 """The page, once with NiceGUI's simulated user and once in a real browser."""
 
 import asyncio
+import io
 import os
+import random
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,22 +15,25 @@ import urllib.request
 from pathlib import Path
 from unittest import mock
 
+import fixtures.browser
 import pytest
-from nicegui import app
+from nicegui import app, ui
+from nicegui.testing.user_interaction import UserInteraction
+from PIL import Image
 from serving.toy_service import ToyRetriever, picture, toy_gallery
 from serving.zips import zipped
 
 from int_ra_jax.serving import page as serving_page
 from int_ra_jax.serving.service import Service
-from int_ra_jax.serving.settings import Key, Settings
+from int_ra_jax.serving.settings import Key, Limits, Settings
 
 TESTS = Path(__file__).resolve().parents[1]
 KEY = "a-key-that-is-long-enough"
 HOSTILE = "<script>document.title='broken in'</script><img src=x onerror=\"document.title='in'\">"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE = 60_000  # ms that a busy machine may take for a step
 SERVER = f"""
 import sys
+from PIL import Image
 from serving.toy_service import ToyRetriever, picture, toy_gallery
 from data_prep.formats.uploaded import read_pack
 from int_ra_jax.retrieval.stickers import GallerySticker
@@ -132,6 +136,49 @@ def test_a_service_without_a_key_says_that_nobody_may_write():
     visit(Settings(), journey)
 
 
+def test_a_hidden_sticker_is_shown_to_its_owner_alone():
+    async def journey(user, service):
+        for one, change in (("a", {"hidden": True}), ("b", {"adult": True})):
+            service.gallery.change(one, **change)
+        await user.open("/")
+        await user.should_see("冷")
+        await user.should_not_see(marker="pack-warm")
+        user.find(marker="key").type(KEY)
+        await user.should_see(marker="pack-warm")
+        user.find(marker="pack-warm").click()
+        await user.should_see(marker="show-a")
+        await user.should_see(marker="hide-b")
+        user.find(marker="show-a").click()
+        await user.should_see(marker="hide-a")
+        assert not service.gallery.get("a").hidden
+        user.find(marker="remove-a").click()
+        await user.should_not_see(marker="hide-a")
+        assert "a" not in service.gallery
+
+    visit(Settings(key=Key(KEY)), journey)
+
+
+@pytest.mark.parametrize("pack", ["", "long " * 60, "two\nlines", "a/b"])
+def test_stickers_of_a_pack_of_any_name_are_offered_and_shown(pack):
+    async def journey(user, service):
+        sticker = service.gallery.held["a"]
+        service.gallery.put([type(sticker)("odd", sticker.picture, pack, "odd one")])
+        await user.open("/")
+        await user.should_see("冷")
+        user.find(kind=ui.checkbox, content="warm").click()
+        user.find(marker="draft").type("all is gold")
+        await user.should_see(marker="offer-2")
+        await user.should_not_see(marker="offer-3")
+        (opens,) = [
+            one for one in user.find(kind=ui.button).elements
+            if one.props.get("aria-label") == f"{pack}: 1"
+        ]  # fmt: skip
+        UserInteraction(user, {opens}, None).click()
+        await user.should_see("odd one")
+
+    visit(Settings(), journey)
+
+
 @pytest.fixture(scope="module")
 def address():
     """Starts the service in a process of its own; yields its address."""
@@ -164,17 +211,13 @@ def address():
     assert HOSTILE not in shown and KEY not in shown
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright drives the browser and is not installed"
-    )
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
+def test_a_browser_that_is_required_and_missing_fails_the_run(monkeypatch):
+    monkeypatch.delenv(fixtures.browser.REQUIRED, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no chromium"):
+        fixtures.browser.without("no chromium")
+    monkeypatch.setenv(fixtures.browser.REQUIRED, "required")
+    with pytest.raises(pytest.fail.Exception, match="required, and no chromium"):
+        fixtures.browser.without("no chromium")
 
 
 def test_in_a_browser_one_chats_uploads_and_hides(address, browser):
@@ -196,15 +239,22 @@ def test_in_a_browser_one_chats_uploads_and_hides(address, browser):
     assert page.locator(".bubble script, .card script, .pack b, img[src='x']").count() == 0
     # A pack is dropped; it is there without a reload, and can be limited to.
     page.locator("input[type=password]").fill(KEY)
-    pack = zipped({"title.txt": "t", "a grin.png": picture("red"), "b.png": picture("blue")})
+    noise = Image.frombytes("RGB", (800, 800), random.Random(0).randbytes(3 * 800 * 800))
+    noise.save(large := io.BytesIO(), "PNG")  # more than a body without the key may have
+    assert len(large.getvalue()) > Limits.body
+    pack = zipped(
+        {"a grin.png": picture("red"), "b.png": picture("blue"), "c.png": large.getvalue()}
+    )
     chooser = page.locator("input[type=file]").first
     chooser.set_input_files([{"name": "p.zip", "mimeType": "application/zip", "buffer": pack}])
     page.locator(".pack", has_text="my stickers").wait_for()
-    page.get_by_text("2 taken, 0 left out").wait_for()
+    page.get_by_text("3 taken, 0 left out").wait_for()
     page.locator(".pack", has_text="my stickers").get_by_role("button").click()
     page.locator(".held").nth(1).wait_for()
     page.get_by_role("button", name="hide").first.click()
     page.locator(".held.off").wait_for()
+    shows = "image => image.decode().then(() => image.naturalWidth > 0)"
+    assert page.locator(".held.off img").evaluate(shows)
     page.get_by_role("button", name="close").click()
     assert page.title() == "Stickers"
     page.close()

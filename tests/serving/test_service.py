@@ -1,27 +1,34 @@
 """What the addresses answer, and which questions share a batch."""
 
 import asyncio
+import dataclasses
 import io
 import json
 import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
 import hypothesis
+import numpy as np
 import pytest
-from serving.toy_service import ToyRetriever, picture, toy_gallery
+from serving.toy_service import ToyGallery, ToyRetriever, picture, toy_gallery
 from serving.zips import zipped
 from starlette.testclient import TestClient
 
 from data_prep.formats.uploaded import read_pack
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data.schema import StickerEntry
+from int_ra_jax.retrieval import whether
+from int_ra_jax.retrieval.stickers import GallerySticker
+from int_ra_jax.serving import modes, pictures, schemas
 from int_ra_jax.serving.app import build
 from int_ra_jax.serving.batching import Batcher
 from int_ra_jax.serving.problems import Problem
 from int_ra_jax.serving.service import BATCHES, Service
 from int_ra_jax.serving.settings import Key, Limits, Settings
+from int_ra_jax.serving.uploads import Upload
 
 KEY = "a-key-that-is-long-enough"
 LIMITS = Limits(per_second=1e6, burst=10**6)
@@ -58,6 +65,31 @@ def test_a_reply_has_stickers_pictures_and_reasons(client):
     assert first["why"] == {"intention": "joy", "matched": ["gold", "a gold square"]}
     shown = client.get(first["sticker"]["picture"])
     assert shown.content == picture("gold") and shown.headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize(
+    ("own_words", "typed", "found"),
+    [(False, False, 0.25), (False, True, 0.25), (True, True, 0.25), (True, False, None)],
+)
+def test_a_reply_says_how_likely_a_sticker_is_at_all(own_words, typed, found):
+    weights = np.zeros(whether.width(own_words), np.float32)
+    model = whether.Whether(weights, -np.log(3.0), own_words, threshold=0.3, base_rate=0.3)
+    service = Service(ToyRetriever(toy_gallery()), LIMITS, whether=model)
+    turns = ASKED["turns"] + [{"speaker": "bo", "text": "me too"}] * typed
+    asked = schemas.ReplyIn.model_validate(ASKED | {"turns": turns})
+    assert asyncio.run(service.reply(asked)).whether == pytest.approx(found)
+    service.close()
+
+
+def test_whether_is_read_from_the_workdir(client, tmp_path):
+    assert client.post("/v1/reply", json=ASKED).json()["whether"] is None
+    assert modes._whether(tmp_path) is None
+    weights = np.zeros(whether.width(False), np.float32)
+    whether.Whether(weights, 0.0, False, 0.3, 0.3).save(tmp_path / "whether.npz")
+    assert modes._whether(tmp_path).probability(whether.Moment(("hi",))) == 0.5
+    (tmp_path / "whether.npz").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"whether\.npz cannot be read"):
+        modes._whether(tmp_path)
 
 
 def test_filters_reach_every_question(client):
@@ -97,6 +129,61 @@ def test_a_sticker_is_put_found_changed_and_removed(client, service):
     assert "新" not in service.gallery
 
 
+def test_hidden_and_adult_stickers_are_seen_by_those_alone_who_may(client):
+    for one, flag in (("a", "hidden"), ("c", "adult")):
+        assert client.patch(f"/v1/stickers/{one}", json={flag: True}).status_code == 200
+    everybody, asks = {"headers": {"Authorization": f"Bearer {KEY}x"}}, {"params": {"adult": True}}
+    for who, packs, seen in (
+        (everybody, {"warm": 1}, "b"),
+        (everybody | asks, {"warm": 1, "冷": 1}, "bc"),
+        ({}, {"warm": 2, "冷": 1}, "abc"),
+    ):
+        assert client.get("/v1/packs", **who).json()["packs"] == packs
+        listed = [client.get(f"/v1/packs/{name}", **who).json().get("ids", []) for name in packs]
+        assert "".join(sorted("".join(map("".join, listed)))) == seen
+        for one in "abc":
+            for address in ("stickers/{}", "stickers/{}/picture", "similar/{}"):
+                answer = client.get(f"/v1/{address.format(one)}", **who)
+                assert answer.status_code == (200 if one in seen else 404), (address, one)
+    assert client.get("/v1/packs/冷", **everybody).status_code == 404
+    assert client.get("/v1/packs/warm", **everybody).json()["stickers"] == 1
+    # The address of an answer's picture opens for who got the answer.
+    shown = client.get("/v1/stickers/c", **everybody | asks).json()
+    assert client.get(shown["picture"], **everybody).status_code == 200
+
+
+def test_a_ticket_opens_one_picture_and_nothing_else(client):
+    for one in "ab":
+        client.patch(f"/v1/stickers/{one}", json={"hidden": True})
+    client.headers["Authorization"] = ""
+
+    def status(address, ticket):
+        return client.get(f"/v1/stickers/{address}", params={"ticket": ticket}).status_code
+
+    ticket = Key(KEY).ticket("a")
+    assert status("a/picture", ticket) == 200
+    assert status("a", ticket) == status("b/picture", ticket) == 404
+    for other in ("", "é", KEY, ticket[:-1], Key(f"{KEY}x").ticket("a")):
+        assert status("a/picture", other) == 404
+
+
+def test_what_other_ways_put_into_a_gallery_is_found_at_its_address(client, service):
+    odd, long = "猫/a?b #1%", "long/" * 60
+    for identity, pack in ((odd, long), ("plain", "")):
+        held = GallerySticker(identity, picture("navy"), pack, media_type="image/png")
+        service.gallery.put([held])
+    shown = client.get(f"/v1/stickers/{quote(odd, safe='')}").json()
+    assert (shown["id"], shown["pack"]) == (odd, long)
+    assert client.get(shown["picture"]).content == picture("navy")
+    assert odd not in ids(client.get(f"/v1/similar/{quote(odd, safe='')}"))
+    assert client.get("/v1/packs").json()["packs"] == {"": 1, "warm": 2, "冷": 1, long: 1}
+    assert client.get(f"/v1/packs/{quote(long)}").json()["ids"] == [odd]
+    assert ids(client.post("/v1/reply", json=ASKED | {"packs": [long, ""]})) == ["plain", odd]
+    assert client.patch(f"/v1/stickers/{quote(odd, safe='')}", json={"tags": ["a"]}).is_success
+    assert client.delete(f"/v1/stickers/{quote(odd, safe='')}").is_success
+    assert odd not in service.gallery
+
+
 def test_a_pack_is_put_listed_replaced_and_removed(client):
     def put(*files):
         return client.put("/v1/packs/mine", files=[("files", one) for one in files])
@@ -117,6 +204,57 @@ def test_a_pack_is_put_listed_replaced_and_removed(client):
     assert put(red).json() == {"kept": 1, "left_out": {}, "removed": 2}
     assert client.delete("/v1/packs/mine").status_code == 204
     assert "mine" not in client.get("/v1/packs").json()["packs"]
+
+
+def test_a_sticker_that_is_put_again_keeps_what_the_request_does_not_say(client):
+    def put(**said):
+        form = {"picture": ("a.png", picture("navy"))}
+        return client.put("/v1/stickers/n", files=form, data={"sticker": json.dumps(said)}).json()
+
+    said = {"pack": "mine", "tags": ["navy"], "adult": True, "approved": True, "emoji": ["😀"]}
+    first = put(**said)
+    assert client.patch("/v1/stickers/n", json={"hidden": True}).status_code == 200
+    assert put() == first | {"hidden": True}
+    changed = {"hidden": True, "adult": False, "tags": [], "picture": "/v1/stickers/n/picture"}
+    assert put(adult=False, tags=[]) == first | changed
+    again = client.put("/v1/packs/mine", files=[("files", ("n.png", picture("navy")))]).json()
+    assert again == {"kept": 1, "left_out": {}, "removed": 1}  # by an id of its own
+
+
+def test_a_picture_that_is_uploaded_again_keeps_its_flags_and_tags(client):
+    red = [("files", ("red.png", picture("red")))]
+    assert client.put("/v1/packs/mine", files=red).json()["kept"] == 1
+    (one,) = client.get("/v1/packs/mine").json()["ids"]
+    change = {"hidden": True, "adult": True, "approved": True, "tags": ["fire"], "emoji": ["🔥"]}
+    changed = client.patch(f"/v1/stickers/{one}", json=change).json()
+    assert client.put("/v1/packs/mine", files=red).json()["kept"] == 1
+    assert client.get(f"/v1/stickers/{one}").json() == changed
+    inside = zipped({"other_words.png": picture("red")})
+    assert client.put("/v1/packs/mine", files=[("files", ("p.zip", inside))]).json()["kept"] == 1
+    assert client.get(f"/v1/stickers/{one}").json() == changed | {"name": "other words"}
+
+
+def test_a_whole_pack_removes_nothing_that_may_be_a_file_that_was_refused(service):
+    def put(limits, *files):
+        upload = Upload(service.gallery, limits, read_pack)
+        ledger = upload.put("mine", files, lambda done, total: None, whole=True)
+        return ledger.kept, sum(ledger.left_out.values()), ledger.removed
+
+    red, large = ("red.png", picture("red")), ("large.png", picture("blue", (90, 90)))
+    green, packed = ("g.png", picture("green")), picture("navy", (90, 90))
+    zips = ("p.zip", zipped({"a.png": packed, "b.png": picture("pink")}))
+    assert put(LIMITS, red, large, green, zips) == (5, 0, 0)
+    small = dataclasses.replace(LIMITS, pixels=80 * 80)
+    assert put(small, red, large, zips) == (2, 2, 1)  # green; of the refused ones none
+    held = service.gallery
+    assert {pictures.identity(large[1]), pictures.identity(packed)} <= {*held.held}
+    broken = ("p.zip", zipped({"a.png": packed[:60], "b.png": picture("pink")}))
+    # What cannot be read may be any of those that were there.
+    for refused in (("red.png", red[1][:60]), ("p.zip", b"PK\x03\x04 no zip"), broken):
+        assert put(LIMITS, green, refused)[1:] == (1, 0)
+    noise = zipped({"a.png": picture("red"), "tray.png": picture("tan"), "a.txt": b"hm"})
+    assert put(LIMITS, ("p.zip", noise)) == (1, 2, 4)
+    assert [one.id for one in held.stickers("mine")] == [pictures.identity(red[1])]
 
 
 @pytest.mark.parametrize("form", ["tgs", "WEBM", "was"])
@@ -168,7 +306,15 @@ def test_every_batch_is_warm_before_the_service_is_ready():
     asyncio.run(service.warm())
     service.close()
     assert service.ready
-    assert warmed == [((size,), ranked) for ranked in (8, 64) for size in BATCHES]
+    replies = [((size,), ranked) for ranked in (8, 64) for size in BATCHES]
+    assert warmed == [*replies, ((1,), 256)]
+
+
+def test_a_service_without_stickers_is_warm_as_well():
+    service = Service(ToyRetriever(ToyGallery()), LIMITS)
+    asyncio.run(service.warm())
+    service.close()
+    assert service.ready
 
 
 @pytest.mark.parametrize(("top_k", "ranked"), [(1, 1), (5, 5), (8, 8), (9, 64), (50, 64)])

@@ -5,6 +5,7 @@ import base64
 import io
 import os
 import sys
+import threading
 from pathlib import Path
 
 import mcp
@@ -100,3 +101,27 @@ def test_a_heavy_picture_is_shown_smaller(service):
     _, (result,) = talk(tool_server.build(service), ("search_stickers", {"words": "a", "top_k": 1}))
     (shown,) = [one for one in result.content if one.type == "image"]
     assert Image.open(io.BytesIO(base64.b64decode(shown.data))).size == (256, 171)
+
+
+def test_pictures_are_read_beside_the_loop_that_answers_everybody(service, monkeypatch):
+    read, threads = service.gallery.picture, []
+    monkeypatch.setattr(
+        service.gallery, "picture", lambda id: threads.append(threading.get_ident()) or read(id)
+    )
+    talk(tool_server.build(service), ("search_stickers", {"words": "gold"}))
+    assert len(threads) == 3 and threading.get_ident() not in threads
+
+
+def test_what_was_hidden_since_it_was_found_is_not_shown(service, monkeypatch):
+    find = service.retriever.search
+
+    def found(words, **asked):
+        answer = find(words, **asked)
+        service.gallery.change("a", hidden=True)
+        return answer
+
+    monkeypatch.setattr(service.retriever, "search", found)
+    _, (result,) = talk(tool_server.build(service), ("search_stickers", {"words": "gold"}))
+    assert (
+        not result.is_error and "2. b" in said(result) and "(pack warm): a gold" not in said(result)
+    )

@@ -10,7 +10,7 @@ from int_ra_jax.common.ledger import Ledger
 from int_ra_jax.common.types import RankedList, RankedSticker
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.retriever import Retriever
-from int_ra_jax.retrieval.stickers import GallerySticker
+from int_ra_jax.retrieval.stickers import GallerySticker, stated
 
 
 def picture(colour="gold", size=(24, 24), form="PNG", **options):
@@ -30,10 +30,12 @@ class ToyGallery(Gallery):
         self.changes = 0
         self.may_write = True
 
-    def put(self, stickers, progress=None):
+    def put(self, stickers, progress=None, given=stated):
         ledger = Ledger()
         for one in stickers:
-            self.held[one.id] = one
+            before = self.held.get(one.id, one)
+            fields = {name: getattr(one, name) for name in {"picture", *given(one)}}
+            self.held[one.id] = dataclasses.replace(before, **fields)
             ledger.judge(one.id, lambda: None)
         self.changes += 1
         return ledger
@@ -62,8 +64,12 @@ class ToyGallery(Gallery):
     def picture(self, id):
         return self.held[id].picture, self.held[id].media_type
 
-    def stickers(self, pack=None, *, offset=0, limit=None):
+    def flagged(self, name):
+        return [one.id for one in self.held.values() if getattr(one, name)]
+
+    def stickers(self, pack=None, *, offset=0, limit=None, without=()):
         found = [one for _, one in sorted(self.held.items()) if pack in (None, one.pack)]
+        found = [one for one in found if one.id not in without]
         yield from found[offset : None if limit is None else offset + limit]
 
     def packs(self):
@@ -97,6 +103,9 @@ class ToyRetriever(Retriever):
     )
 
     def warm(self, batches, *, top_k=5):
+        pass
+
+    def warm_typed(self):
         pass
 
     def _list(self, top_k, packs=None, exclude=()):

@@ -197,13 +197,13 @@ class SRS(Compared):
             return None
         if tokens.turn is None:  # no conversation, but what a sticker shows
             return super().hidden_text(tokens)
-        framed = self._framed(tokens)
+        framed = self.text_rows(tokens)
         return self._text_prefix(_flat(framed)).reshape(*framed.ids.shape, -1)
 
     def encode_context(self, batch: Batch, *, key: Array | None = None) -> Utterances:
         """Returns X_u, the words of the newest utterances, each encoded on its own."""
         tower_key, dropout_key = split_key(key, 2)
-        framed = self._framed(batch.context)
+        framed = self.text_rows(batch.context)
         hidden = batch.context_hidden
         if hidden is not None:  # the cache was computed for rows at least as wide
             hidden = hidden[:, : framed.ids.shape[1]]
@@ -357,7 +357,8 @@ class SRS(Compared):
         hit = jnp.mean((scores[:, 0] > best).astype(jnp.float32))
         return retrieval, pairs.reshape(-1), weight.astype(jnp.float32), hit
 
-    def _framed(self, tokens: Tokens) -> Tokens:
+    def text_rows(self, tokens: Tokens) -> Tokens:
+        """Returns the utterances that are read, Tokens [B, U, T]."""
         return split_utterances(tokens, self.utterances, self.utterance_tokens, self.special)
 
     def _match(

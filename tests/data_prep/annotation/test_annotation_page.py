@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -30,7 +29,6 @@ from int_ra_jax.data.validation import read_prepared
 
 ROOT = Path(__file__).parents[3]
 HOSTILE = "<script>document.title='broken in'</script><img src=x onerror=\"document.title='in'\">"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 pytestmark = [
     # Libraries below NiceGUI warn of their own future; the tests are not about them.
@@ -274,19 +272,6 @@ def test_pictures_are_served_by_number_and_nothing_else_is(server):
             urllib.request.urlopen(f"{address}/{path}")
         assert refused.value.code in (404, 422)
         refused.value.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright drives the browser and is not installed"
-    )
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 def test_in_a_browser_keys_decide_and_hostile_text_stays_text(server, browser):
