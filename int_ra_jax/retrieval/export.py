@@ -27,10 +27,11 @@ from int_ra_jax.data.text import compose_context, context_length
 from int_ra_jax.models import registry
 from int_ra_jax.models.interface import Params, System, merge
 from int_ra_jax.retrieval.engine import programs_kept
+from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.onnx_program import OPSET, program
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.shelved import Shelved
-from int_ra_jax.retrieval.sticker_encoder import Layout
+from int_ra_jax.retrieval.sticker_encoder import Layout, StickerEncoder
 from int_ra_jax.run.workdir import Run, open_run
 
 TOLERANCE = 1e-4  # of what onnxruntime computes, against JAX
@@ -57,7 +58,7 @@ def export(workdir: Path, target: Path, gallery: str | None = None) -> list[str]
       Lines that say what was written.
 
     Raises:
-      FileNotFoundError: if the workdir or its checkpoint does not exist.
+      FileNotFoundError: if the workdir, its checkpoint or the gallery does not exist.
       FileExistsError: if the target holds anything.
       ValueError: if the system's score is no dot product, its encoder cannot be written, or what
         onnxruntime computes of it differs from what JAX does.
@@ -67,7 +68,9 @@ def export(workdir: Path, target: Path, gallery: str | None = None) -> list[str]
     run = open_run(workdir)
     with programs_kept(run):
         params, step = run.restore_best()
-    shelved = Retriever(run, params, gallery).gallery
+    # What is not there is not to be made: a mistyped path would be exported without a sticker.
+    opened = Gallery.open(gallery, StickerEncoder(run, params), create=False) if gallery else None
+    shelved = Retriever(run, params, opened).gallery
     check_dot_product(run, shelved.shelf.encoded)
     building = target.absolute().with_name(f"{target.absolute().name}.incomplete-{os.getpid()}")
     building.mkdir(parents=True)

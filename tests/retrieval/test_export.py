@@ -233,6 +233,12 @@ def test_a_directory_with_anything_in_it_is_left_as_it_is(workdir, tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["mine"]
 
 
+def test_a_gallery_that_is_not_there_is_not_made(workdir, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        exporting.export(workdir, tmp_path / "phone", str(tmp_path / "mistyped"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_left_where_what_is_computed_differs(workdir, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
     monkeypatch.setattr(
