@@ -1,9 +1,9 @@
-"""The one entry: train, evaluate, search, compare systems, keep galleries, serve, annotate.
+"""The one entry: train, evaluate, search, compare systems, keep galleries, serve, export, annotate.
 
     python launch.py --mode=train|table --config=configs/int_ra.py:demo --workdir=runs/demo
     python launch.py --mode=search --workdir=runs/demo --conversation=chat.json --top_k=5
     python launch.py --mode=gallery --workdir=runs/demo --gallery=DIR add|list|remove PACK
-    python launch.py --mode=serve|mcp --workdir=runs/demo --gallery=DIR
+    python launch.py --mode=serve|mcp|export --workdir=runs/demo --gallery=DIR --to=EXPORT
     python launch.py --mode=annotate|stats --workdir=annotations/demo --prepared_dir=DIR
 
 Every config key can be set: --config.data.prepared_dir=DIR. Several processes: docs/training.md.

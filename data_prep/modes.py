@@ -15,10 +15,10 @@ _ANNOTATOR = flags.DEFINE_string("annotator", None, "annotate: the only person s
 _OVERLAP = flags.DEFINE_float("overlap", None, "annotate: share of conversations that all see.")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "annotate, serve: address to listen on.")
 _PORT = flags.DEFINE_integer("port", 8080, "annotate, serve: port to listen on.", 1, 65535)
-GALLERY = flags.DEFINE_string("gallery", None, "search, gallery, serve, mcp: open gallery.")
+GALLERY = flags.DEFINE_string("gallery", None, "search, gallery, serve, mcp, export: open gallery.")
 # flag -> the modes that read it
 READ_BY = {
-    "gallery": ("search", "gallery", "serve", "mcp"),
+    "gallery": ("search", "gallery", "serve", "mcp", "export"),
     "prepared_dir": ("annotate", "stats"),
     **dict.fromkeys(("annotator", "overlap"), ("annotate",)),
     **dict.fromkeys(("host", "port"), ("annotate", "serve")),

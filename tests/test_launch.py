@@ -45,7 +45,7 @@ def launched(*arguments):
         ),
         (
             ["--mode=tain", SMOKE],
-            "value should be one of <train|eval|search|table|serve|mcp|annotate|stats|gallery>",
+            "one of <train|eval|search|table|serve|mcp|export|annotate|stats|gallery>",
         ),
         (["--mode=annotate", "--port=0"], "0 is not an integer in the range [1, 65535]"),
         (["--mode=serve", "--host=0.0.0.0"], "opens the service to whoever reaches this machine"),
@@ -78,6 +78,8 @@ def test_a_mistyped_flag_is_one_line_with_the_nearest_choice(arguments, message,
             ["main='int_rra' is no system; did you mean 'int_ra'?", "prepared_dir is empty"],
         ),
         (["--mode=search"], ["--mode=search needs --conversation=FILE.json"]),
+        (["--mode=export"], ["--mode=export needs --to=DIR"]),
+        (["--mode=serve", "--to=x"], ["--to is read by --mode=export alone"]),
         (
             ["--mode=eval", SMOKE, "--top_k=3", "--port=9"],
             [

@@ -40,7 +40,7 @@ class EmojiNames:
             return text
         text = text.translate(_SELECTORS)
         parts, end, before = [], 0, ""
-        for found in self._pattern.finditer(text):
+        for found in self.pattern.finditer(text):
             between, name = text[end : found.start()], self.names.get(found[1], "")
             if not name:
                 parts += [between, found[0]]
@@ -54,7 +54,8 @@ class EmojiNames:
         replace_text(directory / FILE, json.dumps(self.names, ensure_ascii=False) + "\n")
 
     @cached_property
-    def _pattern(self) -> re.Pattern[str]:
+    def pattern(self) -> re.Pattern[str]:
+        """What finds emoji in a text without variation selectors; its group is what has a name."""
         known = "|".join(map(re.escape, sorted(self.names, key=len, reverse=True)))
         firsts = {sequence[0] for sequence in self.names} | {*_LETTERS} - {"-"}
         # Most characters begin no emoji: told by a class of single ones for the first plane, which

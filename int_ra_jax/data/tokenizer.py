@@ -93,6 +93,17 @@ class Tokenizer:
         if self.emoji:
             self.emoji.save(directory)
 
+    def plain(self) -> str:
+        """Returns a file of the package tokenizers that reads texts as ``encode`` does.
+
+        Emoji must be written as words before. No token that is special stands in it, nor what adds
+        any: whoever reads it with any options gets ordinary words alone.
+        """
+        content = json.loads(self._backend.to_str())
+        content["added_tokens"] = [one for one in content["added_tokens"] if not one["special"]]
+        content["post_processor"] = None
+        return json.dumps(content, ensure_ascii=False) + "\n"
+
     def prefix(self, letter: str) -> list[int]:
         """Returns the token group that names a speaker, ``A :``."""
         if letter not in self._prefixes:

@@ -1,4 +1,4 @@
-"""launch.py's modes that answer others: serve and mcp, with their flags.
+"""launch.py's modes for others: serve and mcp answer them, export writes for them; their flags.
 
 Nothing heavy is imported before a mode is chosen.
 """
@@ -20,10 +20,15 @@ _KEY_FILE = flags.DEFINE_string("key_file", None, "serve: holds the key; who has
 _OPEN = flags.DEFINE_bool(
     "open_without_key", False, "serve: others may read from a service without a key."
 )
+_TO = flags.DEFINE_string("to", None, "export: directory to write, which does not exist yet.")
 _NAMES = flags.DEFINE_multi_string(
     "name", [], "serve: HOST or HOST:PORT that a proxy shows the service as; may be repeated."
 )
-READ_BY = dict.fromkeys(("key_file", "open_without_key", "name"), ("serve",))  # flag -> modes
+# flag -> modes
+READ_BY = {
+    **dict.fromkeys(("key_file", "open_without_key", "name"), ("serve",)),
+    "to": ("export",),
+}
 WordsReader = Callable[[], Callable[[bytes], str] | None]
 
 
@@ -73,6 +78,24 @@ def mcp(workdir: Path) -> None:
     tool_server.run(_service(workdir))
 
 
+def export(workdir: Path) -> None:
+    """Writes a run's encoder and a gallery for programs without JAX; see ``retrieval.export``.
+
+    Args:
+      workdir: of the run.
+
+    Raises:
+      ValueError: if no directory is named, a package is missing, or as ``retrieval.export``.
+      FileNotFoundError, FileExistsError: as ``retrieval.export``.
+    """
+    if not _TO.value:
+        raise ValueError("--mode=export needs --to=DIR, a directory that does not exist yet.")
+    _need("export")
+    from int_ra_jax.retrieval.export import export as written
+
+    print(*written(workdir, Path(_TO.value), flags.FLAGS.gallery), sep="\n")
+
+
 def _service(
     workdir: Path,
     read_pack: "PackReader | None" = None,
@@ -101,17 +124,17 @@ def _need(mode: str) -> None:
     """Refuses a mode whose packages are missing, before anything heavy is imported."""
     missing = [name for name in _PACKAGES[mode] if find_spec(name) is None]
     if missing:
-        raise ValueError(
-            f"--mode={mode} needs {', '.join(missing)}: pip install -e '.[serve,gallery]'"
-        )
+        extras = "export" if mode == "export" else "serve,gallery"
+        raise ValueError(f"--mode={mode} needs {', '.join(missing)}: pip install -e '.[{extras}]'")
 
 
 _WORDS = ("lancedb", "filelock", "jieba")  # typed words are looked for in a run's own gallery too
 _PACKAGES = {
     "serve": ("fastapi", "uvicorn", "httptools", "nicegui", "fastapi_offline", *_WORDS),
     "mcp": ("mcp", "fastapi", *_WORDS),
+    "export": ("onnx", "onnxruntime", "pyarrow"),
 }
-MODES = ("serve", "mcp")
+MODES = ("serve", "mcp", "export")
 
 
 def modes(read_pack: "PackReader", words_reader: WordsReader) -> dict[str, Callable[[Path], None]]:
@@ -121,4 +144,5 @@ def modes(read_pack: "PackReader", words_reader: WordsReader) -> dict[str, Calla
       read_pack: reads packs as people exchange them.
       words_reader: returns what reads the words on a new sticker, or None.
     """
-    return {"serve": partial(serve, read_pack=read_pack, words_reader=words_reader), "mcp": mcp}
+    served = partial(serve, read_pack=read_pack, words_reader=words_reader)
+    return {"serve": served, "mcp": mcp, "export": export}

@@ -1,5 +1,6 @@
 """Tokenizers: the ids of Hugging Face's own, whatever the class, and text that stays text."""
 
+import functools
 import importlib.util
 import itertools
 import json
@@ -137,6 +138,22 @@ def test_word_pieces_equal_the_first_implementation_in_python(directories, ours,
         sample = unicodedata.normalize("NFC", sample)
         wanted = reference.convert_tokens_to_ids(reference.tokenize(sample))
         assert ours[name].encode([sample])[0].ids == wanted
+
+
+@pytest.mark.parametrize("name", ["cased", "uncased", "chinese-clip", "unigram", "minilm"])
+@settings(max_examples=60, deadline=None)
+@given(words=st.lists(st.sampled_from([*LITERALS, *TEXTS, " ", "早"]), max_size=6), text=mixed)
+def test_a_plain_file_of_the_tokenizer_reads_as_it_does(ours, name, words, text):
+    if name not in ours:
+        pytest.skip("the package with the pretrained sentence encoder is not installed")
+    plain = _plain(ours[name])
+    for sample in (text, "".join(words)):
+        assert plain.encode(sample).ids == ours[name].encode([sample])[0].ids
+
+
+@functools.cache
+def _plain(tokenizer):
+    return tokenizers.Tokenizer.from_str(tokenizer.plain())
 
 
 @pytest.mark.parametrize("name", ["cased", "unigram"])
