@@ -8,6 +8,7 @@ short way, ``[CLS] text [SEP]``. Only numpy here: the same code serves training 
 
 import itertools
 import json
+import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,7 @@ from int_ra_jax.data.schema import Conversation, StickerEntry
 from int_ra_jax.data.tokenizer import Tokenizer
 
 _COMMONEST, _SHOWN = 5, 20  # unknown tokens are told, and characters of each
+_WORDS, _SPELT = re.compile("[A-Za-z]{3,}"), 0.5  # share of their letters that is too much
 
 
 @runtime_checkable
@@ -58,6 +60,8 @@ class Unread:
       knowledge_cut: conversations whose knowledge lost its end.
       tokens: words, or parts of words, of the turns that were not dropped and of the knowledge.
       unknown: the text of those that the vocabulary lacks, with how often.
+      letters: of words in Latin script.
+      spelt: Latin letters that are tokens of their own.
     """
 
     conversations: int = 0
@@ -66,6 +70,8 @@ class Unread:
     knowledge_cut: int = 0
     tokens: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
+    letters: int = 0
+    spelt: int = 0
 
     @classmethod
     def together(cls, parts: Iterable["Unread"]) -> "Unread":
@@ -93,11 +99,19 @@ class Unread:
             lacking += ": " + ", ".join(f"{word[:_SHOWN]} ({n})" for word, n in commonest)
         if emoji == "keep" and any(has_emoji(word) for word, _ in commonest):
             lacking += "; --config.text.emoji=words reads emoji as their names"
-        return {
+        notes = {
             "truncation": f"{self.turns_dropped} old turns dropped, {self.newest_cut} newest turns "
             f"cut, {self.knowledge_cut} knowledge texts cut",
             "tokens unknown to the text tower": lacking,
         }
+        # A vocabulary that was trimmed to other scripts lacks no letter, and no word is unknown.
+        if self.spelt > _SPELT * self.letters:
+            notes["words spelt letter by letter"] = (
+                f"{self.spelt} tokens for {self.letters} letters: the text tower's vocabulary has "
+                "hardly a word in Latin script. Use one that has, such as an E5-small that was "
+                "unpacked with --scripts=LATIN"
+            )
+        return notes
 
     @classmethod
     def from_array(cls, kept: UInt8[np.ndarray, " bytes"]) -> "Unread":
@@ -171,13 +185,13 @@ def compose_context(
         row, newest_cut = _newest_turns(prefixes, codes, reply, text.context_tokens)
         dropped = len(codes) - len(row)
         kept = [(turn.text, code) for turn, code in zip(turns, codes, strict=True)][dropped:]
-        tokens, unknown = _counts(tokenizer, [*kept, (inferred, known)])
+        counts = _counts(tokenizer, [*kept, (inferred, known)])
         if reply:
             row.append(Segment(reply))
         if knowledge_ids := known.ids[: text.knowledge_tokens - 1]:
             row.append(Segment(knowledge_ids, type_id=1))
         knowledge_cut = int(len(knowledge_ids) < len(known.ids))
-        unread.append(Unread(1, dropped, newest_cut, knowledge_cut, tokens, unknown))
+        unread.append(Unread(1, dropped, newest_cut, knowledge_cut, *counts))
         rows.append(row)
     return _assemble(tokenizer, rows, context_length(text, has_knowledge)), unread
 
@@ -273,13 +287,17 @@ def _newest_turns(
 
 def _counts(
     tokenizer: Tokenizer, encoded: Iterable[tuple[str, tokenizers.Encoding]]
-) -> tuple[int, Counter[str]]:
-    """Counts the tokens of some texts, and what the vocabulary lacks."""
-    tokens, unknown = 0, Counter[str]()
+) -> tuple[int, Counter[str], int, int]:
+    """Counts the tokens of some texts, what the vocabulary lacks, and what it spells."""
+    tokens, unknown, letters, spelt = 0, Counter[str](), 0, 0
     for text, code in encoded:
         tokens += len(code.ids)
         unknown.update(tokenizer.unknown(text, code))
-    return tokens, unknown
+        if latin := sum(map(len, _WORDS.findall(text))):
+            letters += latin
+            alone = (text[start] for start, end in code.offsets if end == start + 1)
+            spelt += sum(one.isascii() and one.isalpha() for one in alone)
+    return tokens, unknown, letters, spelt
 
 
 def _newest_words(code: tokenizers.Encoding, space: int) -> list[int]:

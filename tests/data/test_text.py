@@ -4,11 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
+import tokenizers
 from fixtures.prepared import CUES, text_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import models, pre_tokenizers
 
 from int_ra_jax.common.types import ATTRIBUTES
+from int_ra_jax.data import text as composition
 from int_ra_jax.data.schema import Conversation, StickerEntry, Turn
 from int_ra_jax.data.text import (
     Unread,
@@ -193,14 +196,14 @@ def test_oldest_turns_go_first_and_a_long_newest_turn_keeps_its_end(tiny_tokeniz
     old, middle, new = "we won the match today", "tell me more", "wait what"
     config = text_config(context_tokens=17)
     tokens, (cut,) = compose_context(tiny_tokenizer, [talk(old, middle, new)], config, False)
-    assert cut == Unread(conversations=1, turns_dropped=1, tokens=5)
+    assert cut == Unread(conversations=1, turns_dropped=1, tokens=5, letters=16)
     row = " ".join(words(tiny_tokenizer, tokens))
     assert row == "[CLS] b : tell me more [SEP] a : wait what [SEP] b : [SEP]"
     long = " ".join(["good morning"] * 20) + " wait what"
     tokens, (cut,) = compose_context(
         tiny_tokenizer, [talk(old, long)], text_config(context_tokens=12), False
     )
-    assert cut == Unread(conversations=1, turns_dropped=1, newest_cut=1, tokens=42)
+    assert cut == Unread(conversations=1, turns_dropped=1, newest_cut=1, tokens=42, letters=228)
     row = words(tiny_tokenizer, tokens)
     assert row[:3] == ["[CLS]", "b", ":"]
     assert row[-6:] == ["wait", "what", "[SEP]", "b", ":", "[SEP]"]
@@ -217,6 +220,21 @@ def test_unknown_tokens_are_counted_where_they_are_read(tiny_tokenizer):
     told = Unread.together([unread, unread]).notes("keep")["tokens unknown to the text tower"]
     assert told == "8 of 14 (57.1%): 喵 (6), 猫 (2)"
     assert Unread().notes("keep")["tokens unknown to the text tower"] == "0 of 0 (0.0%)"
+
+
+def test_a_vocabulary_that_spells_latin_words_is_told(tiny_tokenizer):
+    said = "we won the match today"
+    letters = {letter: 1000 + number for number, letter in enumerate(sorted({*said}))}
+    backend = tokenizers.Tokenizer(models.WordLevel(letters, unk_token=" "))
+    backend.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
+    tokens, _, latin, spelt = composition._counts(tiny_tokenizer, [(said, backend.encode(said))])
+    assert (tokens, latin, spelt) == (len(said), 16, 18)
+    key = "words spelt letter by letter"
+    assert (
+        "--scripts=LATIN" in Unread(1, tokens=tokens, letters=latin, spelt=spelt).notes("keep")[key]
+    )
+    _, (unread,) = compose_context(tiny_tokenizer, [talk(said, "i a 喵")], text_config(), False)
+    assert key not in unread.notes("keep") and key not in Unread().notes("keep")
 
 
 def test_unknown_emoji_are_told_with_the_switch_that_names_them(tiny_tokenizer):
