@@ -8,7 +8,6 @@ short way, ``[CLS] text [SEP]``. Only numpy here: the same code serves training 
 
 import itertools
 import json
-import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,7 +24,7 @@ from int_ra_jax.data.schema import Conversation, StickerEntry
 from int_ra_jax.data.tokenizer import Tokenizer
 
 _COMMONEST, _SHOWN = 5, 20  # unknown tokens are told, and characters of each
-_WORDS, _SPELT = re.compile("[A-Za-z]{3,}"), 0.5  # share of their letters that is too much
+_SPELT = 0.5  # of the letters of Latin words: more of them as tokens of their own are told
 
 
 @runtime_checkable
@@ -293,10 +292,8 @@ def _counts(
     for text, code in encoded:
         tokens += len(code.ids)
         unknown.update(tokenizer.unknown(text, code))
-        if latin := sum(map(len, _WORDS.findall(text))):
-            letters += latin
-            alone = (text[start] for start, end in code.offsets if end == start + 1)
-            spelt += sum(one.isascii() and one.isalpha() for one in alone)
+        of_words, alone = tokenizer.latin(text, code)
+        letters, spelt = letters + of_words, spelt + alone
     return tokens, unknown, letters, spelt
 
 

@@ -21,6 +21,7 @@ from int_ra_jax.data import emoji_names
 from int_ra_jax.data.emoji_names import EmojiNames
 
 _MIN_VOCABULARY = 200
+_LATIN = re.compile("[A-Za-z]{3,}")
 _OPENED = "opened.json"  # beside a saved tokenizer: what opening it gave
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 
@@ -73,6 +74,20 @@ class Tokenizer:
         text = self._as_read(text)
         spans = zip(code.ids, code.offsets, strict=True)
         return [text[slice(*span)].strip() for one, span in spans if one == self.unknown_id]
+
+    def latin(self, text: str, code: tokenizers.Encoding) -> tuple[int, int]:
+        """Returns how many letters Latin words have, and how many letters are tokens by themselves.
+
+        Args:
+          text: what was encoded.
+          code: its encoding.
+        """
+        text = self._as_read(text)
+        letters = sum(map(len, _LATIN.findall(text)))
+        if not letters:
+            return 0, 0
+        alone = (text[start] for start, end in code.offsets if end == start + 1)
+        return letters, sum(one.isascii() and one.isalpha() for one in alone)
 
     def _as_read(self, text: str) -> str:
         return self.emoji.to_words(text) if self.emoji else text

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers
 
 from int_ra_jax.common.types import ATTRIBUTES
-from int_ra_jax.data import text as composition
+from int_ra_jax.data import emoji_names
 from int_ra_jax.data.schema import Conversation, StickerEntry, Turn
 from int_ra_jax.data.text import (
     Unread,
@@ -227,8 +227,12 @@ def test_a_vocabulary_that_spells_latin_words_is_told(tiny_tokenizer):
     letters = {letter: 1000 + number for number, letter in enumerate(sorted({*said}))}
     backend = tokenizers.Tokenizer(models.WordLevel(letters, unk_token=" "))
     backend.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex("."), "isolated")
-    tokens, _, latin, spelt = composition._counts(tiny_tokenizer, [(said, backend.encode(said))])
+    code = backend.encode(said)
+    tokens, (latin, spelt) = len(code.ids), tiny_tokenizer.latin(said, code)
     assert (tokens, latin, spelt) == (len(said), 16, 18)
+    named = tiny_tokenizer.with_emoji(emoji_names.EmojiNames({"😂": "laughing"}))
+    (code,) = named.encode(["😂😂 a 喵"])
+    assert named.latin("😂😂 a 喵", code)[0] == len("laughing")
     key = "words spelt letter by letter"
     assert (
         "--scripts=LATIN" in Unread(1, tokens=tokens, letters=latin, spelt=spelt).notes("keep")[key]
