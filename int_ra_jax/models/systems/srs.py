@@ -251,6 +251,7 @@ class SRS(Compared):
         every pair runs through the network: B x (1 + S) of them and not B x (B + S).
         """
         assert self.logit_scale is not None
+        scale = self.logit_scale[...]
         size = batch.sticker.shape[0]
         golds = jnp.arange(size)[:, None]
         bank = jnp.broadcast_to(
@@ -264,9 +265,7 @@ class SRS(Compared):
             scores: Float[Array, "C"], sticker: Array, intention: Array, columns: Int[Array, "C"]
         ) -> Float[Array, ""]:
             one = dataclasses.replace(batch, sticker=sticker[None], intention=intention[None])
-            comparison = self.comparison(
-                scores[None], one, candidates.columns(columns), self.logit_scale[...]
-            )
+            comparison = self.comparison(scores[None], one, candidates.columns(columns), scale)
             return losses.RETRIEVAL[self.retrieval_loss].compute(comparison)
 
         return jnp.mean(jax.vmap(of_one)(scores, batch.sticker, batch.intention, columns))
