@@ -43,7 +43,7 @@ def explain(
                 with ui.column().classes("held"):
                     with ui.element("div").classes("map"):
                         picture(sticker.picture, called(sticker))
-                        picture(look.overlay, say("overlay", name=say(name), peak=look.peak))
+                        picture(look.overlay, say("overlay", attribute=say(name), peak=look.peak))
                     ui.label(f"{say(name)} · {look.peak:.1f}×").classes("name")
                     ui.label(look.text).classes("soft")
         ui.button(say("close"), on_click=dialog.close).props("flat no-caps")

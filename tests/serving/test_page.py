@@ -121,6 +121,21 @@ def test_stickers_appear_while_one_types_and_are_sent():
     visit(Settings(), journey)
 
 
+def test_why_a_sticker_is_offered_shows_where_its_attributes_look():
+    async def journey(user, service):
+        service.gallery.change("a", attributes={"facial": "a smile", "verbal": ""})
+        await user.open("/")
+        user.find(marker="draft").type("all is gold")
+        await user.should_see(marker="offer-1")
+        user.find(marker="why-1").click()
+        await user.should_see("facial expression · 4.0×")
+        await user.should_see("a smile")
+        await user.should_see("Where each attribute looks")
+        await user.should_not_see("words ·")
+
+    visit(Settings(), journey)
+
+
 def test_without_the_key_the_page_writes_nothing():
     async def journey(user, service):
         await user.open("/")
