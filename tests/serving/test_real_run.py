@@ -115,6 +115,7 @@ def mixed():
     return asked, searches, [schemas.FiltersQuery(top_k=top_k) for top_k in (1, 9, 20, 50)]
 
 
+@pytest.mark.long
 def test_when_it_is_ready_no_question_compiles_anything(workdir, tmp_path, monkeypatch):
     monkeypatch.setattr(serving_service, "BATCHES", (1, 2))  # fewer are compiled sooner
     gallery = Gallery.open(tmp_path / "gallery", workdir)
