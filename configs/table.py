@@ -43,7 +43,7 @@ _CONTROLS = ("choices",)
 # The others' 48 tokens hold 3.6 turns on average and seldom more than five.
 _FIVE_TURNS = {"model.utterances": 5}
 # The others read 64 tokens, seldom filled by the newest turn and what it answers, and compare with
-# the whole gallery, which would take a quarter of an hour a trial here: every pair has its network.
+# the whole gallery, which would take many minutes a trial here: every pair has its network.
 _TWO_LONG_TURNS = {"model.utterances": 2, "model.utterance_tokens": 64, "loss.bank_size": 16}
 _FEW_NEGATIVES = dict.fromkeys(_CONTROLS, "most of the gallery as negatives")
 
