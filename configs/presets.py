@@ -5,16 +5,18 @@ data set, ``smoke`` random tiny towers and seconds. A system's own file adds its
 """
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from ml_collections import ConfigDict
 
 from configs.rules import nearest
 
 Preset = Callable[[ConfigDict], None]
+_Preset = TypeVar("_Preset")
 
 
-def choose(arg: str, presets: Mapping[str, Preset], file: str) -> Preset:
-    """Returns the preset of that name.
+def choose(arg: str, presets: Mapping[str, _Preset], file: str) -> _Preset:
+    """Returns what has that name among a file's presets.
 
     Raises:
       ValueError: for another name; tells the nearest.

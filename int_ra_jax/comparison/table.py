@@ -27,6 +27,7 @@ from int_ra_jax.comparison import report as comparison_report
 from int_ra_jax.comparison.results import RunRow, TrialRow
 from int_ra_jax.comparison.table_config import BUDGET, RECIPE, SEARCH_SEED, Entry, Table
 from int_ra_jax.comparison.table_run import (
+    DivergedError,
     Execute,
     Job,
     Processes,
@@ -104,7 +105,7 @@ class _Runs:
                 self.search.begin(entry, number)
                 yield (job := self.drawn(entry)[number])
                 if job.record():
-                    self.search.tell(entry, number, job.validation()[1])
+                    self.search.tell(entry, number, job.score)
 
     def drawn(self, entry: Entry, evaluates: bool = False) -> list[Job]:
         """Returns the trials that are known so far, by number; as the runs of a seed, if asked."""
@@ -124,9 +125,9 @@ class _Runs:
     def chosen(self, entry: Entry) -> int | None:
         """Returns the trial with the best validation mAP, the first of equals; None without one."""
         complete = {
-            number: job.validation()[1]
+            number: job.score
             for number, job in enumerate(self.drawn(entry))
-            if job.record()
+            if job.record() and not job.diverged
         }
         return max(complete, key=complete.__getitem__) if complete else None
 
@@ -174,8 +175,12 @@ class _Runs:
                 self._execute(job)
                 job.finish(time.monotonic() - began)
             except RunFailedError as error:
-                self.failed[name] = str(error)
                 logging.warning("%s failed: %s", name, error)
+                # A trial that diverges has answered: these settings are no good.
+                if isinstance(error, DivergedError) and not job.evaluates:
+                    job.give_up(time.monotonic() - began, str(error))
+                else:
+                    self.failed[name] = str(error)
             self._left -= 1
             self._spent.append(time.monotonic() - began)
             logging.info(
@@ -288,8 +293,9 @@ def _trial_rows(runs: _Runs, table: Table) -> list[TrialRow]:
         points = zip(runs.search.drawn(entry), runs.drawn(entry), strict=True)
         for number, (values, job) in enumerate(points):
             done = job.record() is not None
-            error = "" if done else runs.failed.get(f"{name}, trial {number}", "not done yet")
-            best = job.validation()[1] if done else None
+            failed = runs.failed.get(f"{name}, trial {number}", "not done yet")
+            error = job.diverged if done else failed
+            best = job.validation()[1] if done and not job.diverged else None
             rows.append(TrialRow(name, number, values, best, number == chosen, error))
     return rows
 

@@ -42,6 +42,10 @@ class RunFailedError(ValueError):
     """A run did not end well; the message is its own."""
 
 
+class DivergedError(RunFailedError):
+    """A loss or gradient was not finite: the same settings will end so again."""
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """One run.
@@ -91,6 +95,7 @@ class Job:
             done = all(found[key] == value for key, value in self.wanted.items())
             done &= isinstance(found["seconds"], float)
             done &= found["evaluated"] is True or not self.evaluates
+            done &= isinstance(found.get("diverged", ""), str)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return found if done else None
@@ -100,6 +105,21 @@ class Job:
         path = self.workdir / METRICS_FILE
         steps, values = (read_metrics(path) if path.is_file() else {}).get(_VALIDATION, ([], []))
         return max(steps, default=0), max(values, default=float("nan"))
+
+    @property
+    def diverged(self) -> str:
+        """Says how training diverged, "" where it did not: of a trial alone, which is then done."""
+        record = self.record()
+        return record.get("diverged", "") if record else ""
+
+    @property
+    def score(self) -> float:
+        """By what a finished trial is judged: its best validation mAP, 0 where it diverged."""
+        return 0.0 if self.diverged else self.validation()[1]
+
+    def give_up(self, seconds: float, reason: str) -> None:
+        """Puts on record that a trial diverged, so that nobody tries it again."""
+        self._write({"evaluated": False, "seconds": seconds, "diverged": reason})
 
     def finish(self, seconds: float) -> None:
         """Puts on record that the run is done.
@@ -116,7 +136,10 @@ class Job:
         before = dataclasses.replace(self, evaluates=False).record() if self.evaluates else None
         if before and not before["evaluated"]:
             seconds += before["seconds"]
-        record = {**self.wanted, "evaluated": self.evaluates, "seconds": seconds}
+        self._write({"evaluated": self.evaluates, "seconds": seconds})
+
+    def _write(self, outcome: dict[str, Any]) -> None:
+        record = {**self.wanted, **outcome}
         replace_text(self.workdir / RECORD, json.dumps(record, indent=2) + "\n")
 
 
@@ -144,7 +167,8 @@ class Processes:
         """Does a run.
 
         Raises:
-          RunFailedError: if it ends with an error, or its process is killed.
+          DivergedError: if a loss or gradient is not finite.
+          RunFailedError: if it ends with another error, or its process is killed.
         """
         job.workdir.mkdir(parents=True, exist_ok=True)
         if not dataclasses.replace(job, evaluates=False).record():  # else trained as a trial
@@ -154,14 +178,15 @@ class Processes:
 
     def _do(self, workdir: Path, config: str = "") -> None:
         log = workdir / LOG
-        code, error = self._worker.do(workdir, log, config)
+        code, error, diverged = self._worker.do(workdir, log, config)
         if code < 0:
             name = signal.Signals(-code).name
             raise RunFailedError(f"killed by {name} (of memory, perhaps); its log is {log}")
         if code:
             raise RunFailedError(f"it ended without a word (log: {log})")
         if error:
-            raise RunFailedError(f"{_last_lines(error)} (log: {log})")
+            kind = DivergedError if diverged else RunFailedError
+            raise kind(f"{_last_lines(error)} (log: {log})")
 
     def close(self) -> None:
         """Ends the process."""

@@ -16,11 +16,25 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from absl import logging
 
 from int_ra_jax.common import config as configuration
+
+
+class Outcome(NamedTuple):
+    """What became of a task.
+
+    Attributes:
+      code: with which the process ended, 0 where it goes on.
+      error: of the run, "" where there was none.
+      diverged: whether the error is that training diverged, which it would again.
+    """
+
+    code: int
+    error: str
+    diverged: bool
 
 
 class Worker:
@@ -36,17 +50,13 @@ class Worker:
         self._environment = {**environment, "PYTHONPATH": os.pathsep.join(paths)}
         self._process: subprocess.Popen[str] | None = None
 
-    def do(self, workdir: Path, log: Path, config: str = "") -> tuple[int, str]:
+    def do(self, workdir: Path, log: Path, config: str = "") -> Outcome:
         """Trains or evaluates a run, and waits for it.
 
         Args:
           workdir: of the run.
           log: file to which everything that the run prints is added.
           config: to train; as ``configuration.to_json`` writes it. "" evaluates what was trained.
-
-        Returns:
-          The code with which the process ended, 0 where it goes on; and the error of the run, ""
-          where there was none.
         """
         process = self._running()
         assert process.stdin is not None and process.stdout is not None
@@ -65,8 +75,8 @@ class Worker:
                 process.kill()
             raise
         if not answer:
-            return self.close() or 1, ""
-        return 0, json.loads(answer)["error"]
+            return Outcome(self.close() or 1, "", False)
+        return Outcome(0, **json.loads(answer))
 
     def close(self) -> int:
         """Ends the process once its run has ended; returns its code, 0 where there is none."""
@@ -90,18 +100,18 @@ class Worker:
         return self._process
 
 
-def _do(task: Mapping[str, str]) -> str:
-    """Does a task; returns its error in words, "" where there is none."""
+def _do(task: Mapping[str, str]) -> tuple[str, bool]:
+    """Does a task; returns its error in words, "" where there is none, and whether it diverged."""
     try:
         if task["config"]:
             _train(Path(task["workdir"]), configuration.from_json(task["config"]))
         else:
             _evaluate(Path(task["workdir"]))
     except (ValueError, OSError, FloatingPointError) as error:
-        return str(error)
+        return str(error), isinstance(error, FloatingPointError)
     except Exception:
-        return traceback.format_exc()
-    return ""
+        return traceback.format_exc(), False
+    return "", False
 
 
 def _train(workdir: Path, config: configuration.ConfigDict) -> None:
@@ -135,13 +145,13 @@ def _serve(tasks: IO[str], answers: IO[str]) -> None:
         with Path(task["log"]).open("ab") as file:
             for stream in (1, 2):
                 os.dup2(file.fileno(), stream)
-        error = _do(task)
+        error, diverged = _do(task)
         if error:
             print(error, file=sys.stderr)
         gc.collect()  # the run's arrays go before the next one has its own
         sys.stdout.flush()
         sys.stderr.flush()
-        print(json.dumps({"error": error}), file=answers, flush=True)
+        print(json.dumps({"error": error, "diverged": diverged}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ import pytest
 from fixtures.compared import write_evaluation
 
 from configs import table as presets
-from int_ra_jax.comparison import table, table_run
-from int_ra_jax.comparison.table_run import Processes, RunFailedError
-from int_ra_jax.comparison.worker import Worker
+from int_ra_jax.comparison import table, table_config, table_run
+from int_ra_jax.comparison.table_run import DivergedError, Processes, RunFailedError
+from int_ra_jax.comparison.trials import Trials
+from int_ra_jax.comparison.worker import Outcome, Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = ROOT / "launch.py"
@@ -26,13 +27,15 @@ SYSTEMS = ("int_ra", "clip")
 class Fake:
     """Runs a job by writing what training and evaluation would leave."""
 
-    def __init__(self, fails=()):
-        self.done, self.fails = [], set(fails)
+    def __init__(self, fails=(), diverges=()):
+        self.done, self.fails, self.diverges = [], set(fails), set(diverges)
 
     def __call__(self, job):
         self.done.append(f"{job.entry.name}, {job.label}")
         if self.done[-1] in self.fails:
-            raise RunFailedError("loss was not finite at step 3")
+            raise RunFailedError("its disk was full at step 3")
+        if self.done[-1] in self.diverges:
+            raise DivergedError("loss was not finite at step 3")
         job.workdir.mkdir(parents=True, exist_ok=True)
         best = job.config.optim.lr * 100 + (job.config.model.name == "clip") / 100
         values = {"step": job.stop, "wall_time": 0.0, "valid/retrieval/mAP": best}
@@ -147,7 +150,7 @@ def test_a_run_that_fails_is_reported_and_the_others_make_the_table(settings, tm
     with pytest.raises(ValueError) as caught:
         table.make(settings, tmp_path, LAUNCHER, fake)
     message = str(caught.value)
-    assert "2 of the runs failed" in message and "not finite at step 3" in message
+    assert "2 of the runs failed" in message and "disk was full at step 3" in message
     assert "clip, trial 1" in message and "int_ra, seed 1" in message
     rows = {row["row"]: row["seeds"] for row in read_csv(tmp_path / "table" / "table.csv")}
     assert rows["int_ra"] == "0" and rows["clip"] == "0 1"
@@ -158,6 +161,46 @@ def test_a_run_that_fails_is_reported_and_the_others_make_the_table(settings, tm
     assert [(t["system"], t["trial"]) for t in chosen] == [("int_ra", "1"), ("clip", "0")]
     notes = (tmp_path / "table" / "table.md").read_text()
     assert "clip: chosen without trial 1, which is not complete" in notes
+
+
+def test_a_trial_that_diverges_is_a_bad_one_and_is_not_tried_again(settings, tmp_path):
+    class Late(Fake):
+        """Its validation was good before it diverged."""
+
+        def __call__(self, job):
+            try:
+                super().__call__(job)
+            except DivergedError:
+                job.workdir.mkdir(parents=True)
+                values = {"step": 2, "wall_time": 0.0, "valid/retrieval/mAP": 0.9}
+                (job.workdir / "metrics.jsonl").write_text(json.dumps(values) + "\n")
+                raise
+
+    table.make(settings, tmp_path, LAUNCHER, Late(diverges=["clip, trial 1"]))
+    trials = {row["trial"]: row for row in read_csv(tmp_path / "table" / "trials.csv")[2:]}
+    assert trials["0"]["chosen"] == "True" and trials["1"]["chosen"] == "False"
+    assert trials["1"]["validation mAP"] == "" and "not finite at step 3" in trials["1"]["error"]
+    assert "not complete" not in (tmp_path / "table" / "table.md").read_text()
+    again = Fake()
+    table.make(settings, tmp_path, LAUNCHER, again)
+    assert again.done == []
+    with closing(Trials(tmp_path, settings.search)) as search:
+        entry = table_config.read(settings, ROOT).systems["clip"]
+        assert [trial.value for trial in search._study(entry).trials][1] == 0.0
+
+
+def test_a_system_all_of_whose_trials_diverge_is_not_in_the_table(settings, tmp_path):
+    fake = Fake(diverges=["clip, trial 0", "clip, trial 1"])
+    table.make(settings, tmp_path, LAUNCHER, fake)
+    assert "clip, seed 0" not in fake.done
+    missing = {row["system"]: row["error"] for row in read_csv(tmp_path / "table" / "runs.csv")}
+    assert missing["clip"] == "no trial is complete"
+
+
+def test_a_seed_that_diverges_has_failed(settings, tmp_path):
+    settings.search.trials = 0
+    with pytest.raises(ValueError, match="clip, seed 1: loss was not finite"):
+        table.make(settings, tmp_path, LAUNCHER, Fake(diverges=["clip, seed 1"]))
 
 
 def test_another_choice_has_folders_of_its_own(settings, tmp_path):
@@ -319,7 +362,7 @@ STAND_IN = """
 import json, os, signal, sys, time
 for line in sys.stdin:
     task = json.loads(line)
-    answer = {"error": ""}
+    answer = {"error": "", "diverged": False}
     exec(task["config"])
     print(json.dumps(answer), flush=True)
 """
@@ -343,9 +386,11 @@ def test_one_process_does_run_after_run_and_a_killed_one_is_replaced(stand_in, t
             return worker.do(tmp_path, tmp_path / "log", "answer['error'] = str(os.getpid())")
 
         first = process()
-        assert first[0] == 0 and process() == first
-        assert worker.do(tmp_path, tmp_path / "log", "os.kill(os.getpid(), 9)") == (-9, "")
-        assert process()[1] not in ("", first[1])
+        assert first.code == 0 and process() == first
+        assert worker.do(tmp_path, tmp_path / "log", "os.kill(os.getpid(), 9)") == Outcome(
+            -9, "", False
+        )
+        assert process().error not in ("", first.error)
 
 
 @pytest.mark.parametrize(
@@ -361,6 +406,8 @@ def test_a_run_that_fails_is_reported_with_its_own_words(stand_in, tmp_path, scr
     with closing(Processes(stand_in / "launch.py", tmp_path / "compiled")) as processes:
         with pytest.raises(RunFailedError, match=message):
             processes._do(tmp_path, script)
+        with pytest.raises(DivergedError, match=r"^nan \(log"):
+            processes._do(tmp_path, "answer.update(error='nan', diverged=True)")
         processes._do(tmp_path, "pass")  # the next one runs
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import ablations, int_ra
+from configs import ablations, chosen, int_ra
 from configs import table as presets
 from int_ra_jax.common import config as configuration
 from int_ra_jax.comparison import table_config
@@ -346,3 +346,21 @@ def test_resolving_a_trial_leaves_the_entry_as_it_was():
     before = configuration.flatten(entry.config)
     changed = entry.resolved(**{"optim.lr": 0.5}, seed=7)
     assert changed.seed == 7 and configuration.flatten(entry.config) == before
+
+
+def test_what_was_chosen_is_the_table_without_its_search():
+    found, searched = chosen.get_config("zh"), presets.get_config("choices")
+    for settings in (found, searched):
+        with settings.unlocked():
+            settings.prepared_dir = "somewhere"
+    found, searched = read(found), read(searched)
+    assert list(found.systems) == [name for name in searched.systems if name in found.systems]
+    for name, entry in found.systems.items():
+        offered = searched.systems[name].space
+        assert not entry.budget and not entry.space
+        flat = configuration.flatten(entry.config)
+        assert all(flat[key] in choices for key, choices in offered.items())
+        was = configuration.flatten(searched.systems[name].config)
+        assert {key for key in flat if flat[key] != was[key]} <= offered.keys()
+    with pytest.raises(ValueError, match="no preset 'zhh'"):
+        chosen.get_config("zhh")
