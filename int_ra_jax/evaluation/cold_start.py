@@ -9,7 +9,8 @@ all the queries that it answers. Queries of one post are alike as well, but far 
 one sticker, of which there are few.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -19,15 +20,42 @@ from int_ra_jax.evaluation.report_data import ColdStart, Interval
 from int_ra_jax.evaluation.significance import bootstrap_intervals
 
 SHOWN = ("hit@1", "hit@5", "hit@10", "reciprocal_rank")
+AMONG = ("all", "unseen")
 
 
-def cold_start(
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """The queries whose sticker train never used, and how each row ranks it.
+
+    Attributes:
+      queries: which they are, of all queries.
+      gold: gallery row of each one's sticker.
+      unseen: how many stickers of the gallery train never used.
+      values: row -> one of AMONG, the stickers that are ranked -> one of SHOWN -> [U].
+    """
+
+    queries: Int[np.ndarray, " U"]
+    gold: Int[np.ndarray, " U"]
+    unseen: int
+    values: Mapping[str, Mapping[str, Mapping[str, Float[np.ndarray, " U"]]]]
+
+    def of(self, number: int) -> dict[str, dict[str, dict[str, float]]]:
+        """Returns the values of the query at a place among these, for a file."""
+        return {
+            name: {
+                among: {key: float(column[number]) for key, column in columns.items()}
+                for among, columns in row.items()
+            }
+            for name, row in self.values.items()
+        }
+
+
+def rank(
     tables: Mapping[str, Float[np.ndarray, "Q N"]],
     gold: Int[np.ndarray, " Q"],
     unseen: Bool[np.ndarray, " N"],
     counted: Bool[np.ndarray, " Q"],
-    **draws: int,
-) -> ColdStart | None:
+) -> Ranked | None:
     """Ranks the stickers that train never used, for the queries whose gold they are.
 
     The gold sticker alone counts as right, whatever the protocol.
@@ -37,40 +65,42 @@ def cold_start(
       gold: gallery row of each query's sticker.
       unseen: which stickers never occur in train.
       counted: which queries count, of those that have an unseen gold.
-      **draws: ``resamples`` and ``seed`` of the intervals.
 
     Returns:
-      Figures of every row among all stickers and among the unseen; None where no counted query has
-      an unseen gold.
+      Each such query's values; None where there is none.
     """
     rows = np.flatnonzero(unseen[gold] & counted)
     if not rows.size:
         return None
     columns = np.flatnonzero(unseen)
     place = np.cumsum(unseen) - 1  # of an unseen sticker among the unseen
-    among = {
-        "all": (np.arange(len(unseen)), gold[rows]),
-        "unseen": (columns, place[gold[rows]]),
-    }
+    among = ((np.arange(len(unseen)), gold[rows]), (columns, place[gold[rows]]))
+    values: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    for where, (kept, right) in zip(AMONG, among, strict=True):
+        relevant = right[:, None] == np.arange(len(kept))
+        found = {
+            name: metrics.evaluate_rankings(scores[np.ix_(rows, kept)], relevant, per_query=True)
+            for name, scores in tables.items()
+        }
+        found["chance"] = metrics.chance_metrics(relevant, per_query=True)
+        for name, figures in found.items():
+            columns_of = {key: figures["per_query"][key] for key in SHOWN}
+            values.setdefault(name, {})[where] = columns_of
+    return Ranked(rows, gold[rows], len(columns), values)
+
+
+def summary(ranked: Ranked, **draws: int) -> ColdStart:
+    """Returns the means of every row among all stickers and among the unseen.
+
+    Args:
+      ranked: the queries.
+      **draws: ``resamples`` and ``seed`` of the intervals.
+    """
     systems: dict[str, dict[str, dict[str, Interval]]] = {}
-    for where, (kept, right) in among.items():
-        for name, values in _values(tables, rows, kept, right):
-            intervals = bootstrap_intervals(values, clusters=gold[rows], **draws)
-            named = {metrics.MEANS[key]: Interval(**row) for key, row in intervals.items()}
+    for name, row in ranked.values.items():
+        for where, columns in row.items():
+            intervals = bootstrap_intervals(columns, clusters=ranked.gold, **draws)
+            named = {metrics.MEANS[key]: Interval(**one) for key, one in intervals.items()}
             systems.setdefault(name, {})[where] = named
-    return ColdStart(len(rows), len(columns), len(np.unique(gold[rows])), systems)
-
-
-def _values(
-    tables: Mapping[str, Float[np.ndarray, "Q N"]],
-    rows: Int[np.ndarray, " U"],
-    columns: Int[np.ndarray, " C"],
-    right: Int[np.ndarray, " U"],
-) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Yields each row's per-query values with some columns alone in the gallery."""
-    relevant = right[:, None] == np.arange(len(columns))
-    for name, scores in tables.items():
-        found = metrics.evaluate_rankings(scores[np.ix_(rows, columns)], relevant, per_query=True)
-        yield name, {key: found["per_query"][key] for key in SHOWN}
-    chance = metrics.chance_metrics(relevant, per_query=True)["per_query"]
-    yield "chance", {key: chance[key] for key in SHOWN}
+    sent = len(np.unique(ranked.gold))
+    return ColdStart(len(ranked.queries), ranked.unseen, sent, systems)

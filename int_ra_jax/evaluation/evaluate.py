@@ -104,7 +104,7 @@ def evaluate(run: Run, params: Params, step: int, placement: Placement | None = 
             remarks=beside.remarks,
         )
         if jax.process_index() == 0:
-            lines = _lines(run, asked, contexts, found.per_query)
+            lines = _lines(run, asked, contexts, found)
             report.write(run.workdir / "eval", data, lines, found.posts)
     logging.info("report: %s", run.workdir / "eval" / "report.html")
     return data
@@ -228,16 +228,19 @@ def _facts(run: Run, step: int, phases: Phases, ranking_ms: float) -> RunFacts:
 
 
 def _lines(
-    run: Run, judged: Judged, contexts: Context, values: figures.PerQuery
+    run: Run, judged: Judged, contexts: Context, found: figures.Figures
 ) -> Iterator[dict[str, Any]]:
     """Yields the lines of per_query.jsonl."""
     names, predicted = run.dataset.intentions, None
     if contexts.intention_logits is not None:
         predicted = np.argmax(contexts.intention_logits, axis=1)
+    places = {} if found.unseen is None else {q: n for n, q in enumerate(found.unseen.queries)}
     for query, conversation in enumerate(judged.conversations):
         line: dict[str, Any] = {"id": conversation.id, "seed": run.config.seed}
         if judged.cases.threads:
             line |= judged.cases.of(query)
+        if found.unseen is not None and query in places:
+            line["cold_start"] = found.unseen.of(places[query])
         yield line | {
             "intention": names[judged.intention[query]],
             "predicted_intention": None if predicted is None else names[predicted[query]],
@@ -248,6 +251,6 @@ def _lines(
                     metric: None if np.isnan(column[query]) else float(column[query])
                     for metric, column in row.items()
                 }
-                for system, row in values.items()
+                for system, row in found.per_query.items()
             },
         }

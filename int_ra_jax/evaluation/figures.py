@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 from ml_collections import ConfigDict
 
-from int_ra_jax.evaluation import agreement, calibration, metrics
-from int_ra_jax.evaluation.cold_start import cold_start
+from int_ra_jax.evaluation import agreement, calibration, cold_start, metrics
 from int_ra_jax.evaluation.judge import Judged
 from int_ra_jax.evaluation.report_data import (
     Agreement,
@@ -83,7 +82,8 @@ class Figures:
       cases: figures by case.
       posts: one object a graded post.
       agreement: their summary.
-      cold_start: figures on stickers that train never used.
+      unseen: the queries whose sticker train never used.
+      cold_start: their summary.
     """
 
     per_query: PerQuery
@@ -92,6 +92,7 @@ class Figures:
     cases: Mapping[str, Case]
     posts: Sequence[Mapping[str, Any]]
     agreement: Agreement | None
+    unseen: cold_start.Ranked | None
     cold_start: ColdStart | None
 
 
@@ -118,6 +119,8 @@ def compute(
     found = agreement.find_posts(judged.conversations, judged.gold, stickers)
     any_order = np.broadcast_to(0.0, judged.relevant.shape)
     posts = agreement.graded(found, {**tables, "chance": any_order})
+    unseen = cold_start.rank(tables, judged.gold, judged.train_uses == 0, judged.headline)
+    drawn = {"resamples": draws.resamples, "seed": draws.seed}
     return Figures(
         per_query=values,
         systems=systems(values, notes, protocol, draws),
@@ -125,11 +128,9 @@ def compute(
         cases=by_case(values, judged, draws),
         posts=posts,
         agreement=with_people(posts, main, draws),
-        cold_start=cold_start(
-            tables, judged.gold, judged.train_uses == 0, judged.headline,
-            resamples=draws.resamples, seed=draws.seed,
-        ),
-    )  # fmt: skip
+        unseen=unseen,
+        cold_start=cold_start.summary(unseen, **drawn) if unseen else None,
+    )
 
 
 def per_query(

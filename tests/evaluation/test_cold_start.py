@@ -5,9 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from int_ra_jax.evaluation.cold_start import cold_start
+from int_ra_jax.evaluation.cold_start import rank, summary
 
 DRAWS = {"resamples": 20, "seed": 0}
+
+
+def cold_start(tables, gold, unseen, counted, **draws):
+    ranked = rank(tables, gold, unseen, counted)
+    return None if ranked is None else summary(ranked, **draws)
 
 
 @given(st.integers(0, 999))

@@ -181,6 +181,12 @@ def test_the_unseen_sticker_is_last_for_rows_that_count_and_first_where_it_is_al
     assert set(cold["systems"]) == ROWS
     for row in cold["systems"].values():
         assert row["unseen"]["hit@1"]["value"] == 1.0
+    told = [query["cold_start"] for query in queries if "cold_start" in query]
+    assert len(told) == asked
+    for name, row in cold["systems"].items():
+        for among, means in row.items():
+            ranks = [values[name][among]["reciprocal_rank"] for values in told]
+            assert np.mean(ranks) == pytest.approx(means["mrr"]["value"])
 
 
 def test_zero_shot_is_the_cosine_of_means_of_the_frozen_tower(run, judged):
