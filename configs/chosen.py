@@ -17,13 +17,13 @@ _CHOSEN: dict[str, dict[str, dict[str, Any]]] = {
     "zh": {
         "int_ra": {"optim.lr": 0.008, "model.attributes": "off"},
         "best": {"optim.lr": 0.004, "model.attributes": "on", "model.intention_match": 1.0},
-        "dual_encoder": {"optim.lr": 0.016, "model.dropout": 0.3, "model.text_pool": "mean"},
+        "dual_encoder": {"optim.lr": 0.032, "model.dropout": 0.3, "model.text_pool": "mean"},
         "clip": {
-            "optim.lr": 0.016, "model.dropout": 0.3, "model.attributes": "on",
+            "optim.lr": 0.032, "model.dropout": 0.3, "model.attributes": "on",
             "loss.dup_policy": "mask_same_sticker",
         },
         "clip_match": {
-            "optim.lr": 0.016, "model.dropout": 0.3, "model.attributes": "on",
+            "optim.lr": 0.032, "model.dropout": 0.3, "model.attributes": "on",
             "loss.dup_policy": "mask_same_sticker", "model.intention_match": 3.0,
         },
         "irra": {"optim.lr": 0.004, "model.attributes": "on", "loss.match_label": "sticker"},
