@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from int_ra_jax.common import phases
 from int_ra_jax.comparison.layout import AGREEMENT, PEOPLE, Column, columns_of, in_order
+from int_ra_jax.evaluation.cases import ECHO
 from int_ra_jax.evaluation.plots import Curve
 
 _MAX_BYTES = 2**30
@@ -173,7 +174,10 @@ def _cases(
 ) -> dict[str, Case]:
     cases = {}
     for case in sorted({case for query in queries for case in query.cases}):
-        members = [query for query in queries if case in query.cases]
+        # An echo is alone or beside words, too; the case of echoes alone has it (see figures).
+        members = [q for q in queries if case in q.cases and (q.headline or case == ECHO)]
+        if not members:
+            continue
         scored = [query for query in members if not math.isnan(query.values[0][0])]
         values = _by_row(scored, names, columns) if scored else {}
         means = {

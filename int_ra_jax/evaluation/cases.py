@@ -15,13 +15,14 @@ from jaxtyping import Bool
 
 from int_ra_jax.data.schema import Conversation
 
+ECHO = "echo"
 # Case -> key of ``extra`` and its value, in the order in which they are shown.
 _CASES = {
     "alone": ("case", "alone"),
     "own_words": ("case", "own_words"),
     "direct": ("direct", True),
     "chain": ("direct", False),
-    "echo": ("echo", True),
+    ECHO: ("echo", True),
 }
 
 
@@ -66,7 +67,7 @@ def cases(conversations: Sequence[Conversation], unseen: Bool[np.ndarray, " Q"])
         name: np.array([extra.get(key) == value for extra in extras], np.bool_)
         for name, (key, value) in _CASES.items()
     }
-    echo = found["echo"]
+    echo = found[ECHO]
     found |= {"seen": ~unseen, "unseen": unseen}
     return Cases(
         clusters=[str(c.extra.get("thread", c.id)) for c in conversations],

@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from ml_collections import ConfigDict
 
 from int_ra_jax.evaluation import agreement, calibration, cold_start, metrics
+from int_ra_jax.evaluation.cases import ECHO
 from int_ra_jax.evaluation.judge import Judged
 from int_ra_jax.evaluation.report_data import (
     Agreement,
@@ -207,7 +208,7 @@ def by_case(values: PerQuery, judged: Judged, draws: Draws) -> dict[str, Case]:
     """
     found = {}
     for name, queries in judged.cases.named.items():
-        headline = name != "echo"
+        headline = name != ECHO
         rows = queries & judged.headline if headline else queries
         if not rows.any():
             continue

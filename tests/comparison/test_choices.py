@@ -76,6 +76,13 @@ def test_echoes_enter_no_mean_and_no_test_but_their_case(groups, compared):
             if "echo" in line["cases"]
         ]
         assert compared.row(name).by_case["echo"]["mrr"] == pytest.approx(np.mean(echoes))
+    alone = [
+        line["systems"]["clip"]["reciprocal_rank"]
+        for run in groups["clip"]
+        for line in lines_of(run)
+        if "alone" in line["cases"] and line["headline"]
+    ]
+    assert compared.row("clip").by_case["alone"]["mrr"] == pytest.approx(np.mean(alone))
 
 
 def test_intervals_and_tests_are_over_posts(groups, compared):
