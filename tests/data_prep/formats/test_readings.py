@@ -40,6 +40,17 @@ def test_where_both_readings_give_the_same_set_it_stands(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_where_only_the_order_differs_a_third_reading_decides_the_first(name):
+    for row in rows(name):
+        first, second = row["readings"]
+        ordered = set(first) == set(second) and first[0] != second[0]
+        assert ordered == ("third" in row)
+        if ordered:
+            place = [row["third"].index(i) for i in row["intentions"] if i in row["third"]]
+            assert place == sorted(place) and row["intentions"][0] == row["third"][0]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_agreement_in_the_documents_is_that_of_the_readings(name):
     readings = [row["readings"] for row in rows(name)]
     first, second = ([pair[which][0] for pair in readings] for which in (0, 1))
