@@ -9,6 +9,7 @@ from jax.extend.core import jaxprs_in_params
 
 from int_ra_jax.common.params import flatten
 from int_ra_jax.models import interface, layers
+from int_ra_jax.models.two_towers import dot_products
 from int_ra_jax.training.step import compute_loss
 
 # Sums, and what norms, softmax, pooling, cosines and losses are made of.
@@ -87,3 +88,14 @@ def test_parameters_and_gradients_are_float32_and_scores_stay_close():
     ours, theirs = vector(gradients), vector(wanted)
     cosine = ours @ theirs / (np.linalg.norm(ours) * np.linalg.norm(theirs))
     assert cosine > 0.99, cosine
+
+
+def test_the_cosine_is_never_rounded_to_an_accelerator_s_default():
+    """On the CPU the default is exact, so that only the program can tell."""
+    rows = jnp.ones((2, 3))
+    [product] = [
+        equation
+        for equation in equations(jax.make_jaxpr(dot_products)(rows, rows).jaxpr)
+        if equation.primitive.name == "dot_general"
+    ]
+    assert set(product.params["precision"]) == {jax.lax.Precision.HIGHEST}
