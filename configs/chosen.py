@@ -32,6 +32,10 @@ _CHOSEN: dict[str, dict[str, dict[str, Any]]] = {
             "optim.lr": 0.016, "model.dropout": 0.3, "model.attributes": "off",
             "loss.match_label": "sticker",
         },
+        "srs": {
+            "optim.lr": 0.004, "loss.retrieval": "own", "model.newest_turn": False,
+            "model.attributes": "on", "loss.negatives_from": "other_intent",
+        },
         "mod": {"optim.lr": 0.008, "model.text_pool": "last"},
         "mod_match": {
             "optim.lr": 0.008, "loss.retrieval": "own", "model.newest_turn": False,
