@@ -42,6 +42,23 @@ _CHOSEN: dict[str, dict[str, dict[str, Any]]] = {
             "model.text_pool": "last", "model.intention_match": 3.0,
         },
     },
+    "en": {
+        "int_ra": {"optim.lr": 0.008, "model.attributes": "on"},
+        "dual_encoder": {"optim.lr": 0.032, "model.dropout": 0.5, "model.text_pool": "mean"},
+        "clip": {
+            "optim.lr": 0.032, "model.dropout": 0.5, "model.attributes": "on",
+            "loss.dup_policy": "none",
+        },
+        "irra": {"optim.lr": 0.004, "model.attributes": "on", "loss.match_label": "intent"},
+        "pcme": {
+            "optim.lr": 0.001, "model.dropout": 0.5, "model.attributes": "on",
+            "loss.match": "label",
+        },
+        "mod": {
+            "optim.lr": 0.004, "model.dropout": 0.5, "model.newest_turn": False,
+            "model.text_pool": "last",
+        },
+    },
 }  # fmt: skip
 # What nearly all of them chose.
 _COMMON = {"loss.retrieval": "gold_softmax", "model.newest_turn": True, "model.dropout": 0.1}
@@ -51,7 +68,7 @@ def get_config(arg: str = "zh") -> ConfigDict:
     """Returns the table of the settings that were chosen on some data.
 
     Args:
-      arg: zh, the Chinese choices.
+      arg: zh, the Chinese choices, or en, the English ones.
 
     Raises:
       ValueError: for another preset name.

@@ -348,8 +348,9 @@ def test_resolving_a_trial_leaves_the_entry_as_it_was():
     assert changed.seed == 7 and configuration.flatten(entry.config) == before
 
 
-def test_what_was_chosen_is_the_table_without_its_search():
-    found, searched = chosen.get_config("zh"), presets.get_config("choices")
+@pytest.mark.parametrize("data", ["zh", "en"])
+def test_what_was_chosen_is_the_table_without_its_search(data):
+    found, searched = chosen.get_config(data), presets.get_config("choices")
     for settings in (found, searched):
         with settings.unlocked():
             settings.prepared_dir = "somewhere"
