@@ -84,6 +84,7 @@ def get_config(arg: str = "zh") -> ConfigDict:
             section.overrides = ConfigDict(own)
             section.overrides.update(table.nested({**_COMMON, **settings}))
             section.space = ConfigDict()
+        config.also_tested = tuple(name for name in config.also_tested if name in chosen)
         config.readings = ConfigDict()
         config.search.update({"trials": 0, "overrides": ConfigDict()})
         config.search.space = ConfigDict({"optim": {"lr": config.search.space.optim.lr}})
