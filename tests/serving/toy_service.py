@@ -12,7 +12,11 @@ from int_ra_jax.common.types import RankedList, RankedSticker
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.stickers import GallerySticker, stated
+from int_ra_jax.serving.settings import Limits
 
+KEY = "a-key-that-is-long-enough"
+LIMITS = Limits(per_second=1e6, burst=10**6)
+ASKED = {"turns": [{"speaker": "ann", "text": "All is gold!"}], "reply_speaker": "bo"}
 LOOKED = np.float32([[0, 0], [0, 4]])  # at one corner
 
 
@@ -155,3 +159,9 @@ def toy_gallery():
             ("a", "gold", "warm"), ("b", "crimson", "warm"), ("c", "teal", "冷"),
         )
     )  # fmt: skip
+
+
+def ids(answer):
+    """Returns the ids of an answer's stickers, the best first."""
+    assert answer.status_code == 200, answer.text
+    return [one["sticker"]["id"] for one in answer.json()["stickers"]]
