@@ -8,6 +8,7 @@ from serving.toy_service import ASKED, KEY, ids, picture
 
 from int_ra_jax.retrieval.stickers import GallerySticker
 from int_ra_jax.serving.settings import Key
+from int_ra_jax.serving.viewers import EVERYBODY, OWNER, Viewer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -56,6 +57,32 @@ def test_hidden_and_adult_stickers_are_seen_by_those_alone_who_may(client):
     # The address of an answer's picture opens for who got the answer.
     shown = client.get("/v1/stickers/c", **everybody | asks).json()
     assert client.get(shown["picture"], **everybody).status_code == 200
+
+
+def test_a_patch_of_one_attribute_says_nothing_of_the_others(client, service, monkeypatch):
+    said, change = [], service.gallery.change
+    monkeypatch.setattr(
+        service.gallery,
+        "change",
+        lambda id, **fields: (said.append({**fields}), change(id, **fields))[1],
+    )
+    assert client.patch("/v1/stickers/a", json={"attributes": {"verbal": "hi"}}).is_success
+    assert said == [{"attributes": {"verbal": "hi"}}]
+
+
+@pytest.mark.parametrize(
+    ("viewer", "counts"),
+    [
+        (EVERYBODY, {"warm": 1}),
+        (Viewer(adult=True), {"warm": 1, "冷": 1}),
+        (OWNER, {"warm": 2, "冷": 1}),
+    ],
+)
+def test_packs_are_counted_without_reading_a_sticker(service, monkeypatch, viewer, counts):
+    for one, flag in (("a", "hidden"), ("c", "adult")):
+        service.gallery.change(one, **{flag: True})
+    monkeypatch.setattr(service.gallery, "read", None)
+    assert service.catalogue.packs(viewer).packs == counts
 
 
 def test_a_ticket_opens_one_picture_and_nothing_else(client):

@@ -54,7 +54,11 @@ def test_whether_is_read_from_the_workdir(client, tmp_path):
 
 
 def test_filters_reach_every_question(client):
-    for limited in ({"packs": ["冷"]}, {"packs": ["冷"], "top_k": 1, "adult": True}):
+    for limited in (
+        {"packs": ["冷"]},
+        {"packs": ["冷"], "top_k": 1, "adult": True},
+        {"without_packs": ["warm", "of nobody"]},
+    ):
         assert ids(client.post("/v1/reply", json=ASKED | limited)) == ["c"]
         assert ids(client.post("/v1/search", json={"words": "teal"} | limited)) == ["c"]
         assert ids(client.get("/v1/similar/a", params=limited)) == ["c"]
@@ -78,7 +82,8 @@ def test_where_the_attributes_of_a_sticker_look_is_told_as_overlays(client):
     overlay = np.asarray(Image.open(io.BytesIO(base64.b64decode(coded))).convert("RGBA"))
     middle = len(overlay) // 2
     assert overlay[:middle, :middle, 3].max() < overlay[-1, -1, 3]  # the corner alone is hot
-    assert client.get("/v1/stickers/a/attention").json() == {"attributes": {}}
+    none = {"attributes": {}, "middle_square": False}
+    assert client.get("/v1/stickers/a/attention").json() == none
     assert client.get("/v1/stickers/none/attention").status_code == 404
     client.patch("/v1/stickers/n", json={"hidden": True})
     others = {"headers": {"Authorization": ""}}

@@ -31,12 +31,16 @@ def test_every_batch_is_warm_before_the_service_is_ready():
             assert not service.ready
             warmed.append((tuple(batches), top_k))
 
+        def warm_attention(self):
+            assert not service.ready
+            warmed.append("attention")
+
     service = Service(Warmed(toy_gallery()), LIMITS)
     asyncio.run(service.warm())
     service.close()
     assert service.ready
     replies = [((size,), ranked) for ranked in (8, 64) for size in BATCHES]
-    assert warmed == [*replies, ((1,), 256)]
+    assert warmed == [*replies, ((1,), 256), "attention"]
 
 
 def test_a_service_without_stickers_is_warm_as_well():
