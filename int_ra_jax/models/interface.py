@@ -115,7 +115,8 @@ class System(Protocol):
         cached of it depends on them.
       text_frozen: lower layers of the text tower that do not train.
       negatives: which columns it trains against.
-      embedding_width: channels of a sticker's embedding, for a bank of them that is refreshed.
+      embedding_width: channels of a sticker's embedding, those of its intentions included; 0 where
+        pairs are compared and these are not.
       intention_width: channels at its end that hold the sticker's intentions.
       encodes_unseen: whether it encodes stickers that training has not known, by what they show.
       sharding_rules: (regex, axes) of what its heads hold besides kernels, biases, scales and

@@ -72,7 +72,7 @@ class TwoTowers(nnx.Module):
       frames: which keys say in which pieces it encodes a conversation: none, as one text.
       sharding_rules: of what its heads hold besides linear layers; likewise.
       negatives: the batch's own gold stickers, unless a system says otherwise.
-      embedding_width: channels of a sticker's embedding.
+      embedding_width: channels of a sticker's embedding; see ``interface.System``.
       intention_width: channels at its end that hold the sticker's intentions.
       encodes_unseen: whether it encodes stickers that training has not known.
     """

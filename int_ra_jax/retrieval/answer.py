@@ -1,14 +1,40 @@
-"""From what was found in a gallery to the answer that a caller reads."""
+"""From a question to what is found in a gallery, and to the answer that a caller reads."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32, Int
 
-from int_ra_jax.common.types import RankedList, RankedSticker
+from int_ra_jax.common.types import RankedList, RankedSticker, Tokens
 from int_ra_jax.data.text import Unread
+from int_ra_jax.retrieval.engine import Engine
+from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.shelved import RunGallery, Shelved
 from int_ra_jax.retrieval.stickers import GallerySticker
+
+
+def best_of(
+    engine: Engine, gallery: Shelved, tokens: Tokens, masks: Sequence[np.ndarray], number: int
+) -> tuple[list[list[tuple[str, float]]], np.ndarray]:
+    """Returns the best of those that pass, for each of Q conversations, and the intentions.
+
+    The latter are probabilities f32[Q, K].
+
+    Args:
+      engine: of the checkpoint whose embeddings are searched.
+      gallery: inside its ``lock``.
+      tokens: of the conversations.
+      masks: which stickers pass, for each conversation.
+      number: how many at most.
+    """
+    encoded, number = gallery.shelf.encoded, min(number, gallery.shelf.capacity)
+    if encoded is None:
+        assert isinstance(gallery, Gallery)  # a run's own gallery is in memory
+        queries, probable = engine.queries(tokens)
+        return gallery.best_on_disk(queries, masks, number), probable
+    ranked = engine.rank(tokens, encoded, masks, number)
+    each = zip(ranked.scores, ranked.rows, strict=True)
+    return [passing(gallery, *one) for one in each], ranked.probabilities
 
 
 def listed(

@@ -67,14 +67,17 @@ def completed(
     if words is None:
         words = _read(read_words, sticker.picture) if read_words else ""
     language = language_of(words) if sticker.language is None else sticker.language
-    attributes = {name: sticker.attributes.get(name, "") for name in ATTRIBUTES}
-    if not any(map(str.strip, attributes.values())):
-        attributes = derived_attributes(sticker.emoji, sticker.name, words, names)
+    given = sticker.attributes_given
+    if given is None:
+        given = ATTRIBUTES if any(map(str.strip, sticker.attributes.values())) else ()
+    found = derived_attributes(sticker.emoji, sticker.name, words, names)
+    found |= {name: sticker.attributes.get(name, "") for name in given}
     return dataclasses.replace(
         sticker,
         words=words,
         language=language,
-        attributes=attributes,
+        attributes=found,
+        attributes_given=tuple(given),
         tags=tuple(dict.fromkeys(sticker.tags)),
         emoji=tuple(dict.fromkeys(sticker.emoji)),
         intentions_given=sticker.intentions is not None,
@@ -107,10 +110,47 @@ def renewed(
         after = dataclasses.replace(after, words=None)
     if "language" not in fields and after.words != before.words:
         after = dataclasses.replace(after, language=None)
-    found = derived_attributes(before.emoji, before.name, before.words or "", names)
-    if "attributes" not in fields and dict(before.attributes) == found:
-        after = dataclasses.replace(after, attributes=dict.fromkeys(ATTRIBUTES, ""))
+    if "attributes" not in fields:
+        after = dataclasses.replace(after, attributes_given=given_attributes(before, names))
     return after
+
+
+def given_attributes(
+    sticker: GallerySticker, names: emoji_names.EmojiNames | None = None
+) -> tuple[str, ...]:
+    """Returns which attributes of a complete sticker somebody gave.
+
+    Args:
+      sticker: of a gallery; where an older version kept it, nothing says so, and all are given
+        that are not what would be derived as a whole.
+      names: as ``completed``.
+    """
+    if sticker.attributes_given is not None:
+        return sticker.attributes_given
+    found = derived_attributes(sticker.emoji, sticker.name, sticker.words or "", names)
+    return () if dict(sticker.attributes) == found else ATTRIBUTES
+
+
+def renamed_attributes(
+    sticker: GallerySticker,
+    named: Mapping[str, str],
+    names: emoji_names.EmojiNames | None = None,
+) -> dict[str, Any]:
+    """Returns a sticker's attributes and which are given, where some are given anew.
+
+    Args:
+      sticker: complete.
+      named: attributes; those that it does not name stay as they are, given or derived. Four empty
+        ones give nothing: all are derived.
+      names: as ``completed``.
+    """
+    given = {*given_attributes(sticker, names), *named}
+    if named.keys() >= {*ATTRIBUTES} and not any(map(str.strip, named.values())):
+        given = set()
+    return {
+        "attributes": {**sticker.attributes, **named},
+        "attributes_given": tuple(name for name in ATTRIBUTES if name in given),
+    }
 
 
 def derived_attributes(

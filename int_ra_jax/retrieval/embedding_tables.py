@@ -203,7 +203,7 @@ class EmbeddingTables(ABC):
                 table.create_index("rows", config=IvfPq(distance_type="dot"))
 
     def others(self, checksums: set[str]) -> list[str]:
-        """Returns the checkpoints of which there are embeddings but for some, the newest last."""
+        """Returns the checkpoints with embeddings, but for some; the last written is last."""
         found = [one for one in self.checksums() if one not in checksums]
         written = {one: self.vectors(one).list_versions()[-1]["timestamp"] for one in found}
         return sorted(found, key=lambda one: written[one])

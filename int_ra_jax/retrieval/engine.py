@@ -88,7 +88,8 @@ class Engine:
         """What makes log-probabilities of scores.
 
         As the run's newest evaluation under ``exact`` fitted it; else the inverse temperature that
-        training learnt, or else the one that it would have begun with; 1 of scores of pairs.
+        training learnt, or the constant that it had. 1 where it had none, as under losses of
+        margins and drawn pairs, whose scores no cosines are.
         """
         with contextlib.suppress(OSError, ValueError, KeyError):
             report = json.loads((self.run.workdir / "eval" / "report.json").read_text("utf-8"))
@@ -96,8 +97,7 @@ class Engine:
         learnt = flatten(self.params).get("logit_scale")
         if learnt is not None:
             return float(jnp.exp(learnt))
-        temperature = self.run.config.loss.get("temperature", 1.0)
-        return 1 / temperature if self.run.system.embedding_width else 1.0
+        return 1 / float(self.run.config.loss.get("temperature", 1.0))
 
     def own_gallery(self) -> Sticker:
         """Returns the run's own gallery, encoded."""
@@ -111,6 +111,38 @@ class Engine:
     def attention(self, sticker: GallerySticker) -> dict[str, Float[np.ndarray, "g g"]]:
         """Returns where each attribute of a sticker looks; see ``StickerEncoder.attention``."""
         return self._encoder.attention(sticker) if self.run.system.encodes_unseen else {}
+
+    def warm_attention(self) -> None:
+        """Compiles what ``attention`` needs."""
+        if self.run.system.encodes_unseen:
+            self._encoder.warm_attention()
+
+    def warm_as(self, other: "Engine", gallery: Sticker | None) -> Iterator[None]:
+        """Compiles what another checkpoint's engine was asked for, of every length.
+
+        Args:
+          other: that answered until now.
+          gallery: N encoded stickers of any value; None where they are searched on disk.
+
+        Yields:
+          After each program.
+        """
+        kinds = {(shape[0], shape[2]) for shape in [*other._programs] if shape[0] != "words"}
+        number = 0 if gallery is None else len(jax.tree.leaves(gallery)[0])
+        for size, kind in sorted(kinds):
+            masks = [np.zeros(number, bool)] * size
+            for tokens in self.of_every_length(size):
+                if gallery is None:
+                    self.queries(tokens)
+                else:  # of those that were searched on disk none was ranked
+                    self.rank(tokens, gallery, masks, min(kind if kind > 0 else 1, number))
+                yield
+        if any(shape[0] == "words" for shape in [*other._programs]):
+            self.warm_typed()
+            yield
+        if "_encoder" in vars(other):  # it was asked where attributes look
+            self.warm_attention()
+            yield
 
     def compose(self, conversations: Sequence[Conversation]) -> tuple[Tokens, list[Unread]]:
         """Returns conversations as the text tower reads them, and what it does not read.

@@ -15,7 +15,16 @@ from typing import Any
 
 from int_ra_jax.common.ledger import Ledger, LeftOut
 from int_ra_jax.common.nearest import nearest
-from int_ra_jax.retrieval.completion import check, completed, id_problem, problems, renewed
+from int_ra_jax.common.types import Sticker
+from int_ra_jax.data.emoji_names import EmojiNames
+from int_ra_jax.retrieval.completion import (
+    check,
+    completed,
+    id_problem,
+    problems,
+    renamed_attributes,
+    renewed,
+)
 from int_ra_jax.retrieval.gallery_rows import Stored, digest_of
 from int_ra_jax.retrieval.gallery_store import GalleryStore
 from int_ra_jax.retrieval.rebuild import Rebuild, embed_missing, encode_sound
@@ -28,7 +37,7 @@ from int_ra_jax.retrieval.stored_shelf import StoredShelf
 EXACT = 2**20  # stickers up to which a matrix in memory is searched
 _BATCH = 64  # stickers that are embedded and written at once
 _PAIRS = 2**28  # numbers of stickers that are compared in pairs: 1 GiB
-_DERIVED = ("id", "intentions_given", "media_type", "looks")
+_DERIVED = ("id", "attributes_given", "intentions_given", "media_type", "looks")
 _FLAGS = frozenset(("adult", "approved", "hidden"))
 _AGAIN = "replaced by a later sticker of the same id"
 
@@ -144,7 +153,7 @@ class Gallery(StoredShelf):
         Raises:
           ValueError: if the system compares pairs, and there would be too many of them.
         """
-        self._check_room(len(stickers))
+        self._check_room(stickers)
         ledger = Ledger()
         last = {one.id: place for place, one in enumerate(stickers) if isinstance(one.id, str)}
         for start in range(0, len(stickers), _BATCH):
@@ -164,7 +173,8 @@ class Gallery(StoredShelf):
 
         Args:
           id: of the sticker.
-          **fields: of ``GallerySticker``, but not ``id`` and not what is computed.
+          **fields: of ``GallerySticker``, but not ``id`` and not what is computed. ``attributes``
+            may name some of the four: the others stay as they are, given or derived.
 
         Returns:
           The sticker as it is now.
@@ -185,6 +195,9 @@ class Gallery(StoredShelf):
             after = dataclasses.replace(before, **fields)
             if found := problems(after, frozenset(self._encoder.run.dataset.intentions)):
                 raise ValueError(f"sticker {id!r}: {'; '.join(found)}")
+            if "attributes" in fields:
+                fields |= renamed_attributes(before, fields["attributes"], self._emoji_names)
+                after = dataclasses.replace(before, **fields)
             if not {*fields} <= _FLAGS:
                 made = self._completed(after, before, lambda _: {*fields})
                 if isinstance(made, LeftOut):
@@ -224,21 +237,30 @@ class Gallery(StoredShelf):
         run: StickerEncoder | str | Path,
         progress: Progress | None = None,
         swapped: Callable[[], None] | None = None,
+        warm: Callable[[Sticker | None], Iterator[None]] | None = None,
     ) -> Rebuild:
         """Embeds all stickers by another checkpoint, in the background, and goes over to it.
 
         Until the last one is embedded everything is searched as before; then all of it by the new
         checkpoint. What is put meanwhile is searched at once, and embedded by both. If it is
-        interrupted, the next call goes on where it stopped.
+        interrupted, the next call goes on where it stopped. The embeddings of all checkpoints
+        before are kept, so that going back embeds what was put since alone; ``forget`` deletes.
 
         Args:
           run: the encoder, or the workdir of its run.
           progress: is called after each batch.
           swapped: is called in the moment of going over, inside ``lock``.
+          warm: compiles, one program between two steps, what answers by the new checkpoint will
+            need; before it goes over, with stickers of any value in as many rows as there will
+            be, None where they are searched on disk.
         """
         encoder = run if isinstance(run, StickerEncoder) else StickerEncoder.from_workdir(run)
-        with self._store.writing():  # the newest of the others may answer in another process
-            self._store.forget(self._store.others({self.checksum, encoder.checksum})[:-1])
+
+        def prepare() -> Iterator[None]:
+            if warm is not None:
+                shelf = self._empty(encoder)
+                shelf.reserve(len(self._store))
+                yield from warm(shelf.encoded)
 
         def go_over() -> None:
             if not self._fits(encoder):
@@ -246,10 +268,10 @@ class Gallery(StoredShelf):
             with self._changing:
                 self._load(encoder, swapped)
 
-        return Rebuild(self._store, encoder, progress, go_over)
+        return Rebuild(self._store, encoder, progress, prepare, go_over)
 
     def others(self) -> list[str]:
-        """Returns the checksums of other checkpoints that have embeddings here, the newest last."""
+        """Returns the checksums of other checkpoints that have embeddings, last written last."""
         return self._store.others({self.checksum})
 
     def forget(self, checksums: Iterable[str]) -> None:
@@ -274,6 +296,10 @@ class Gallery(StoredShelf):
             if could and not self.in_memory:
                 self._store.index(self.checksum)
 
+    @property
+    def _emoji_names(self) -> EmojiNames | None:
+        return self._encoder.run.tokenizer.emoji
+
     def _completed(
         self, sticker: GallerySticker, before: GallerySticker | None, given: Given
     ) -> GallerySticker | LeftOut:
@@ -284,12 +310,13 @@ class Gallery(StoredShelf):
           before: what is stored under its id, if anything is.
           given: what of ``sticker`` replaces that, besides the picture.
         """
-        run, read_words = self._encoder.run, self._read_words
-        names, intentions = run.tokenizer.emoji, run.dataset.intentions
+        read_words, names = self._read_words, self._emoji_names
+        intentions = self._encoder.run.dataset.intentions
         try:
             if before is not None:
                 check(sticker, frozenset(intentions))
                 fields = {"picture", *given(sticker)} - {*_DERIVED}
+                fields |= {"attributes_given"} if "attributes" in fields else set()
                 values = {name: getattr(sticker, name) for name in fields}
                 sticker = renewed(before, values, read_words, names)
             return completed(sticker, read_words, names, intentions)
@@ -352,12 +379,16 @@ class Gallery(StoredShelf):
                 self._mark(wanted, hidden=hidden)
             return len(wanted)
 
-    def _check_room(self, more: int) -> None:
+    def _check_room(self, stickers: Sequence[GallerySticker]) -> None:
         layout = self._encoder.layout
-        needed = (len(self) + more) * layout.width
-        if not layout.is_vector and needed > _PAIRS:
+        if layout.is_vector:
+            return
+        self.look()
+        with self.lock:
+            number = len(self._known.keys() | {str(one.id) for one in stickers})
+        if number * layout.width > _PAIRS:
             raise ValueError(
-                f"this system compares pairs: {len(self) + more:,} stickers of {layout.width:,} "
+                f"this system compares pairs: {number:,} stickers of {layout.width:,} "
                 f"numbers each are more than it can search; at most {_PAIRS // layout.width:,}"
             )
 

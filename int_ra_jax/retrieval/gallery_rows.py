@@ -48,6 +48,7 @@ def sticker_schema() -> Any:
             *((name, pa.list_(pa.string())) for name in _LISTS),
             *((name, pa.bool_()) for name in _FLAGS),
             ("intentions", pa.string()),  # JSON of given ones, or null
+            ("attributes_given", pa.list_(pa.string())),  # null where an older version wrote it
             ("looks", pa.binary()),
             ("changed", pa.int64()),
             (words.COLUMN, pa.string()),
@@ -71,6 +72,7 @@ def to_row(sticker: GallerySticker, name: str, changed: int) -> dict[str, Any]:
         **{key: sticker.attributes[key] for key in ATTRIBUTES},
         "digest": name,
         "intentions": None if given is None else json.dumps(dict(given)),
+        "attributes_given": sticker.attributes_given,
         "changed": changed,
         words.COLUMN: words.terms_of(**called(sticker)),
         "picture": sticker.picture,
@@ -86,13 +88,14 @@ def called(sticker: GallerySticker) -> dict[str, Any]:
 
 def stored(row: Mapping[str, Any]) -> Stored:
     """Returns a row as what it says; inverse of ``to_row``, the picture may be left out."""
-    given = row["intentions"]
+    given, attributes_given = row["intentions"], row["attributes_given"]
     plain = ("id", "pack", "name", "words", "language", "media_type", *_FLAGS, "looks")
     columns: dict[str, Any] = {key: row[key] for key in plain}
     columns |= {key: tuple(row[key] or ()) for key in _LISTS}
     sticker = GallerySticker(
         **columns,
         attributes={key: row[key] for key in ATTRIBUTES},
+        attributes_given=None if attributes_given is None else tuple(attributes_given),
         intentions=None if given is None else json.loads(given),
         intentions_given=given is not None,
         picture=row.get("picture", b""),

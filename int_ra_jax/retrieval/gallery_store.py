@@ -58,17 +58,26 @@ class GalleryStore(EmbeddingTables):
         self._stickers = opened(self._db, _STICKERS)
         if self._stickers is None and not create:
             raise _no_gallery(self.uri)
-        if self._stickers is None or not _is_whole(self._stickers):
+        if (
+            self._stickers is None
+            or not _is_indexed(self._stickers)
+            or _newer_columns(self._stickers)
+        ):
             self._make()
 
     def _make(self) -> None:
-        """Makes the table of stickers, or what of it a process left out that was killed."""
+        """Makes the table of stickers, or what of it is missing.
+
+        A process that was killed left something out, or an older version made it.
+        """
         with self.writing():
             self._stickers = opened(self._db, _STICKERS)  # another process may have made it
             if self._stickers is None:
                 self._stickers = self._db.create_table(_STICKERS, schema=sticker_schema())
                 logging.info("made an empty gallery at %s", self.uri)
-            if not _is_whole(self._stickers):
+            if newer := _newer_columns(self._stickers):
+                self._stickers.add_columns(newer)
+            if not _is_indexed(self._stickers):
                 words.index_terms(self._stickers)
 
     @contextlib.contextmanager
@@ -189,8 +198,13 @@ class GalleryStore(EmbeddingTables):
                 table.delete(some)
 
 
-def _is_whole(table: Any) -> bool:
+def _is_indexed(table: Any) -> bool:
     return any(words.COLUMN in one.columns for one in table.list_indices())
+
+
+def _newer_columns(table: Any) -> list[Any]:
+    there = {*table.schema.names}
+    return [one for one in sticker_schema() if one.name not in there]
 
 
 def _no_gallery(uri: str) -> FileNotFoundError:

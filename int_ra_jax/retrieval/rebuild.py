@@ -1,7 +1,7 @@
 """A gallery is embedded by another checkpoint, in the background."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from absl import logging
@@ -28,6 +28,7 @@ class Rebuild:
         store: GalleryStore,
         encoder: StickerEncoder,
         progress: Progress | None,
+        prepare: Callable[[], Iterator[None]],
         go_over: Callable[[], None],
     ) -> None:
         """Starts.
@@ -36,12 +37,14 @@ class Rebuild:
           store: of the gallery.
           encoder: of the new checkpoint.
           progress: is called after each batch.
+          prepare: gets ready for going over, in steps, while others write; again whenever they
+            have written.
           go_over: is called once nothing is missing, while nobody can write.
         """
         self.done, self.total = 0, 0
         self.error: BaseException | None = None
         self._store, self._encoder = store, encoder
-        self._progress, self._go_over = progress, go_over
+        self._progress, self._prepare, self._go_over = progress, prepare, go_over
         self._stop, self._over = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="rebuild", daemon=True)
         self._thread.start()
@@ -66,7 +69,7 @@ class Rebuild:
         return self._over
 
     def stop(self) -> None:
-        """Ends it after the present batch; what is done stays, and the next rebuild goes on."""
+        """Ends it after the present batch or program; the next rebuild goes on from there."""
         self._stop.set()
         self._thread.join()
 
@@ -74,6 +77,9 @@ class Rebuild:
         try:
             while not self._stop.is_set():
                 embed_missing(self._store, self._encoder, self._note, self._stop)
+                for _ in self._prepare():
+                    if self._stop.is_set():
+                        break
                 with self._store.writing():
                     digests = self._store.digests().values()
                     if self._stop.is_set() or self._store.missing(self._encoder.checksum, digests):

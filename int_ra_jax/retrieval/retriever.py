@@ -6,17 +6,17 @@
 The gallery is encoded once for each checkpoint; a search then encodes one conversation.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from int_ra_jax.common.types import RankedList, Sticker, Tokens
+from int_ra_jax.common.types import RankedList, Sticker
 from int_ra_jax.data.schema import Conversation
 from int_ra_jax.data.text import Unread
 from int_ra_jax.models.interface import Params
-from int_ra_jax.retrieval.answer import listed, passing
+from int_ra_jax.retrieval.answer import best_of, listed, passing
 from int_ra_jax.retrieval.engine import Engine, programs_kept
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.ordering import by_words, chosen_of, lifted
@@ -99,6 +99,7 @@ class Retriever:
         adult: bool = False,
         approved_only: bool = False,
         exclude: Collection[str] = (),
+        without_packs: Collection[str] = (),
         recent: Sequence[str] = (),
         habits: Habits | None = None,
         variety: float = 0.0,
@@ -112,12 +113,13 @@ class Retriever:
           conversation: its turns, reply speaker and, if there is any, knowledge; see
             ``read_conversation``. Split, sticker and intention are not read.
           top_k: how many stickers, at least 1.
-          packs: see ``Filters``, as are the next five.
+          packs: see ``Filters``, as are the next six.
           tags: likewise.
           languages: likewise.
           adult: likewise.
           approved_only: likewise.
           exclude: likewise.
+          without_packs: likewise.
           recent: ids that were just sent; these and their copies come last.
           habits: what the person sent before; their stickers rise. Scores are log-probabilities
             then, but for a constant.
@@ -126,7 +128,7 @@ class Retriever:
         Raises:
           ValueError: if top_k or variety is out of range, or a text holds half a character.
         """
-        asked = Filters.of(packs, tags, languages, adult, approved_only, exclude)
+        asked = Filters.of(packs, tags, languages, adult, approved_only, exclude, without_packs)
         if not recent and habits is None and variety == 0:
             return self.reply_many([conversation], top_k=top_k, asked=asked)[0]
         _check_top_k(top_k)
@@ -142,8 +144,8 @@ class Retriever:
             ]
             sent = np.zeros_like(mask)
             sent[own] = mask[own]
-            (best,), probable = _best(engine, gallery, tokens, [mask], number)
-            (known,), _ = _best(engine, gallery, tokens, [sent], max(1, len({*own})))
+            (best,), probable = best_of(engine, gallery, tokens, [mask], number)
+            (known,), _ = best_of(engine, gallery, tokens, [sent], max(1, len({*own})))
         eligible, left_out = int(mask.sum()), engine.run.system.intention_width
         found = dict(best) | dict(known)
         if habits is not None:
@@ -182,7 +184,7 @@ class Retriever:
             engine = self._engine
             tokens, unread = engine.compose(conversations)
             masks = [gallery.shelf.mask(one) for one in each]
-            found, probable = _best(engine, gallery, tokens, masks, top_k)
+            found, probable = best_of(engine, gallery, tokens, masks, top_k)
             eligible = [int(mask.sum()) for mask in masks]
         names = engine.run.dataset.intentions
         return [
@@ -201,6 +203,7 @@ class Retriever:
         adult: bool = False,
         approved_only: bool = False,
         exclude: Collection[str] = (),
+        without_packs: Collection[str] = (),
     ) -> RankedList:
         """Returns the stickers that suit typed words, "crying cat" or "猫 挥手".
 
@@ -216,6 +219,7 @@ class Retriever:
           adult: likewise.
           approved_only: likewise.
           exclude: likewise.
+          without_packs: likewise.
 
         Raises:
           ValueError: if nothing is asked for, top_k is below 1, or a text holds half a character.
@@ -224,7 +228,7 @@ class Retriever:
             raise ValueError("nothing but blanks is asked for; give some words")
         _check_top_k(top_k)
         self._gallery.look()
-        asked = Filters.of(packs, tags, languages, adult, approved_only, exclude)
+        asked = Filters.of(packs, tags, languages, adult, approved_only, exclude, without_packs)
         gallery = self._gallery
         with gallery.lock:
             mask = gallery.shelf.mask(asked)
@@ -247,6 +251,7 @@ class Retriever:
         adult: bool = False,
         approved_only: bool = False,
         exclude: Collection[str] = (),
+        without_packs: Collection[str] = (),
     ) -> RankedList:
         """Returns the stickers whose embeddings are nearest to one's, itself left out.
 
@@ -261,6 +266,7 @@ class Retriever:
           adult: likewise.
           approved_only: likewise.
           exclude: likewise.
+          without_packs: likewise.
 
         Raises:
           KeyError: if the gallery has no such sticker.
@@ -269,7 +275,8 @@ class Retriever:
         """
         _check_top_k(top_k)
         self._gallery.look()
-        asked = Filters.of(packs, tags, languages, adult, approved_only, {*exclude, sticker})
+        exclude = {*exclude, sticker}
+        asked = Filters.of(packs, tags, languages, adult, approved_only, exclude, without_packs)
         gallery = self._gallery
         with gallery.lock:
             if sticker not in gallery.shelf.rows:
@@ -299,18 +306,23 @@ class Retriever:
             for tokens in self._engine.of_every_length(number):
                 with gallery.lock:
                     masks = [gallery.shelf.mask(_EVERYTHING)] * number
-                    _best(self._engine, gallery, tokens, masks, top_k)
+                    best_of(self._engine, gallery, tokens, masks, top_k)
 
     def warm_typed(self) -> None:
         """Compiles what typed words of every length need."""
         self._engine.warm_typed()
 
+    def warm_attention(self) -> None:
+        """Compiles what ``attention`` needs."""
+        self._engine.warm_attention()
+
     def move_to(self, workdir: str | Path, progress: Progress | None = None) -> Rebuild:
         """Goes over to another checkpoint, while the present one answers; see ``Rebuild``.
 
-        The gallery is embedded anew in the background. When all of it is, the next answer is by
-        the new checkpoint alone; never does one mix the two. If it is interrupted, the same call
-        goes on where it stopped.
+        The gallery is embedded anew in the background, and the kinds of questions that were asked
+        so far are compiled. When all of it is done, the next answer is by the new checkpoint alone;
+        never does one mix the two. If it is interrupted, the same call goes on where it stopped.
+        Nothing is deleted: the way back embeds what was put since.
 
         Args:
           workdir: of the run with the other checkpoint; it may be the present one's, trained on.
@@ -335,7 +347,10 @@ class Retriever:
         def swapped() -> None:
             self._engine = engine
 
-        return gallery.rebuild(StickerEncoder(run, params), progress, swapped)
+        def warm(encoded: Sticker | None) -> Iterator[None]:
+            return engine.warm_as(self._engine, encoded)
+
+        return gallery.rebuild(StickerEncoder(run, params), progress, swapped, warm)
 
     def rank(
         self, conversations: Sequence[Conversation], gallery: Sticker, top_k: int
@@ -376,20 +391,6 @@ class Retriever:
                 "open it by Gallery.open(path, workdir), or move to the checkpoint by move_to"
             )
         return gallery
-
-
-def _best(
-    engine: Engine, gallery: Shelved, tokens: Tokens, masks: Sequence[np.ndarray], number: int
-) -> tuple[list[list[tuple[str, float]]], np.ndarray]:
-    """Returns the best of those that pass, for each conversation, and probabilities [Q, K]."""
-    encoded, number = gallery.shelf.encoded, min(number, gallery.shelf.capacity)
-    if encoded is None:
-        assert isinstance(gallery, Gallery)  # a run's own gallery is in memory
-        queries, probable = engine.queries(tokens)
-        return gallery.best_on_disk(queries, masks, number), probable
-    ranked = engine.rank(tokens, encoded, masks, number)
-    each = zip(ranked.scores, ranked.rows, strict=True)
-    return [passing(gallery, *one) for one in each], ranked.probabilities
 
 
 def _check_top_k(top_k: int) -> None:

@@ -56,13 +56,13 @@ class Shelf:
         self._tags: list[tuple[str, ...]] = []
         self._free: list[int] = []
         self._masks: dict[Filters, np.ndarray] = {}
-        self._grow(0)
+        self.reserve(0)
 
     @classmethod
     def of(cls, stickers: Sequence[GallerySticker], encoded: Sticker) -> "Shelf":
         """Returns a shelf that is filled once: with N stickers, encoded on the device."""
         shelf = cls(None)
-        shelf._grow(len(stickers))
+        shelf.reserve(len(stickers))
         missing = len(shelf.ids) - len(stickers)
         shelf.encoded = jax.tree.map(
             lambda leaf: jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1)), encoded
@@ -77,6 +77,28 @@ class Shelf:
     def capacity(self) -> int:
         """C, a power of two."""
         return len(self.ids)
+
+    def reserve(self, number: int) -> None:
+        """Makes room for so many stickers."""
+        before, size = self.capacity, max(_LEAST, power_of_two(max(number, 1)))
+        if size <= before:
+            return
+        more = size - before
+        self.ids += [None] * more
+        self._tags += [()] * more
+        self._free += range(size - 1, before - 1, -1)
+        self._live = np.pad(self._live, (0, more))
+        self._embedded = np.pad(self._embedded, (0, more))
+        self._packs = np.pad(self._packs, (0, more))
+        self._languages = np.pad(self._languages, (0, more))
+        self._flags = {name: np.pad(flags, (0, more)) for name, flags in self._flags.items()}
+        if self._empty is not None:
+            added = self._empty(more)
+            self.encoded = (
+                jax.device_put(added)
+                if self.encoded is None
+                else jax.tree.map(lambda a, b: jnp.concatenate([a, b]), self.encoded, added)
+            )
 
     def put(
         self,
@@ -94,7 +116,7 @@ class Shelf:
           embedded: whether they have embeddings; those without pass no filter.
         """
         new = [one.id for one in stickers if one.id not in self.rows]
-        self._grow(len(self.rows) + len(new))
+        self.reserve(len(self.rows) + len(new))
         for new_id in new:
             row = self._free.pop()
             self.rows[new_id], self.ids[row] = row, new_id
@@ -151,9 +173,12 @@ class Shelf:
         """Returns the ids of stickers with a flag."""
         return self.row_ids(np.flatnonzero(self._live & self._flags[name]))
 
-    def packs(self) -> dict[str, int]:
-        """Returns name -> number of stickers, in order of the names."""
-        codes, counts = np.unique(self._packs[self._live], return_counts=True)
+    def packs(self, without_flags: Collection[str] = ()) -> dict[str, int]:
+        """Returns name -> number of stickers that have none of some flags, in order of names."""
+        counted = self._live.copy()
+        for name in without_flags:
+            counted &= ~self._flags[name]
+        codes, counts = np.unique(self._packs[counted], return_counts=True)
         names = {code: name for name, code in self._codes.items()}
         found = zip(codes.tolist(), counts.tolist(), strict=True)
         return dict(sorted((names[code], count) for code, count in found))
@@ -180,6 +205,8 @@ class Shelf:
             passed &= self._flags["approved"]
         if filters.packs is not None:
             passed &= np.isin(self._packs, self._known(filters.packs))
+        if filters.without_packs:
+            passed &= ~np.isin(self._packs, self._known(filters.without_packs))
         if filters.languages is not None:  # and those on which nothing is written
             passed &= np.isin(self._languages, self._known({*filters.languages, ""}))
         if filters.tags is not None:
@@ -203,28 +230,6 @@ class Shelf:
         for tag in tags:
             self._tagged.setdefault(tag, set()).add(row)
         self._tags[row] = tags
-
-    def _grow(self, number: int) -> None:
-        """Makes room for so many stickers."""
-        before, size = self.capacity, max(_LEAST, power_of_two(max(number, 1)))
-        if size <= before:
-            return
-        more = size - before
-        self.ids += [None] * more
-        self._tags += [()] * more
-        self._free += range(size - 1, before - 1, -1)
-        self._live = np.pad(self._live, (0, more))
-        self._embedded = np.pad(self._embedded, (0, more))
-        self._packs = np.pad(self._packs, (0, more))
-        self._languages = np.pad(self._languages, (0, more))
-        self._flags = {name: np.pad(flags, (0, more)) for name, flags in self._flags.items()}
-        if self._empty is not None:
-            added = self._empty(more)
-            self.encoded = (
-                jax.device_put(added)
-                if self.encoded is None
-                else jax.tree.map(lambda a, b: jnp.concatenate([a, b]), self.encoded, added)
-            )
 
 
 def nearest_rows(

@@ -165,11 +165,16 @@ class Shelved:
             found = self.read(some)
             yield from (found[one] for one in some if one in found)
 
-    def packs(self) -> Mapping[str, int]:
-        """Returns name -> number of stickers, hidden ones counted, in order of the names."""
+    def packs(self, *, without_flags: Collection[str] = ()) -> Mapping[str, int]:
+        """Returns name -> number of stickers, hidden ones counted, in order of the names.
+
+        Args:
+          without_flags: stickers that have one of these ("hidden", "adult", "approved") are not
+            counted, and packs of no other are left out.
+        """
         self.look()
         with self.lock:
-            return self.shelf.packs()
+            return self.shelf.packs(without_flags)
 
     def flagged(self, name: str) -> list[str]:
         """Returns the ids of the stickers with a flag: hidden, adult or approved."""

@@ -180,8 +180,7 @@ class StickerEncoder:
           Attribute that the sticker has -> its attention to each patch of the square picture, row
           by row from the top left; none where the system's attributes do not attend to regions.
         """
-        pixels = np.repeat(self._load(sticker.picture)[None], _FEW, axis=0)
-        bank = self._bank([sticker] * _FEW, pixels, _FEW)
+        bank = self._bank([sticker], self._load(sticker.picture)[None], 1)
         maps = self._encoder.newcomers_maps(self.params, jax.device_put(bank))
         if maps is None:
             return {}
@@ -189,6 +188,11 @@ class StickerEncoder:
         found = np.asarray(maps[0], np.float32).reshape(len(ATTRIBUTES), grid, grid)
         has = np.asarray(bank.attribute_mask)[0]
         return {name: found[row] for row, name in enumerate(ATTRIBUTES) if has[row]}
+
+    def warm_attention(self) -> None:
+        """Compiles what ``attention`` needs."""
+        bank = self._bank([GallerySticker("")], np.zeros((1, *self._pixels), np.uint8), 1)
+        self._encoder.newcomers_maps(self.params, jax.device_put(bank))
 
     def said(self, stickers: Sequence[GallerySticker]) -> Float32[np.ndarray, "N Dt"]:
         """Returns what stickers are called, as the text tower reads it; see ``Encoded``."""

@@ -20,8 +20,9 @@ class GallerySticker:
       picture: the encoded file, PNG, JPEG, WebP or GIF; empty where a list was asked for.
       pack: name of the pack that it belongs to, or "".
       name: what its makers call it, or "".
-      attributes: the text of each of the four attributes, "" for an absent one. Where all are
-        empty they are derived from its emoji, its name and the words on it.
+      attributes: the text of each of the four attributes, "" for an absent one.
+      attributes_given: names of those that somebody gave; the others are derived from its emoji,
+        its name and the words on it. None for all four where one is not empty, else for none.
       tags: free words, read by searches for words.
       emoji: what its makers say that it stands for.
       words: what is written on it; None lets the gallery read it where OCR is installed.
@@ -43,6 +44,7 @@ class GallerySticker:
     pack: str = ""
     name: str = ""
     attributes: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(ATTRIBUTES, ""))
+    attributes_given: tuple[str, ...] | None = None
     tags: tuple[str, ...] = ()
     emoji: tuple[str, ...] = ()
     words: str | None = None
@@ -82,6 +84,7 @@ class Filters:
       adult: whether adult stickers pass beside the others.
       approved_only: whether only approved ones pass.
       exclude: ids that do not pass; unknown ones are passed over.
+      without_packs: names of packs that do not pass, whatever ``packs`` says; likewise.
     """
 
     packs: frozenset[str] | None = None
@@ -90,6 +93,7 @@ class Filters:
     adult: bool = False
     approved_only: bool = False
     exclude: frozenset[str] = frozenset()
+    without_packs: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -100,6 +104,7 @@ class Filters:
         adult: bool,
         approved_only: bool,
         exclude: Collection[str],
+        without_packs: Collection[str] = (),
     ) -> "Filters":
         """Returns what was asked for as filters.
 
@@ -107,13 +112,21 @@ class Filters:
           ValueError: where one text stands in the place of several.
         """
         several = {"packs": packs, "tags": tags, "languages": languages, "exclude": exclude}
+        several["without_packs"] = without_packs
         if wrong := [name for name, value in several.items() if isinstance(value, str)]:
             raise ValueError(f"{', '.join(wrong)}: give a list of texts, not one text")
         sets = {
             name: None if value is None else frozenset(value) for name, value in several.items()
         }
         excluded = sets.pop("exclude") or frozenset()
-        return cls(**sets, adult=adult, approved_only=approved_only, exclude=excluded)
+        without = sets.pop("without_packs") or frozenset()
+        return cls(
+            **sets,
+            adult=adult,
+            approved_only=approved_only,
+            exclude=excluded,
+            without_packs=without,
+        )
 
 
 @runtime_checkable

@@ -209,14 +209,9 @@ class StoredShelf(Shelved):
     def _load(self, encoder: StickerEncoder, swapped: Callable[[], None] | None = None) -> None:
         """Reads the whole gallery, and searches it from now on by a checkpoint."""
         seen = self._store.refresh()
-        in_memory = self._fits(encoder)
-        layout, late = encoder.layout, list[Stored]()
+        shelf, layout, late = self._empty(encoder), encoder.layout, list[Stored]()
+        in_memory = shelf.encoded is not None
         known, owners = dict[str, tuple[str, int]](), dict[str, set[str]]()
-
-        def empty(number: int) -> Sticker:
-            return layout.encoded(np.zeros((number, layout.width), np.float32))
-
-        shelf = Shelf(empty if in_memory else None)
         there = self._store.all_embeddings(encoder.checksum, rows=in_memory)
         places = {digest: place for place, digest in enumerate(there.digests)}
         for some in self._store.changed_since():
@@ -239,6 +234,15 @@ class StoredShelf(Shelved):
                 self._take(late)
             if swapped is not None:
                 swapped()
+
+    def _empty(self, encoder: StickerEncoder) -> Shelf:
+        """Returns a shelf without stickers as what is stored asks for under a checkpoint."""
+        layout = encoder.layout
+
+        def empty(number: int) -> Sticker:
+            return layout.encoded(np.zeros((number, layout.width), np.float32))
+
+        return Shelf(empty if self._fits(encoder) else None)
 
     def _fits(self, encoder: StickerEncoder) -> bool:
         """Tells whether what is stored is few enough to be searched in memory."""

@@ -1,5 +1,6 @@
 """Programs, kept on disk from start to start: compiled ones, and traced ones."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from int_ra_jax.run.array_store import ArrayStore
 
 PROGRAMS = "compiled"  # folder of a workdir
 _DIRECTORY = "jax_compilation_cache_dir"
+_lock = threading.Lock()
+_inside: list[Path] = []  # directories asked for by those who are inside now
+_before: dict[str, Any] = {}  # JAX's settings before the first of them came
 
 
 @contextmanager
@@ -21,27 +25,34 @@ def kept_programs(where: str, workdir: Path) -> Iterator[None]:
 
     Every program is kept, however small: a start consists of hundreds. A cache that is set
     already, as by JAX_COMPILATION_CACHE_DIR, is left as it is. With several processes the first
-    one writes.
+    one writes. It may be entered by several threads: JAX knows one directory at a time, so the
+    first one's is used until the last one has left.
 
     Args:
       where: ``train.compilation_cache``: "workdir", "off", or a directory.
       workdir: of the run.
     """
-    if where == "off" or getattr(jax.config, _DIRECTORY):
-        yield
-        return
     directory = workdir / PROGRAMS if where == "workdir" else Path(where)
     settings = {
         _DIRECTORY: str(directory.absolute()),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    before = {name: getattr(jax.config, name) for name in settings}
-    _configure(settings)
+    with _lock:
+        ours = where != "off" and bool(_inside or not getattr(jax.config, _DIRECTORY))
+        if ours and not _inside:
+            _before.update({name: getattr(jax.config, name) for name in settings})
+            _configure(settings)
+        if ours:
+            _inside.append(directory)
     try:
         yield
     finally:
-        _configure(before)
+        with _lock:
+            if ours:
+                _inside.remove(directory)
+            if ours and not _inside:
+                _configure(_before)
 
 
 def traced(

@@ -74,10 +74,7 @@ class Catalogue:
 
     def packs(self, viewer: Viewer = EVERYBODY) -> schemas.PacksOut:
         """Returns the packs of which a sticker is shown."""
-        counts = dict(self.gallery.packs())
-        for one in self.gallery.read([*viewer.unseen(self.gallery)]).values():
-            counts[one.pack] = counts.get(one.pack, 0) - 1
-        return schemas.PacksOut(packs={name: count for name, count in counts.items() if count > 0})
+        return schemas.PacksOut(packs=dict(self.gallery.packs(without_flags=viewer.unseen_flags)))
 
     def pack(self, name: str, offset: int = 0, viewer: Viewer = EVERYBODY) -> schemas.PackOut:
         """Returns a pack.

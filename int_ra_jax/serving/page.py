@@ -225,16 +225,18 @@ class Page:
 
     async def _ask(self, asked: int) -> None:
         draft = (self._draft.value or "").strip()
-        packs, meant = self.packs.chosen(), {}
+        without, meant = self.packs.without, {}
         turns = self._chat.turns(draft, self._own)
         found: Sequence[schemas.Ranked] = []
         if self._words.strip():
-            words = schemas.SearchIn(words=self._words.strip()[:500], packs=packs, top_k=_SHOWN)
+            words = schemas.SearchIn(
+                words=self._words.strip()[:500], without_packs=without, top_k=_SHOWN
+            )
             found = (await self._service.search(words)).stickers
         elif turns:
             speaker = "you" if self._own else "friend"
             reply = schemas.ReplyIn(
-                turns=turns, reply_speaker=speaker, packs=packs, top_k=_SHOWN,
+                turns=turns, reply_speaker=speaker, without_packs=without, top_k=_SHOWN,
                 recent=self._chat.sent[:5],
             )  # fmt: skip
             answer = await self._service.reply(reply)

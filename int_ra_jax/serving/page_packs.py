@@ -46,10 +46,10 @@ class Packs:
         self._done, self._total = 0, 0
         self._open = ""
 
-    def chosen(self) -> list[str] | None:
-        """Returns the packs that stickers are taken from; None for all."""
-        wanted = [name for name in self._known if name not in self._without]
-        return wanted if self._without & set(self._known) else None
+    @property
+    def without(self) -> list[str]:
+        """The packs that no sticker is taken from: few, however many packs there are."""
+        return sorted(self._without)
 
     def show(self) -> None:
         """Draws the side."""

@@ -30,7 +30,7 @@ def explain(
       attention: where its attributes look.
       say: texts of the page.
     """
-    sticker = one.sticker
+    sticker, over = one.sticker, "map middle" if attention.middle_square else "map"
     with ui.dialog() as dialog, ui.card().classes("sheet reasons").mark("reasons"):
         ui.label(called(sticker)).classes("part")
         with ui.row().classes("bars"):
@@ -41,7 +41,7 @@ def explain(
         with ui.element("div").classes("grid"):
             for name, look in attention.attributes.items():
                 with ui.column().classes("held"):
-                    with ui.element("div").classes("map"):
+                    with ui.element("div").classes(over).mark("overlaid"):
                         picture(sticker.picture, called(sticker))
                         picture(look.overlay, say("overlay", attribute=say(name), peak=look.peak))
                     ui.label(f"{say(name)} · {look.peak:.1f}×").classes("name")

@@ -65,6 +65,9 @@ class Filters(_Strict):
     packs: Packs | None = Field(
         default=None, description='Of these packs alone; "" is what belongs to none.'
     )
+    without_packs: Packs = Field(
+        default=[], description='Not of these packs, whatever packs says; "" likewise.'
+    )
     tags: Names | None = Field(default=None, description="With one of these tags.")
     languages: Names | None = Field(
         default=None, description="With words in one of these languages, or none."
@@ -77,6 +80,7 @@ class Filters(_Strict):
         """Returns the filters as a retriever's methods take them."""
         return {
             "packs": _tuple(self.packs),
+            "without_packs": tuple(self.without_packs),
             "tags": _tuple(self.tags),
             "languages": _tuple(self.languages),
             "adult": self.adult,
@@ -180,13 +184,19 @@ class Look(BaseModel):
 
     text: str = Field(description="Of the attribute.")
     peak: float = Field(description="Attention of the strongest patch, in means: 1 is flat.")
-    overlay: str = Field(description="A data URL, to be stretched over the square picture.")
+    overlay: str = Field(
+        description="A data URL, to be stretched over the picture, or its middle square."
+    )
 
 
 class AttentionOut(BaseModel):
     """Where the attributes of a sticker look; none, if the system has no such attention."""
 
     attributes: dict[str, Look]
+    middle_square: bool = Field(
+        description="Whether the model sees the picture's middle square alone, over which the "
+        "overlays lie then, and not all of it, squeezed."
+    )
 
 
 class Why(BaseModel):
@@ -257,7 +267,7 @@ class ModelOut(BaseModel):
 
     system: str
     checkpoint: str = Field(description="The checkpoint's checksum.")
-    width: int = Field(description="Channels of an embedding.")
+    width: int = Field(description="Channels of an embedding; 0 where pairs are compared.")
     intentions: list[str]
     stickers: int
     version: int = Field(description="Of the gallery; every change counts it up.")

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 from absl import logging
 
 from int_ra_jax.common.types import RankedList
@@ -18,7 +19,7 @@ from int_ra_jax.retrieval.engine import RANKED
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.shelved import Shelved
-from int_ra_jax.retrieval.stickers import Filters, Habits
+from int_ra_jax.retrieval.stickers import Filters, GallerySticker, Habits
 from int_ra_jax.retrieval.whether import Whether, moment
 from int_ra_jax.serving import pictures, schemas
 from int_ra_jax.serving.answers import looks, show, why, words_of
@@ -100,6 +101,11 @@ class Service:
         return [
             *replies,
             retriever.warm_typed,
+            retriever.warm_attention,
+            # Drawing one loads what draws.
+            partial(
+                looks, GallerySticker("", attributes={"": ""}), {"": np.ones((1, 1), np.float32)}
+            ),
             partial(
                 retriever.reply, said, top_k=most, recent=sent, habits=Habits(sent), variety=0.5
             ),
@@ -172,7 +178,10 @@ class Service:
         """
         found = await asyncio.to_thread(self.catalogue.with_picture, sticker, viewer)
         maps = await self._batcher.answer(object(), partial(self.retriever.attention, found))
-        return schemas.AttentionOut(attributes=await asyncio.to_thread(looks, found, maps))
+        return schemas.AttentionOut(
+            attributes=await asyncio.to_thread(looks, found, maps),
+            middle_square=self.retriever.run.config.data.resize == "crop",
+        )
 
     async def _found(self, found: RankedList, words: str, top_k: int) -> schemas.FoundOut:
         ranked = await asyncio.to_thread(self._ranked, found, words, top_k)
@@ -275,9 +284,6 @@ class Service:
             if name in fields:
                 fields[name] = tuple(fields[name])
         try:
-            if "attributes" in fields:
-                kept = dict(gallery.get(identity).attributes)
-                fields["attributes"] = kept | fields["attributes"]
             return show(gallery.change(identity, **fields))
         except KeyError:
             raise unknown_sticker() from None

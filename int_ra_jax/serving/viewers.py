@@ -20,12 +20,16 @@ class Viewer:
 
     def sees(self, sticker: GallerySticker) -> bool:
         """Tells whether a sticker is shown."""
-        return self.owner or not (sticker.hidden or (sticker.adult and not self.adult))
+        return not any(getattr(sticker, flag) for flag in self.unseen_flags)
+
+    @property
+    def unseen_flags(self) -> tuple[str, ...]:
+        """Returns the flags whose stickers are not shown."""
+        return () if self.owner else ("hidden",) if self.adult else ("hidden", "adult")
 
     def unseen(self, gallery: Shelved) -> set[str]:
         """Returns the ids of all stickers that are not shown."""
-        flags = () if self.owner else ("hidden",) if self.adult else ("hidden", "adult")
-        return {one for name in flags for one in gallery.flagged(name)}
+        return {one for name in self.unseen_flags for one in gallery.flagged(name)}
 
 
 EVERYBODY, OWNER = Viewer(), Viewer(owner=True)

@@ -4,10 +4,12 @@ import contextlib
 import threading
 import time
 
+import jax
 import pytest
-from fixtures.galleries import SAID, ids
+from fixtures.galleries import OTHER, SAID, ids
 from fixtures.pictures import drawn, sticker
 
+from int_ra_jax.data.schema import Conversation, Turn
 from int_ra_jax.retrieval import stored_shelf
 from int_ra_jax.retrieval.gallery import EXACT, Gallery, StaleGalleryError
 from int_ra_jax.retrieval.gallery_store import GalleryStore
@@ -15,6 +17,8 @@ from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
 from int_ra_jax.retrieval.stickers import Habits
 from int_ra_jax.run.workdir import Run
+
+LONG = Conversation("l", "test", (Turn("ann", "we won the game " * 30),), "bo", "", "")
 
 
 def test_another_checkpoint_answers_once_all_is_embedded_and_never_before(
@@ -115,6 +119,60 @@ def test_a_reader_finds_within_a_second_what_another_process_puts(evaluated, enc
     while "s2" not in ids(reader.reply(SAID)):
         assert time.monotonic() - began < 30  # a busy machine; the rule is a quarter of a second
         time.sleep(0.05)
+
+
+def test_going_over_deletes_nothing_and_the_way_back_embeds_what_was_put_since_alone(
+    gallery, encoder, other_encoder, monkeypatch
+):
+    third = StickerEncoder(encoder.run, jax.tree.map(lambda leaf: leaf * 0.9, encoder.params))
+    gallery.put([sticker(1), sticker(2)])
+    for one in (other_encoder, third):
+        assert gallery.rebuild(one).wait(600.0)
+    assert {*gallery.others()} == {encoder.checksum, other_encoder.checksum}
+    gallery.put([sticker(3)])
+    encoded, encode = [], StickerEncoder.encode
+
+    def counted(self, some):
+        encoded.extend(one.id for one in some)
+        return encode(self, some)
+
+    monkeypatch.setattr(StickerEncoder, "encode", counted)
+    assert gallery.rebuild(encoder).wait(600.0) and gallery.checksum == encoder.checksum
+    assert encoded == ["s3"]
+
+
+def test_after_going_over_the_questions_that_were_asked_before_compile_nothing(
+    evaluated, gallery, encoder, other_encoder, monkeypatch
+):
+    gallery.put([sticker(number, emoji=("👋",)) for number in range(3)])
+    retriever = Retriever.from_workdir(evaluated.workdir, gallery)
+    monkeypatch.setattr(Run, "restore_best", lambda run: (other_encoder.params, 1))
+    compiled, during = [], []
+
+    def ask():
+        retriever.reply_many([SAID, OTHER])
+        for said in (SAID, LONG):
+            retriever.reply(said, recent=["s1"], variety=0.5)
+        retriever.search("waving at the moon")
+        retriever.similar("s1")
+        retriever.attention(gallery.get("s1"))
+
+    def note(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(threading.current_thread().name)
+            during.append(gallery.checksum)
+
+    ask()
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        assert retriever.move_to(evaluated.workdir).wait(600.0)
+        before = len(compiled)
+        ask()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+    assert gallery.checksum == other_encoder.checksum
+    assert before and compiled[before:] == []
+    assert {*during} == {encoder.checksum}  # which answered all the while
 
 
 # ---- stickers without an embedding ---------------------------------------------------------------

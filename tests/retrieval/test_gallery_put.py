@@ -11,6 +11,7 @@ from fixtures.trained import tiny_config
 
 from configs import mod, pcme, srs
 from int_ra_jax.common.types import ATTRIBUTES
+from int_ra_jax.retrieval import gallery as gallery_module
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.sticker_encoder import StickerEncoder
@@ -50,7 +51,7 @@ def untrained(system, trained, tmp_path, **changes):
 
 @pytest.mark.parametrize("system", [srs, pcme])
 def test_systems_with_more_than_one_vector_a_sticker_answer_through_the_same_gallery(
-    system, trained, tmp_path
+    system, trained, tmp_path, monkeypatch
 ):
     changes = {"model__score": "match_prob"} if system is pcme else {}
     run, params = untrained(system, trained, tmp_path, **changes)
@@ -65,6 +66,14 @@ def test_systems_with_more_than_one_vector_a_sticker_answer_through_the_same_gal
         assert {o.sticker: o.score for o in found.stickers} == pytest.approx(by_id, abs=1e-4)
         with pytest.raises(ValueError, match="compares pairs"):
             own.similar(ids(found)[0])
+        # No loss of these pairs has a temperature, and there is no vector to have a width.
+        assert own._engine.scale == 1.0 and own.width == 0
+        # A gallery that is full takes what it has already, and nothing else.
+        monkeypatch.setattr(gallery_module, "_PAIRS", 12 * gallery.encoder.layout.width)
+        there = [gallery.get(one) for one in ids(found)]
+        assert gallery.put([*there, there[0]]).kept == 12
+        with pytest.raises(ValueError, match=r"13 stickers .* at most 12"):
+            gallery.put([*there, sticker(1)])
 
 
 def test_a_system_that_knows_the_stickers_of_its_training_alone_says_so(trained, tmp_path):
@@ -231,6 +240,33 @@ def test_what_was_found_out_of_a_sticker_is_found_anew_and_what_was_given_stays(
     assert gallery.matches("waving", 9) == [] and gallery.matches("dancing", 9) == ["s1"]
     given = gallery.change("s2", emoji=("👋",), name="bird").attributes
     assert given == empty | {"facial": "a grin"}
+
+
+def test_of_attributes_that_are_changed_the_others_stay_given_or_found(gallery):
+    gallery.put(
+        [
+            sticker(1, emoji=("😭",), name="cat"),
+            sticker(2, emoji=("😭",), name="cat", attributes={"facial": "a grin"}),
+        ]
+    )
+    empty = dict.fromkeys(ATTRIBUTES, "")
+    change = {"posture": "lying"}
+    found = gallery.change("s1", attributes=change)
+    assert found.attributes == empty | change | {"facial": "loudly crying face", "verbal": "cat"}
+    assert found.attributes_given == ("posture",)
+    # What nobody gave follows what it is found from; what was given does not, though it is empty.
+    assert gallery.change("s1", attributes={"verbal": ""}).attributes["verbal"] == ""
+    found = gallery.change("s1", emoji=("👋",), name="dog")
+    assert found.attributes == empty | change | {"gesture": "waving hand"}
+    gallery.put([sticker(1, emoji=("💃", "😭"))])
+    assert gallery.get("s1").attributes == empty | change | {"facial": "loudly crying face"}
+    assert gallery.change("s1", attributes=empty).attributes == empty | {
+        "posture": "woman dancing", "facial": "loudly crying face", "verbal": "dog",
+    }  # fmt: skip
+    # Of a sticker that was put with one, all four are given.
+    found = gallery.change("s2", attributes={"verbal": "hi"}, emoji=("👋",))
+    assert found.attributes == empty | {"facial": "a grin", "verbal": "hi"}
+    assert found.attributes_given == ATTRIBUTES
 
 
 def test_words_that_were_read_are_read_again_from_another_picture(encoder, tmp_path):

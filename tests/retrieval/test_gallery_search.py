@@ -50,6 +50,7 @@ choices = {
     "adult": st.booleans(),
     "approved_only": st.booleans(),
     "exclude": st.lists(st.integers(0, 30).map(lambda number: f"s{number}"), max_size=5),
+    "without_packs": st.lists(st.sampled_from((*PACKS, "birds")), max_size=2),
     "top_k": st.integers(1, 30),
 }
 
@@ -68,6 +69,7 @@ def passing(which):
             and (which["tags"] is None or tags & asked)
             and (which["languages"] is None or one.language in ("", *which["languages"]))
             and one.id not in which["exclude"]
+            and one.pack not in which["without_packs"]
         ):
             found.append(one.id)
     return found
@@ -98,7 +100,7 @@ def test_conversations_of_one_batch_have_filters_of_their_own(retriever):
         retriever.reply_many(conversations, asked=asked[:2])
 
 
-@pytest.mark.parametrize("name", ["packs", "tags", "languages", "exclude"])
+@pytest.mark.parametrize("name", ["packs", "tags", "languages", "exclude", "without_packs"])
 def test_one_text_in_the_place_of_several_is_refused(retriever, name):
     with pytest.raises(ValueError, match=f"{name}: give a list"):
         retriever.reply(SAID, **{name: "cats"})

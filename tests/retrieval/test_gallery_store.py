@@ -1,10 +1,13 @@
 """A gallery on disk is made by who may write alone; processes of any length keep it in order."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.retrieval import gallery_store, words
+from int_ra_jax.retrieval.completion import given_attributes
 from int_ra_jax.retrieval.gallery_rows import digest_of
 from int_ra_jax.retrieval.gallery_store import GalleryStore
 from int_ra_jax.retrieval.sticker_encoder import Encoded
@@ -15,7 +18,7 @@ def put(store, number, name=""):
     """Writes a sticker with an embedding of eight numbers."""
     one = GallerySticker(
         f"s{number}", bytes(8), name=name, words="", language="", media_type="image/png",
-        attributes=dict.fromkeys(ATTRIBUTES, ""),
+        attributes=dict.fromkeys(ATTRIBUTES, ""), attributes_given=(),
     )  # fmt: skip
     numbers = np.full((1, 8), number, np.float32)
     with store.writing():
@@ -50,6 +53,25 @@ def test_a_gallery_that_was_killed_before_it_had_its_index_gets_it_when_it_is_op
     put(store, 1, "two owls")
     assert store.matches("owl", 5) == ["s1"]  # a stem, which the index alone knows
     assert [one.columns for one in store._stickers.list_indices()] == [[words.COLUMN]]
+
+
+def test_a_gallery_of_an_older_version_has_its_columns_made_and_says_what_was_given(tmp_path):
+    store = GalleryStore(tmp_path / "g")
+    put(store, 1)
+    store._stickers.drop_columns(["attributes_given"])
+    store = GalleryStore(tmp_path / "g", create=False)
+    put(store, 2)
+    found = {id: one.sticker for id, one in store.read(["s1", "s2"]).items()}
+    assert found["s1"].attributes_given is None and found["s2"].attributes_given == ()
+    assert found["s1"] == dataclasses.replace(found["s2"], id="s1", attributes_given=None)
+    (older,) = store.read(["s1"]).values()
+    for attributes, given in (
+        ({"facial": "loudly crying face", "verbal": "cat"}, ()),
+        ({"facial": "loudly crying face", "verbal": "a cat"}, ATTRIBUTES),
+    ):
+        whole = dict.fromkeys(ATTRIBUTES, "") | attributes
+        one = dataclasses.replace(older.sticker, name="cat", emoji=("😭",), attributes=whole)
+        assert given_attributes(one) == given
 
 
 def test_a_folder_without_a_gallery_is_made_one_and_told_or_refused_and_left_alone(

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -41,6 +42,27 @@ def test_an_attribute_that_a_sticker_lacks_looks_nowhere(encoder):
     name = next(name for name, text in sticker.attributes.items() if text)
     less = dataclasses.replace(sticker, attributes={**sticker.attributes, name: ""})
     assert encoder.attention(less).keys() == encoder.attention(sticker).keys() - {name}
+
+
+def test_one_sticker_is_encoded_by_a_program_that_can_be_compiled_before(encoder, monkeypatch):
+    fresh, compiled, sizes = StickerEncoder(encoder.run, encoder.params), [], []
+    maps = Encoder.newcomers_maps
+
+    def counted(self, params, bank):
+        sizes.append(len(bank.index))
+        return maps(self, params, bank)
+
+    def note(event, seconds, **_):
+        compiled.extend([event] if event.endswith("backend_compile_duration") else [])
+
+    monkeypatch.setattr(Encoder, "newcomers_maps", counted)
+    fresh.warm_attention()
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        assert fresh.attention(own(encoder, 0))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+    assert sizes == [1, 1] and compiled == []
 
 
 def test_without_attention_nothing_is_shown(encoder, monkeypatch):

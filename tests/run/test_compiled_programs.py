@@ -1,12 +1,15 @@
 """A program that was traced once computes the same without its function."""
 
+import contextlib
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from int_ra_jax.run import array_store
 from int_ra_jax.run.array_store import ArrayStore
-from int_ra_jax.run.compiled_programs import traced
+from int_ra_jax.run.compiled_programs import kept_programs, traced
 
 GIVEN = ({"b": jnp.arange(6.0).reshape(2, 3)}, jnp.ones(3))
 
@@ -43,6 +46,17 @@ def test_other_code_and_other_shapes_are_traced_anew_and_replace_what_was_kept(t
     assert len(list(tmp_path.iterdir())) == 1
     results(store, scaled, name="q")
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_directory_stays_until_the_last_thread_that_keeps_programs_has_left(tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        first.enter_context(kept_programs("workdir", tmp_path / "a"))
+        there = jax.config.jax_compilation_cache_dir
+        second.enter_context(kept_programs("workdir", tmp_path / "b"))
+        first.close()
+        assert jax.config.jax_compilation_cache_dir == there
+    assert jax.config.jax_compilation_cache_dir == before
 
 
 def test_a_full_disk_keeps_no_program_and_computes_all_the_same(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import fixtures.browser
@@ -32,6 +33,7 @@ TESTS = Path(__file__).resolve().parents[1]
 KEY = "a-key-that-is-long-enough"
 HOSTILE = "<script>document.title='broken in'</script><img src=x onerror=\"document.title='in'\">"
 PATIENCE = 60_000  # ms that a busy machine may take for a step
+SLOW = 300  # tenths of a second that it may take to load what draws, or many packs
 SERVER = f"""
 import sys
 from PIL import Image
@@ -128,10 +130,43 @@ def test_why_a_sticker_is_offered_shows_where_its_attributes_look():
         user.find(marker="draft").type("all is gold")
         await user.should_see(marker="offer-1")
         user.find(marker="why-1").click()
-        await user.should_see("facial expression · 4.0×")
+        await user.should_see("facial expression · 4.0×", retries=SLOW)
         await user.should_see("a smile")
         await user.should_see("Where each attribute looks")
         await user.should_not_see("words ·")
+
+    visit(Settings(), journey)
+
+
+@pytest.mark.parametrize(("resize", "there"), [("crop", True), ("squeeze", False)])
+def test_overlays_lie_over_what_the_model_saw_of_the_picture(resize, there):
+    async def journey(user, service):
+        service.retriever.run = SimpleNamespace(
+            config=SimpleNamespace(data=SimpleNamespace(resize=resize))
+        )
+        service.gallery.change("a", attributes={"facial": "a smile"})
+        await user.open("/")
+        user.find(marker="draft").type("all is gold")
+        await user.should_see(marker="offer-1")
+        user.find(marker="why-1").click()
+        await user.should_see("a smile", retries=SLOW)
+        (laid,) = user.find(marker="overlaid").elements
+        assert ("middle" in laid.classes) == there
+
+    visit(Settings(), journey)
+
+
+def test_of_more_packs_than_a_request_may_name_one_is_left_out():
+    async def journey(user, service):
+        sticker = service.gallery.held["a"]
+        more = [type(sticker)(f"z{n}", sticker.picture, f"z{n}") for n in range(Limits.names)]
+        service.gallery.put(more)
+        await user.open("/")
+        await user.should_see("冷")
+        user.find(kind=ui.checkbox, content="warm").click()
+        user.find(marker="draft").type("all is gold")
+        await user.should_see(marker="offer-12", retries=SLOW)
+        await user.should_not_see("a gold square")
 
     visit(Settings(), journey)
 

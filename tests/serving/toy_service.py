@@ -12,7 +12,11 @@ from int_ra_jax.common.types import RankedList, RankedSticker
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.retrieval.retriever import Retriever
 from int_ra_jax.retrieval.stickers import GallerySticker, stated
+from int_ra_jax.serving.settings import Limits
 
+KEY = "a-key-that-is-long-enough"
+LIMITS = Limits(per_second=1e6, burst=10**6)
+ASKED = {"turns": [{"speaker": "ann", "text": "All is gold!"}], "reply_speaker": "bo"}
 LOOKED = np.float32([[0, 0], [0, 4]])  # at one corner
 
 
@@ -44,7 +48,10 @@ class ToyGallery(Gallery):
         return ledger
 
     def change(self, id, **fields):
-        self.held[id] = dataclasses.replace(self.held[id], **fields)
+        before = self.held[id]
+        if "attributes" in fields:
+            fields["attributes"] = {**before.attributes, **fields["attributes"]}
+        self.held[id] = dataclasses.replace(before, **fields)
         self.changes += 1
         return self.held[id]
 
@@ -77,10 +84,11 @@ class ToyGallery(Gallery):
         found = [one for one in found if one.id not in without]
         yield from found[offset : None if limit is None else offset + limit]
 
-    def packs(self):
+    def packs(self, *, without_flags=()):
         packs = {}
         for one in self.held.values():
-            packs[one.pack] = packs.get(one.pack, 0) + 1
+            if not any(getattr(one, flag) for flag in without_flags):
+                packs[one.pack] = packs.get(one.pack, 0) + 1
         return packs
 
     def __len__(self):
@@ -103,7 +111,9 @@ class ToyRetriever(Retriever):
     gallery = property(lambda self: self.toy)
     width = property(lambda self: 4)
     run = SimpleNamespace(
-        config=SimpleNamespace(model=SimpleNamespace(name="toy")),
+        config=SimpleNamespace(
+            model=SimpleNamespace(name="toy"), data=SimpleNamespace(resize="squeeze")
+        ),
         dataset=SimpleNamespace(intentions=("joy", "sadness")),
     )
 
@@ -113,11 +123,14 @@ class ToyRetriever(Retriever):
     def warm_typed(self):
         pass
 
-    def _list(self, top_k, packs=None, exclude=()):
+    def warm_attention(self):
+        pass
+
+    def _list(self, top_k, packs=None, exclude=(), without_packs=()):
         passing = [
             one for _, one in sorted(self.toy.held.items())
             if not one.hidden and (packs is None or one.pack in packs)
-            if one.id not in exclude
+            if one.id not in exclude and one.pack not in without_packs
         ][:top_k]  # fmt: skip
         stickers = [
             RankedSticker(rank, one.id, 1 / rank, "", dict(one.attributes))
@@ -127,20 +140,20 @@ class ToyRetriever(Retriever):
 
     def reply_many(self, conversations, *, top_k=5, asked=()):
         self.batches.append((len(conversations), top_k))
-        return [self._list(top_k, one.packs, one.exclude) for one in asked]
+        return [self._list(top_k, one.packs, one.exclude, one.without_packs) for one in asked]
 
-    def reply(self, conversation, *, top_k=5, packs=None, exclude=(), **others):
-        return self._list(top_k, packs, exclude)
+    def reply(self, conversation, *, top_k=5, packs=None, exclude=(), without_packs=(), **others):
+        return self._list(top_k, packs, exclude, without_packs)
 
-    def search(self, words, *, top_k=5, packs=None, **others):
-        return self._list(top_k, packs)
+    def search(self, words, *, top_k=5, packs=None, without_packs=(), **others):
+        return self._list(top_k, packs, without_packs=without_packs)
 
     def attention(self, sticker):
         return {name: LOOKED for name, text in sticker.attributes.items() if text}
 
-    def similar(self, sticker, *, top_k=5, packs=None, **others):
+    def similar(self, sticker, *, top_k=5, packs=None, without_packs=(), **others):
         self.toy.held[sticker]
-        return self._list(top_k, packs, (sticker,))
+        return self._list(top_k, packs, (sticker,), without_packs)
 
 
 def toy_gallery():
@@ -155,3 +168,9 @@ def toy_gallery():
             ("a", "gold", "warm"), ("b", "crimson", "warm"), ("c", "teal", "冷"),
         )
     )  # fmt: skip
+
+
+def ids(answer):
+    """Returns the ids of an answer's stickers, the best first."""
+    assert answer.status_code == 200, answer.text
+    return [one["sticker"]["id"] for one in answer.json()["stickers"]]

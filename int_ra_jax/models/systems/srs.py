@@ -166,6 +166,7 @@ class SRS(Compared):
         width, (said, seen) = setup.config.model.joint_width, setup.widths
         super().__init__(setup, match_width=said, temperature=1.0)
         _check(setup)
+        self.embedding_width = self.matched_width(0)  # pairs are compared
         model, loss = setup.config.model, setup.config.loss
         facts, dtype, rngs = setup.facts, setup.dtype, setup.rngs
         self.special = facts.special_ids

@@ -259,6 +259,7 @@ def test_there_is_nothing_to_search_by_and_the_intention_is_predicted_in_trainin
     toy = make_toy(system="srs")
     context = jax.eval_shape(toy.system.encode_context, toy.attached)
     assert context.query is None and context.intention_logits is None
+    assert toy.system.embedding_width == 0
     for key in (None, jax.random.key(0)):
         encode = partial(toy.system.encode_sticker, key=key)
         sticker = jax.eval_shape(encode, toy.resident.bank)
