@@ -44,10 +44,18 @@ _CHOSEN: dict[str, dict[str, dict[str, Any]]] = {
     },
     "en": {
         "int_ra": {"optim.lr": 0.008, "model.attributes": "on"},
+        "best": {
+            "optim.lr": 0.004, "model.dropout": 0.3, "model.attributes": "off",
+            "model.intention_match": 1.0,
+        },
         "dual_encoder": {"optim.lr": 0.032, "model.dropout": 0.5, "model.text_pool": "mean"},
         "clip": {
             "optim.lr": 0.032, "model.dropout": 0.5, "model.attributes": "on",
             "loss.dup_policy": "none",
+        },
+        "clip_match": {
+            "optim.lr": 0.016, "model.attributes": "on", "loss.dup_policy": "none",
+            "model.intention_match": 3.0,
         },
         "irra": {"optim.lr": 0.004, "model.attributes": "on", "loss.match_label": "intent"},
         "pcme": {
@@ -57,6 +65,10 @@ _CHOSEN: dict[str, dict[str, dict[str, Any]]] = {
         "mod": {
             "optim.lr": 0.004, "model.dropout": 0.5, "model.newest_turn": False,
             "model.text_pool": "last",
+        },
+        "mod_match": {
+            "optim.lr": 0.008, "model.dropout": 0.5, "loss.retrieval": "own",
+            "model.text_pool": "mean", "model.intention_match": 3.0,
         },
     },
 }  # fmt: skip
