@@ -151,7 +151,6 @@ def test_a_mistyped_flag_is_one_line_with_the_nearest_choice(
             ["--mode=train", SMOKE, "--num_processes=2"],
             ["--coordinator_address and --process_id missing: several processes need all three"],
         ),
-        (["--mode=train", SMOKE, "--distributed"], ["Name them with --coordinator_address="]),
         (
             ["--mode=table", "--config=configs/table.py:smoke", "--distributed"],
             ["leave out the flags of processes"],
@@ -172,6 +171,16 @@ def test_what_cannot_be_meant_is_said_without_a_traceback(arguments, messages, l
     for message in messages:
         assert message in complaint
     assert not (tmp_path / "traned").exists()
+
+
+def test_a_process_that_no_cluster_knows_of_says_how_to_name_the_others(tmp_path):
+    # JAX looks for a cluster before anything is computed, so in a process of its own alone.
+    line = command("--mode=train", SMOKE, "--distributed", f"--workdir={tmp_path / 'run'}")
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Name them with --coordinator_address=" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
