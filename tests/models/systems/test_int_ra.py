@@ -304,10 +304,11 @@ def test_moving_away_from_a_stale_bank_is_not_rewarded():
     toy = make_toy(loss__lambda_int=0.0)
     constant = jnp.zeros((GALLERY, 32)).at[:, 0].set(1.0)
 
-    def loss(params: dict, bank_embedding: jax.Array, key: int = 0) -> float:
+    @jax.jit
+    def loss(params: dict, bank_embedding: jax.Array) -> jax.Array:
         system = interface.merge(toy.graphdef, params)
-        arguments = (toy.batch, toy.resident, bank_embedding, jax.random.key(key))
-        return float(compute_loss(system, *arguments)[0])
+        arguments = (toy.batch, toy.resident, bank_embedding, jax.random.key(0))
+        return compute_loss(system, *arguments)[0]
 
     # Whatever the parameters, a bank without differences costs the margin in its section.
     in_batch = make_toy(loss__lambda_int=0.0, loss__negatives="in_batch")
@@ -315,7 +316,7 @@ def test_moving_away_from_a_stale_bank_is_not_rewarded():
         params = {**toy.params, "query_projection": jax.tree.map(
             lambda x, scale=scale: scale * x, toy.params["query_projection"])}  # fmt: skip
         alone = float(in_batch.loss(params))
-        assert loss(params, constant) == pytest.approx((alone + 0.2) / 2, abs=1e-5)
+        assert float(loss(params, constant)) == pytest.approx((alone + 0.2) / 2, abs=1e-5)
 
 
 def test_stale_columns_are_used_only_while_a_tower_trains():
