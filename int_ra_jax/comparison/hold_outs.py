@@ -48,7 +48,7 @@ def pool(tables: Sequence[Path], main: str = "int_ra", resamples: int = 10_000) 
       stickers, each with all its queries.
 
     Raises:
-      ValueError: if a table is not complete, an evaluation is too old, no sticker is unseen, or
+      ValueError: if a table has no complete run, an evaluation is too old, no sticker is unseen, or
         rows have not the same queries.
     """
     rows: _Rows = {}
@@ -87,18 +87,21 @@ def pool(tables: Sequence[Path], main: str = "int_ra", resamples: int = 10_000) 
 
 
 def _runs(table: Path) -> Iterator[tuple[str, int, Path]]:
-    """Yields row, seed and folder of every run of a table."""
+    """Yields row, seed and folder of every complete run of a table."""
     path = table / "table" / "runs.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
             runs = list(csv.DictReader(file))
-        missing = [f"{run['system']}, seed {run['seed']}: {run['error']}" for run in runs]
-        missing = [text for run, text in zip(runs, missing, strict=True) if run["error"]]
-        found = [(run["system"], int(run["seed"]), Path(run["workdir"])) for run in runs]
+        found = [
+            (run["system"], int(run["seed"]), Path(run["workdir"]))
+            for run in runs
+            if not run["error"]
+        ]
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is no list of a table's runs: {error}") from error
-    if missing:
-        raise ValueError(f"{table} is not complete:\n  " + "\n  ".join(missing))
+    if not found:
+        errors = "\n  ".join(f"{run['system']}, seed {run['seed']}: {run['error']}" for run in runs)
+        raise ValueError(f"{table} has no complete run:\n  {errors}")
     yield from found
 
 

@@ -99,6 +99,13 @@ def test_the_main_row_is_tested_against_every_other_one_over_stickers(tables):
     assert "significantly worse" in next(x for x in mirrored if x.startswith("- int_ra"))
 
 
+def test_a_row_that_is_complete_in_no_table_is_left_out(tables):
+    for table in tables:
+        path = table / "table" / "runs.csv"
+        path.write_text(path.read_text() + "best,0,somewhere,not done yet\n")
+    assert not any("best" in line for line in pool(tables, resamples=20))
+
+
 def test_rows_that_are_not_in_every_table_are_named(tables, tmp_path):
     third = write_table(tmp_path / "third", 2, ("s0", "s2"), rows=("int_ra",))
     with pytest.raises(ValueError, match=r"not in every table: without_attribute \(seed 0\), with"):
@@ -110,7 +117,7 @@ def test_what_cannot_be_pooled_is_said(tables, tmp_path):
         pool(tables, main="best")
     with pytest.raises(ValueError, match="train lacks no sticker that was sent"):
         pool([write_table(tmp_path / "none", 0, ())])
-    with pytest.raises(ValueError, match="is not complete:\n  int_ra, seed 0: not done yet"):
+    with pytest.raises(ValueError, match="has no complete run:\n  int_ra, seed 0: not done yet"):
         pool([write_table(tmp_path / "part", 0, ("s0",), error="not done yet")])
     with pytest.raises(ValueError, match=r"is no list of a table's runs"):
         pool([tmp_path / "nowhere"])
