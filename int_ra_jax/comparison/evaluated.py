@@ -129,7 +129,7 @@ def read_run(workdir: Path, seed: int) -> RunResult:
       ValueError: if a file is missing, damaged or of another seed; names file and line.
     """
     directory = workdir / "eval"
-    report = _report(directory / "report.json")
+    report = read_report(directory / "report.json")
     path = directory / "per_query.jsonl"
     names = (report["main_system"], *(x for x in report["systems"] if x != report["main_system"]))
     columns: list[Column] = []
@@ -139,7 +139,7 @@ def read_run(workdir: Path, seed: int) -> RunResult:
             columns.extend(_recorded(row, names[0], report["protocol"]["name"]))
         return _query(row, names, columns, seed)
 
-    queries = _parsed(path, parse)
+    queries = read_lines(path, parse)
     queries.sort(key=lambda query: query.id)
     headline = [query for query in queries if query.headline]
     if not headline or len({query.id for query in queries}) < len(queries):
@@ -206,7 +206,7 @@ def _agreement(path: Path, names: Sequence[str]) -> Agreement | None:
         ]
         return post["post"], people, values
 
-    posts = _parsed(path, parse)
+    posts = read_lines(path, parse)
     if not posts:
         return None
     posts.sort(key=lambda post: post[0])
@@ -223,7 +223,12 @@ def _agreement(path: Path, names: Sequence[str]) -> Agreement | None:
     )
 
 
-def _report(path: Path) -> dict[str, Any]:
+def read_report(path: Path) -> dict[str, Any]:
+    """Reads report.json, and checks what is read of it here.
+
+    Raises:
+      ValueError: if it is missing or damaged; names it.
+    """
     text = _text(path)
     try:
         report: dict[str, Any] = json.loads(text)
@@ -329,7 +334,7 @@ def _text(path: Path) -> str:
         raise ValueError(f"{path}: {error.strerror}; evaluate the run again") from error
 
 
-def _parsed(path: Path, parse: Callable[[Any], T]) -> list[T]:
+def read_lines(path: Path, parse: Callable[[Any], T]) -> list[T]:
     """Parses the JSON of every line; whatever is wrong with one names it."""
     found = []
     for number, line in enumerate(_text(path).splitlines(), 1):

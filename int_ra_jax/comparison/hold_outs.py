@@ -9,7 +9,6 @@ them. One table a hold-out, with the same rows:
 
 import argparse
 import csv
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from int_ra_jax.comparison import paired, texts
-from int_ra_jax.comparison.evaluated import Columns
+from int_ra_jax.comparison.evaluated import Columns, read_lines, read_report
 from int_ra_jax.comparison.layout import columns_of, in_order
 from int_ra_jax.evaluation.cold_start import AMONG, SHOWN
 
@@ -48,8 +47,8 @@ def pool(tables: Sequence[Path], main: str = "int_ra", resamples: int = 10_000) 
       stickers, each with all its queries.
 
     Raises:
-      ValueError: if a table has no complete run, an evaluation is too old, no sticker is unseen, or
-        rows have not the same queries.
+      ValueError: if a table has no complete run, an evaluation is damaged or too old, no sticker is
+        unseen, or rows have not the same queries.
     """
     rows: _Rows = {}
     stickers: dict[str, str] = {}
@@ -57,15 +56,15 @@ def pool(tables: Sequence[Path], main: str = "int_ra", resamples: int = 10_000) 
     for table in tables:
         for number, (name, seed, workdir) in enumerate(_runs(table)):
             # Every run has the same references, of which one is enough.
-            lines = _unseen(workdir)
+            lines = _unseen(workdir, seed)
             unseen_in.update(line["id"] for line in lines if not number)
             for line in lines:
                 stickers[line["id"]] = line["sticker"]
-                for row, values in line["cold_start"].items():
+                for row, values in line["values"].items():
                     if row == line["main"]:
-                        _queries(rows, name, seed)[line["id"]].append(_array(values))
+                        _queries(rows, name, seed)[line["id"]].append(values)
                     elif not number:
-                        _queries(rows, row, _NONE)[line["id"]].append(_array(values))
+                        _queries(rows, row, _NONE)[line["id"]].append(values)
     if not stickers:
         raise ValueError(f"train lacks no sticker that was sent: {', '.join(map(str, tables))}")
     if main not in rows:
@@ -105,14 +104,23 @@ def _runs(table: Path) -> Iterator[tuple[str, int, Path]]:
     yield from found
 
 
-def _unseen(workdir: Path) -> list[dict[str, Any]]:
+def _unseen(workdir: Path, seed: int) -> list[dict[str, Any]]:
     """Returns the queries of stickers that train never used, each with the run's own row's name."""
-    report = json.loads((workdir / "eval" / "report.json").read_text(encoding="utf-8"))
+    directory = workdir / "eval"
+    report, path = read_report(directory / "report.json"), directory / "per_query.jsonl"
     if report.get("cold_start") is None:
         return []
-    path = workdir / "eval" / "per_query.jsonl"
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    found = [line | {"main": report["main_system"]} for line in lines if "cold_start" in line]
+    main = report["main_system"]
+
+    def parse(line: dict[str, Any]) -> dict[str, Any] | None:
+        if "cold_start" not in line:
+            return None
+        if line["seed"] != seed:
+            raise ValueError(f"seed {line['seed']!r} where seed {seed} belongs")
+        values = {row: _array(found) for row, found in line["cold_start"].items()}
+        return {"id": line["id"], "sticker": line["sticker"], "main": main, "values": values}
+
+    found = [line for line in read_lines(path, parse) if line is not None]
     if not found:
         raise ValueError(f"{path} does not tell the queries of unseen stickers; evaluate again")
     return found

@@ -234,13 +234,14 @@ def _lines(
     names, predicted = run.dataset.intentions, None
     if contexts.intention_logits is not None:
         predicted = np.argmax(contexts.intention_logits, axis=1)
-    places = {} if found.unseen is None else {q: n for n, q in enumerate(found.unseen.queries)}
+    unseen = found.unseen
+    told = {} if unseen is None else {q: unseen.of(n) for n, q in enumerate(unseen.queries)}
     for query, conversation in enumerate(judged.conversations):
         line: dict[str, Any] = {"id": conversation.id, "seed": run.config.seed}
         if judged.cases.threads:
             line |= judged.cases.of(query)
-        if found.unseen is not None and query in places:
-            line["cold_start"] = found.unseen.of(places[query])
+        if query in told:
+            line["cold_start"] = told[query]
         yield line | {
             "intention": names[judged.intention[query]],
             "predicted_intention": None if predicted is None else names[predicted[query]],

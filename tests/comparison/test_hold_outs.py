@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from fixtures.compared import write_evaluation
 
 from int_ra_jax.comparison.hold_outs import pool
 
@@ -37,10 +38,11 @@ def write_run(workdir, name, seed, table, held, own="int_ra"):
                 "popular": row_values(value("popular", 0, table, query)),
             }
         lines.append(json.dumps(line))
-    (workdir / "eval").mkdir(parents=True)
+    write_evaluation(workdir, own, seed)
     (workdir / "eval" / "per_query.jsonl").write_text("\n".join(lines) + "\n")
-    report = {"main_system": own, "cold_start": {"queries": 8} if held else None}
-    (workdir / "eval" / "report.json").write_text(json.dumps(report))
+    path = workdir / "eval" / "report.json"
+    report = {**json.loads(path.read_text()), "cold_start": {"queries": 8} if held else None}
+    path.write_text(json.dumps(report))
 
 
 def write_table(directory, number, held, rows=tuple(ROWS), error=""):
@@ -121,6 +123,10 @@ def test_what_cannot_be_pooled_is_said(tables, tmp_path):
         pool([write_table(tmp_path / "part", 0, ("s0",), error="not done yet")])
     with pytest.raises(ValueError, match=r"is no list of a table's runs"):
         pool([tmp_path / "nowhere"])
+    other_seed = tables[1] / "runs" / "int_ra" / "seed-1" / "eval" / "per_query.jsonl"
+    other_seed.write_text(other_seed.read_text().replace('"seed": 1', '"seed": 3'))
+    with pytest.raises(ValueError, match=r"jsonl:\d+: ValueError: seed 3 where seed 1 belongs"):
+        pool(tables)
     path = tables[0] / "runs" / "int_ra" / "seed-0" / "eval" / "per_query.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     old = [json.dumps({k: v for k, v in line.items() if k != "cold_start"}) for line in lines]
