@@ -1,6 +1,7 @@
 """From an export to a valid prepared directory, as a user runs it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +23,10 @@ def test_an_export_becomes_a_valid_directory_that_names_nobody(format, tmp_path,
     written = "".join(
         path.read_text("utf-8") for path in (tmp_path / "out").iterdir() if path.is_file()
     )
+    # Hashes are random, so that one of a hundred runs has four given digits in one of them.
+    told = re.sub(r"[0-9a-f]{16,}", "", written)
     for secret in ("Alice", "Bob", "Wonder", "13800138000", "alice@example.com", "2021"):
-        assert secret not in written, secret
+        assert secret not in told, secret
     assert "[name]" in written and "[phone]" in written and "[email]" in written
     assert not (tmp_path / "out.steps").exists()
     salt = (tmp_path / "out.salt").read_text().strip()
