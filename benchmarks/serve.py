@@ -16,14 +16,10 @@ import argparse
 import asyncio
 import contextlib
 import json
-import socket
 import statistics
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +27,9 @@ import numpy as np
 
 from benchmarks import command
 from benchmarks.search import MODEL, as_text, unit_vectors
+from benchmarks.service_process import served
 
 TOP = 5
-_START_SECONDS = 1800.0  # a first start compiles every shape
 SERVICES = ("ours", "peer")
 
 
@@ -118,30 +114,6 @@ def peer(workdir: Path, size: int) -> Any:
     return app
 
 
-@contextlib.contextmanager
-def served(name: str, workdir: Path, size: int) -> Iterator[int]:
-    """Runs a service in a process of its own; gives its port once it is ready."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
-    line = [sys.executable, "-m", "benchmarks.serve", f"--workdir={workdir}", f"--sizes={size}"]
-    process = subprocess.Popen([*line, f"--only={name}", f"--port={port}"])
-    try:
-        limit = time.monotonic() + _START_SECONDS
-        while True:
-            if process.poll() is not None:
-                raise RuntimeError(f"{name} ended with {process.returncode}")
-            if time.monotonic() > limit:
-                raise RuntimeError(f"{name} was not ready after {_START_SECONDS:.0f} s")
-            with contextlib.suppress(OSError, urllib.error.HTTPError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=60).close()
-                break
-            time.sleep(0.5)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 def bodies(name: str, conversations: Sequence[Any]) -> list[bytes]:
     """Returns each conversation as a service reads it."""
     found = []
@@ -215,8 +187,9 @@ def measure(arguments: argparse.Namespace, conversations: Sequence[Any]) -> list
     rows = []
     for size in arguments.sizes:
         with contextlib.ExitStack() as stack:
+            line = [sys.executable, "-m", "benchmarks.serve", f"--workdir={arguments.workdir}"]
             ports = {
-                name: stack.enter_context(served(name, arguments.workdir, size))
+                name: stack.enter_context(served([*line, f"--sizes={size}", f"--only={name}"])).port
                 for name in SERVICES
             }
             for clients in arguments.clients:
