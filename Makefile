@@ -9,7 +9,7 @@ TORCH_ARGS ?=
 SERVE_ARGS ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: env demo serve test test-long test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-scaling bench-search bench-open-gallery bench-serve clean faults
+.PHONY: env demo serve test test-long test-beam parity-flax lint bench bench-train bench-frozen bench-gallery bench-scaling bench-search bench-open-gallery bench-serve bench-load bench-large-gallery clean faults
 
 env: $(VENV)/.demo
 
@@ -112,6 +112,14 @@ bench-open-gallery: $(VENV)/.test
 # On the same run: the service beside FastAPI with sentence-transformers and FAISS.
 bench-serve: $(VENV)/.test
 	$(BIN)/python -m benchmarks.serve --workdir=$(RUNS)/demo --out=$(RUNS)/bench/serve.json
+
+# Ten minutes of everything at once on a copy of the gallery that `make serve` made.
+bench-load: $(VENV)/.test | $(RUNS)/gallery
+	$(BIN)/python -m benchmarks.load --workdir=$(RUNS)/demo --gallery=$(RUNS)/gallery --out=$(RUNS)/bench/load.json
+
+# Ten million generated embeddings, on 20 GB of disk.
+bench-large-gallery: $(VENV)/.test
+	$(BIN)/python -m benchmarks.large_gallery --folder=$(RUNS)/bench/large --out=$(RUNS)/bench/large_gallery.json
 
 # What breaks in practice, tried with real processes; prints the rows of docs/reliability.md.
 faults: $(VENV)/.test

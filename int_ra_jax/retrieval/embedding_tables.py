@@ -144,7 +144,7 @@ class EmbeddingTables(ABC):
         return rows[0] if rows else None
 
     def nearest(
-        self, checksum: str, query: Float32[np.ndarray, "W"], number: int, refine: int
+        self, checksum: str, query: Float32[np.ndarray, "W"], number: int, refine: int, probes: int
     ) -> "Embeddings":
         """Returns likely candidates for the largest dot products with a query.
 
@@ -153,9 +153,11 @@ class EmbeddingTables(ABC):
           query: a row.
           number: how many at most.
           refine: of how many times as many the distance is computed exactly.
+          probes: how many of the index's lists are read.
         """
         search = self.vectors(checksum).search(query, "rows").distance_type("dot").limit(number)
-        search = search.refine_factor(refine).select([*_EMBEDDED[:2], "_distance"])
+        search = search.refine_factor(refine).nprobes(probes)
+        search = search.select([*_EMBEDDED[:2], "_distance"])
         found = search.to_arrow().combine_chunks()
         rows = _matrix(found["rows"].combine_chunks()) if len(found) else _NONE
         return Embeddings(found["digest"].to_pylist(), rows, _NONE)

@@ -11,6 +11,7 @@ from int_ra_jax.retrieval.gallery_store import GalleryStore
 _FIRST = 64  # candidates that are asked for first, or four times those that are wanted
 _MORE, _ROUNDS = 8, 3  # times as many in the next round, and how many rounds there are
 _REFINE = 4  # of how many times as many candidates the index computes the distance exactly
+_PROBES = 20  # lists of the index that are read
 _SELECTED = 4096  # stickers that pass a filter, up to which each of them is read
 
 
@@ -58,7 +59,7 @@ class OnDisk:
             return self._ranked(found, query, mask)[:number] if found else []
         asked = max(_FIRST, 4 * number)
         for _ in range(_ROUNDS):
-            near = self._store.nearest(self._checksum, query, asked, _REFINE)
+            near = self._store.nearest(self._checksum, query, asked, _REFINE, _PROBES)
             ranked = self._ranked(near, query, mask)
             if len(ranked) >= number:
                 return ranked[:number]

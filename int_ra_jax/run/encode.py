@@ -178,10 +178,18 @@ class Encoder:
         if jax.process_count() > 1:  # they share the work already
             whole = self._compute_hidden(params, split)
             return None if whole is None else self._everywhere(whole)
+        composed = run.composed(split)
+        if composed is None:
+            return None
 
         def sources() -> Iterator[str | bytes | np.ndarray]:
+            # What is read, and not where it comes from: other labels change nothing here.
+            for name, leaf in sorted(vars(composed.tokens).items()):
+                if leaf is not None:
+                    yield name
+                    yield leaf
+            yield f"{run.facts.special_ids}"
             trained = run.trainable
-            yield from run.texts(split)
             kept, dtype = run.config.train.cache_dtype, run.config.model.dtype
             precision = dtype if kept == "same" else f"{dtype} as {kept}"
             yield f"{run.config.model.text.frozen_layers} {precision}"

@@ -58,7 +58,9 @@ def test_whoever_is_refused_counts_an_error():
 
 
 def test_memory_that_grows_after_a_start_has_its_slope():
-    samples = [(60.0 * minute, 900.0 if minute == 0 else 1000 + 2.0 * minute) for minute in range(11)]
+    samples = [
+        (60.0 * minute, 900.0 if minute == 0 else 1000 + 2.0 * minute) for minute in range(11)
+    ]
     rise, error, last = load.slope(samples)
     assert rise == pytest.approx(2.0) and error == pytest.approx(0.0, abs=1e-6)
     assert last == pytest.approx(1020.0)
@@ -74,4 +76,9 @@ def test_rows_join_the_clients():
     client, _ = worked([])
     client.seconds = collections.defaultdict(list, {"reply": [0.01, 0.02]})
     (row,) = load.rows_of([client, client], 2.0)
-    assert (row["done"], row["a second"], row["p50 ms"], row["longest ms"]) == ("4", "2.0", "15", "20")
+    assert (row["done"], row["a second"], row["p50 ms"], row["longest ms"]) == (
+        "4",
+        "2.0",
+        "15",
+        "20",
+    )

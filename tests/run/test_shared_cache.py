@@ -8,6 +8,7 @@ import pytest
 from fixtures.trained import tiny_config
 
 from configs import clip, srs
+from int_ra_jax.data import schema
 from int_ra_jax.evaluation import reference
 from int_ra_jax.evaluation.evaluate import evaluate
 from int_ra_jax.run import workdir
@@ -82,12 +83,40 @@ def test_other_utterances_or_other_code_are_never_taken_from_before(trained, tmp
     monkeypatch.setattr(
         workdir, "_PACKAGE", shutil.copytree(workdir._PACKAGE, tmp_path / "package")
     )
-    with (tmp_path / "package" / "data" / "text.py").open("a") as file:
-        file.write("# framed in another way\n")
+    with (tmp_path / "package" / "run" / "frozen_texts.py").open("a") as file:
+        file.write("# computed in another way\n")
     Encoder(open_run(tmp_path / "0")).hidden({"text": {}}, "train")
     base, fewer, shorter, rate, code = map(digest, asked)
     assert len({base, fewer, shorter, code}) == 4
     assert rate == base
+
+
+def test_other_labels_leave_what_the_frozen_layers_say_of_the_same_texts(
+    trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Encoder, "_compute_hidden", lambda *_: np.zeros((2, 3, 4)))
+    shared = tmp_path / "shared"
+    relabelled = shutil.copytree(trained.prepared, tmp_path / "relabelled")
+    lines = (relabelled / "conversations.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    intentions = {row["intention"] for row in rows}
+    for row in rows:
+        row["intention"] = min(intentions - {row["intention"]})
+    (relabelled / "conversations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    about = json.loads((relabelled / "dataset.json").read_text())
+    about["files"] = schema.describe_files(relabelled)
+    (relabelled / "dataset.json").write_text(json.dumps(about))
+    hashes = set()
+    for name, prepared in (("first", trained.prepared), ("second", relabelled)):
+        config = tiny_config(
+            prepared, clip, model__text__frozen_layers=-1, train__shared_cache=str(shared)
+        )
+        run = create.create_workdir(config, tmp_path / name)
+        hashes.add(run.dataset.content_hash)
+        Encoder(run).hidden({"text": {}}, "train")
+    assert len(hashes) == 2
+    assert len([*shared.glob("tokens-train-*")]) == 2
+    assert len([*shared.glob("hidden-train-*")]) == 1
 
 
 def test_lengths_are_those_of_the_run_that_measured_them(trained, tmp_path, monkeypatch):
