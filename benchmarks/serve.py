@@ -91,7 +91,7 @@ def peer(workdir: Path, size: int) -> Any:
     torch.set_num_threads(2)
     model = SentenceTransformer(str(resolve_directory(MODEL)), device="cpu", local_files_only=True)
     model.max_seq_length = load(workdir).text.context_tokens
-    index = faiss.IndexFlatIP(model.get_sentence_embedding_dimension())
+    index = faiss.IndexFlatIP(model.get_embedding_dimension())
     index.add(unit_vectors(size, index.d))
     app = FastAPI()
 

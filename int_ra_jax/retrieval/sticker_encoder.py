@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 from int_ra_jax.common.params import flatten
 from int_ra_jax.common.types import ATTRIBUTES, Bank, Sticker
@@ -25,6 +25,7 @@ from int_ra_jax.data.text import encode_attributes
 from int_ra_jax.models.interface import Params
 from int_ra_jax.retrieval import words
 from int_ra_jax.retrieval.gallery_rows import called
+from int_ra_jax.retrieval.intention_guess import IntentionGuess
 from int_ra_jax.retrieval.stickers import GallerySticker
 from int_ra_jax.run.array_store import digest
 from int_ra_jax.run.encode import Encoder
@@ -32,8 +33,6 @@ from int_ra_jax.run.row_chunks import chunk_rows
 from int_ra_jax.run.workdir import Run, open_run
 
 _FEW = 8  # stickers that are encoded by the smaller of two programs
-# Of the softmax over similarities: tried on the run's own gallery, whose intentions are known.
-_TEMPERATURES = (0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -204,11 +203,9 @@ class StickerEncoder:
         return words.languages_of(self.run.tokenizer)
 
     def intentions(self, stickers: Sequence[GallerySticker]) -> Float32[np.ndarray, "N K"]:
-        """Returns the probability of each intention: as given, else predicted.
+        """Returns the probability of each intention: as given, else guessed.
 
-        A sticker without attributes has none. The probability falls with the distance between the
-        mean of its attributes' features and the name's, both as the text tower tells them;
-        how fast, is what suits the stickers of the run's own gallery best.
+        A sticker without attributes has none; see ``IntentionGuess`` for that of others.
         """
         names = self.run.dataset.intentions
         found = np.zeros((len(stickers), len(names)), np.float32)
@@ -220,51 +217,31 @@ class StickerEncoder:
                 if name in self.run.dataset.intention_ids:
                     found[row, self.run.dataset.intention_ids[name]] = probability
         if told:
-            likeness = self._likeness([_said(stickers[row].attributes) for row in told])
-            found[told] = _softmax(likeness / self._temperature)
+            texts = [_said(stickers[row].attributes) for row in told]
+            found[told] = self._guess(self._encoder.text_means(self.params, texts))
         return found
 
     @cached_property
-    def _names(self) -> np.ndarray:
-        names = [name.replace("_", " ") for name in self.run.dataset.intentions]
-        return _unit(self._encoder.text_means(self.params, names))
+    def _guess(self) -> IntentionGuess:
+        return IntentionGuess(*self.described(), self.named())
 
-    def _likeness(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns cosines [N, K] of texts and names, less what every text has with a name."""
-        return self._cosines(texts) - self._usual
+    def described(self) -> tuple[Float32[np.ndarray, "M Dt"], Bool[np.ndarray, "M K"]]:
+        """Returns the features of the run's own stickers' attributes, and train's annotations.
 
-    def _cosines(self, texts: Sequence[str]) -> np.ndarray:
-        return _unit(self._encoder.text_means(self.params, texts)) @ self._names.T
-
-    @cached_property
-    def _own(self) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines [M, K] of the run's own described stickers, and which intentions they have."""
+        Stickers without attributes are left out; of the others some may have no annotation.
+        """
         dataset = self.run.dataset
-        described = [n for n, one in enumerate(dataset.stickers) if _said(one.attributes)]
-        if not described:
-            empty = np.zeros((0, len(dataset.intentions)), np.float32)
-            return empty, empty
-        texts = [_said(dataset.stickers[row].attributes) for row in described]
-        return self._cosines(texts), np.asarray(self.run.annotations)[described]
+        rows = [n for n, one in enumerate(dataset.stickers) if _said(one.attributes)]
+        if not rows:
+            none = np.zeros((0, len(dataset.intentions)), bool)
+            return np.zeros((0, self.run.facts.text.hidden_size), np.float32), none
+        texts = [_said(dataset.stickers[row].attributes) for row in rows]
+        return self._encoder.text_means(self.params, texts), np.asarray(self.run.annotations)[rows]
 
-    @cached_property
-    def _usual(self) -> np.ndarray:
-        cosines, _ = self._own
-        return cosines.mean(0, keepdims=True) if len(cosines) else np.zeros((1, 1), np.float32)
-
-    @cached_property
-    def _temperature(self) -> float:
-        cosines, annotated = self._own
-        rows = np.flatnonzero(annotated.any(1)) if len(cosines) else np.zeros(0, np.int64)
-        if not len(rows):
-            return _TEMPERATURES[len(_TEMPERATURES) // 2]
-        likeness, target = (cosines - self._usual)[rows], annotated[rows]
-        target = target / target.sum(1, keepdims=True)
-
-        def loss(temperature: float) -> float:
-            return float(-(target * np.log(_softmax(likeness / temperature) + 1e-12)).sum(1).mean())
-
-        return min(_TEMPERATURES, key=loss)
+    def named(self) -> Float32[np.ndarray, "K Dt"]:
+        """Returns the features of the intentions' names."""
+        names = [name.replace("_", " ") for name in self.run.dataset.intentions]
+        return self._encoder.text_means(self.params, names)
 
     @property
     def _pixels(self) -> tuple[int, ...]:
@@ -320,8 +297,3 @@ def _number(identity: str) -> int:
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
