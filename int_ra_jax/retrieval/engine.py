@@ -177,16 +177,6 @@ class Engine:
         found = self._batched(tokens, gallery, masks, partial(self._best, number=best), best)
         return Ranked(found[0][:, :number], found[1][:, :number], found[2])
 
-    def scores(
-        self, tokens: Tokens, gallery: Sticker
-    ) -> tuple[Float32[np.ndarray, "Q N"], Float32[np.ndarray, "Q K"]]:
-        """Returns the score of each pair, and the intentions' probabilities."""
-        size = len(jax.tree.leaves(gallery)[0])
-        everything = [np.ones(size, bool)] * len(tokens.ids)
-        function = partial(self._whole, scored=True)
-        scores, probabilities = self._batched(tokens, gallery, everything, function, 0)
-        return scores, probabilities
-
     def queries(
         self, tokens: Tokens
     ) -> tuple[Float32[np.ndarray, "Q W"], Float32[np.ndarray, "Q K"]]:
@@ -196,8 +186,7 @@ class Engine:
         """
         none = Sticker(np.zeros((1, 1), np.float32))
         masks = [np.ones(1, bool)] * len(tokens.ids)
-        function = partial(self._whole, scored=False)
-        queries, probabilities = self._batched(tokens, none, masks, function, -1)
+        queries, probabilities = self._batched(tokens, none, masks, self._queries, -1)
         return queries, probabilities
 
     def typed(self, words: str) -> Float32[np.ndarray, "Dt"] | None:
@@ -331,19 +320,12 @@ class Engine:
         values, rows = best_rows(jnp.where(masks, sound, -jnp.inf), number)
         return values, rows, probable
 
-    def _whole(
-        self,
-        params: Params,
-        sticker: Sticker,
-        labels: Labels,
-        tokens: Tokens,
-        masks: jax.Array,
-        *,
-        scored: bool,
+    def _queries(
+        self, params: Params, sticker: Sticker, labels: Labels, tokens: Tokens, masks: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns all scores [B, N], or the queries [B, W] alone, and probabilities [B, K]."""
-        system, context, probable = self._context(params, labels, tokens)
-        return (system.score(context, sticker) if scored else context.query), probable
+        """Returns the queries [B, W] and the intentions' probabilities [B, K]."""
+        _, context, probable = self._context(params, labels, tokens)
+        return context.query, probable
 
     def _names(self) -> Labels:
         """Returns the intention names, with the frozen layers' output where there is any."""

@@ -6,10 +6,11 @@ upload and change stickers; each change is checked here, and not in the browser.
 """
 
 import tomllib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from nicegui import ui
@@ -225,21 +226,20 @@ class Page:
 
     async def _ask(self, asked: int) -> None:
         draft = (self._draft.value or "").strip()
-        without, meant = self.packs.without, {}
+        # The page's own list: it may be longer than that of a request.
+        without: dict[str, Any] = {"without_packs": self.packs.without}
+        meant: Mapping[str, float] = {}
         turns = self._chat.turns(draft, self._own)
         found: Sequence[schemas.Ranked] = []
         if self._words.strip():
-            words = schemas.SearchIn(
-                words=self._words.strip()[:500], without_packs=without, top_k=_SHOWN
-            )
-            found = (await self._service.search(words)).stickers
+            words = schemas.SearchIn(words=self._words.strip()[:500], top_k=_SHOWN)
+            found = (await self._service.search(words.model_copy(update=without))).stickers
         elif turns:
             speaker = "you" if self._own else "friend"
             reply = schemas.ReplyIn(
-                turns=turns, reply_speaker=speaker, without_packs=without, top_k=_SHOWN,
-                recent=self._chat.sent[:5],
-            )  # fmt: skip
-            answer = await self._service.reply(reply)
+                turns=turns, reply_speaker=speaker, top_k=_SHOWN, recent=self._chat.sent[:5]
+            )
+            answer = await self._service.reply(reply.model_copy(update=without))
             found, meant = answer.stickers, answer.intention_probabilities
         if asked == self._chat.asked:
             self._chat.offered, self._chat.meant = list(found), dict(meant)

@@ -171,6 +171,18 @@ def test_of_more_packs_than_a_request_may_name_one_is_left_out():
     visit(Settings(), journey)
 
 
+def test_more_packs_than_a_request_may_name_can_be_left_out():
+    async def journey(user, service):
+        await user.open("/")
+        user.find(marker="draft").type("all is gold")
+        await user.should_see(marker="offer-1", retries=SLOW)
+        await user.should_not_see("a gold square")
+
+    unticked = ["warm", *(f"z{number}" for number in range(Limits.names))]
+    with mock.patch.object(serving_page.Packs, "without", unticked):
+        visit(Settings(), journey)
+
+
 def test_without_the_key_the_page_writes_nothing():
     async def journey(user, service):
         await user.open("/")
