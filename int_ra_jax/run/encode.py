@@ -66,6 +66,9 @@ class Encoder:
             out_shardings=whole,
         )
         self._hidden = jax.jit(self._hidden_texts, out_shardings=whole)
+        self._hidden_names = jax.jit(
+            lambda params, names: self._merge(params).hidden_text(names), out_shardings=whole
+        )
         self._means = jax.jit(self._text_means, out_shardings=whole)
 
     @cached_property
@@ -77,6 +80,13 @@ class Encoder:
     def labels(self) -> Labels:
         """The intention names on the device."""
         return self._everywhere(self._run.labels) if self._labels is None else self._labels
+
+    def labels_read(self, params: Params) -> Labels:
+        """Returns the names with the frozen layers' output: no batch computes it again."""
+        labels = self.labels
+        if labels.hidden is not None or "names" not in self._run.system.reads:
+            return labels
+        return dataclasses.replace(labels, hidden=self._hidden_names(params, labels.tokens))
 
     def gallery(self, params: Params) -> Sticker:
         """Returns the encoded gallery on the device, N rows in gallery order."""
@@ -145,11 +155,12 @@ class Encoder:
           split: its name.
           hidden: f[M, L, Dt], the frozen layers' output of the split where it is cached.
         """
+        labels = self.labels_read(params)
 
         def encode(batch: Batch) -> Context:
             if hidden is not None:
                 batch = dataclasses.replace(batch, context_hidden=hidden[batch.example])
-            encoded: Context = jax.device_get(self.encode_context(params, batch, self.labels))
+            encoded: Context = jax.device_get(self.encode_context(params, batch, labels))
             return encoded
 
         return self._over(split, f"encode {split}", encode, np.concatenate)
