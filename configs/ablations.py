@@ -4,7 +4,9 @@
         --config.prepared_dir=DIR --config.overrides.model.text.source=TEXT_DIR
 
 What is left is as the search of ``configs/table.py:choices`` ranked it best on validation among
-the settings that read attributes (docs/tables/choices.md); nothing is searched again.
+the settings that read attributes (docs/tables/choices.md); nothing is searched again. The preset
+``readings`` has beside them what the paper leaves open, one point at a time, as ``table.py`` has it
+on the embedded data (docs/tables/readings.md).
 """
 
 from typing import Any
@@ -30,17 +32,17 @@ _ABLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def get_config(arg: str = "") -> ConfigDict:
+def get_config(arg: str = "ablations") -> ConfigDict:
     """Returns the table of the ablations.
 
     Args:
-      arg: must be empty; there is one preset.
+      arg: ablations, or readings for these and what the paper leaves open.
 
     Raises:
-      ValueError: for a preset name.
+      ValueError: for another preset name.
     """
-    if arg:
-        raise ValueError(f"configs/ablations.py has no preset {arg!r}; leave it out.")
+    presets = {"ablations": _ABLATIONS, "readings": {**_ABLATIONS, **table.READINGS}}
+    changes = table.presets.choose(arg or "ablations", presets, "configs/ablations.py")
     config = table.get_config("choices")
     with config.unlocked():
         int_ra = config.systems.int_ra
@@ -48,7 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.systems = ConfigDict({"int_ra": int_ra})
         config.also_tested = ()
         config.readings = ConfigDict(
-            {name: table.nested(changed) for name, changed in _ABLATIONS.items()}, sort_keys=False
+            {name: table.nested(changed) for name, changed in changes.items()}, sort_keys=False
         )
         # As long as the trials of that search.
         config.overrides.train.update(config.search.overrides.train)

@@ -198,7 +198,7 @@ def get_config(arg: str = "demo") -> ConfigDict:
     )
     # main with one thing changed each: name -> what is changed; no search of their own
     config.readings = ConfigDict(
-        {name: nested(changed) for name, changed in _READINGS.items()}, sort_keys=False
+        {name: nested(changed) for name, changed in READINGS.items()}, sort_keys=False
     )
     config.overrides = _budget(recipe, _ALSO_SHARED.get(arg, ()))
     config.search = ConfigDict(
@@ -284,7 +284,7 @@ _LEARNING_RATES = {
     "scratch": (1.5e-4, 3e-4, 6e-4, 1.2e-3),
     "smoke": (1e-3, 3e-3),
 }
-_READINGS: dict[str, dict[str, Any]] = {
+READINGS: dict[str, dict[str, Any]] = {
     # the ablations of the paper
     "without_attribute": {"model.attributes": "off"},
     "without_knowledge": {"text.knowledge": "off"},

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 import math
 import random
 from pathlib import Path
@@ -112,8 +113,18 @@ def test_an_ablation_takes_away_one_part_and_searches_nothing():
         "without_intention": {"model.intention_fusion"},
         "without_intention_loss": {"model.intention_fusion", "loss.lambda_int"},
     }
-    with pytest.raises(ValueError, match="no preset 'smoke'"):
+    with pytest.raises(ValueError, match="smoke"):
         ablations.get_config("smoke")
+
+
+def test_each_reading_on_real_choices_differs_from_int_ra_and_from_the_others():
+    settings = ablations.get_config("readings")
+    with settings.unlocked():
+        settings.prepared_dir = "somewhere"
+    entries = read(settings).entries
+    assert {"int_ra", *ablations.get_config().readings, *presets.READINGS} == entries.keys()
+    told = {json.dumps(configuration.flatten(one.config), default=str) for one in entries.values()}
+    assert len(told) == len(entries)
 
 
 def test_a_trial_stands_for_the_first_seed_where_it_is_trained_like_one():
