@@ -8,17 +8,18 @@ directions and a little in all others, as those of pictures do; points drawn uni
 are all equally far from each other, and no index finds anything among them. Queries are further
 ones. ``ours`` is the gallery's own table, index and re-ranking (``retrieval/embedding_tables.py``,
 ``on_disk.py``), of which LanceDB keeps all on disk, in single precision as a gallery does: it made
-the index of half precision six times more slowly. FAISS gets as many bytes a code and candidates,
-keeps its codes in memory, and reads the candidates' vectors from a mapped file for the exact
-products that ours does too. ``exact`` reads all of that file. Each builds, and then searches, in a
-process of its own; the searches take turns. Recall is of the ten largest products of the stored
-vectors.
+the index of half precision six times more slowly. FAISS gets as many bytes a code, lists and
+candidates, keeps its codes in memory, and reads the candidates' vectors from a mapped file for the
+exact products that ours does too. ``exact`` reads all of that file. Each builds, and then searches,
+in a process of its own; the searches take turns. Recall is of the ten largest products of the
+stored vectors.
 
 DIR needs some 17 GB at ten million; it is made, and stays.
 """
 
 import argparse
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ _NOISE = 0.1  # of the others, beside one in each direction
 _BLOCK = 2**17  # rows in memory at once
 _WANTED, _REFINE = 64, 4  # as on_disk: candidates, and how many times as many have exact products
 _SUBVECTOR = 16  # numbers that one byte of a code stands for, as in LanceDB
+_LIST = 8192  # rows of a list of the index, as in LanceDB
 _NAME = "generated"
 
 
@@ -106,6 +108,7 @@ def build_ours(folder: Path, rows: int, width: int) -> Prepared:
             flat = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), width)
             yield pa.RecordBatch.from_arrays([digests, flat], schema=schema)
 
+    shutil.rmtree(folder / "ours", ignore_errors=True)  # of a run before
     store = GalleryStore(folder / "ours")
     began = time.perf_counter()
     store._db.create_table(f"vectors_{_NAME}", batches(), schema=schema)
@@ -136,13 +139,15 @@ def build_faiss(folder: Path, rows: int, width: int) -> Prepared:
     import faiss
 
     vectors, _ = embeddings(folder, rows, width)
-    lists = max(round(math.sqrt(rows)), 1)
+    lists = max(round(rows / _LIST), 1)
     began = time.perf_counter()
     quantiser = faiss.IndexFlatIP(width)
     index = faiss.IndexIVFPQ(
         quantiser, width, lists, width // _SUBVECTOR, 8, faiss.METRIC_INNER_PRODUCT
     )
-    sample = np.sort(np.random.default_rng(1).choice(rows, min(rows, 64 * lists), replace=False))
+    sample = np.sort(
+        np.random.default_rng(1).choice(rows, min(rows, max(64 * lists, 2**16)), replace=False)
+    )
     index.train(vectors[sample].astype(np.float32))
     trained = time.perf_counter()
     for start in range(0, rows, _BLOCK):

@@ -4,11 +4,12 @@
         [--clients=8] [--out=FILE]
 
 ``launch.py --mode=serve`` runs as it is, limits included, on a copy of a gallery; each client has
-an address of its own on the loopback, so that the limits of one address are not those of all. A
-client does one thing after the other, drawn by ``SHARES``: it asks for replies to the test split's
-conversations, types words, asks for similar stickers and for packs, puts a drawn sticker, changes
-one of its own, removes one; it keeps ``KEPT`` of its own at most, so that the gallery does not
-grow. After each put it asks for a reply from its own pack until the new sticker is in it.
+an address of its own on the loopback, so that the limits of one address are not those of all, and
+asks no more often than one address may. A client does one thing after the other, drawn by
+``SHARES``: it asks for replies to the test split's conversations, types words, asks for similar
+stickers and for packs, puts a drawn sticker, changes one of its own, removes one; it keeps ``KEPT``
+of its own at most, so that the gallery does not grow. After each put it asks for a reply from its
+own pack until the new sticker is in it.
 
 An error is whatever is not answered with 2xx. Memory is the process's resident set, every five
 seconds; its slope is that of a line through all but the first fifth.
@@ -40,8 +41,10 @@ SHARES = {
     "remove": 0.03,
 }  # fmt: skip
 WORDS = ("crying cat", "猫 挥手", "thumbs up", "laugh", "开心", "good night", "heart", "生气")
+EMOJI = ("😭", "👋", "🎉", "🤷", "😂", "🙏")
 _SAMPLE_SECONDS = 5.0
 _FOUND_SECONDS = 10.0  # after which a sticker counts as not found
+_LEAST_SECONDS = 1 / 40  # between two requests of a client: an address may ask 50 times a second
 _PICTURES = 400  # drawn ones, which are put again under other ids
 
 
@@ -64,6 +67,7 @@ class Client:
         self.own: list[str] = []
         self.seen: list[str] = []
         self.made = 0
+        self.last = 0.0  # when it asked last
         self.seconds: dict[str, list[float]] = collections.defaultdict(list)
         self.errors: collections.Counter[str] = collections.Counter()
 
@@ -85,7 +89,8 @@ class Client:
 
     async def ask(self, what: str, method: str, path: str, **sent: Any) -> Any:
         """Sends a request, times it, counts it as an error unless it is answered with 2xx."""
-        began = time.perf_counter()
+        await asyncio.sleep(max(0.0, self.last + _LEAST_SECONDS - time.perf_counter()))
+        began = self.last = time.perf_counter()
         try:
             answer = await self.http.request(method, path, **sent)
         except httpx.HTTPError as error:
@@ -129,7 +134,9 @@ class Client:
         name = f"{self.pack} {self.made}".replace(" ", "_")
         picture = self.drawn[self.rng.integers(len(self.drawn))]
         self.made += 1
-        said = json.dumps({"pack": self.pack, "emoji": ["😭"], "tags": ["drawn"]})
+        emoji = self.rng.choice(EMOJI, self.rng.integers(1, 4), replace=False).tolist()
+        called = " ".join(self.rng.choice(WORDS, self.rng.integers(0, 4)).tolist())
+        said = json.dumps({"pack": self.pack, "emoji": emoji, "name": called, "tags": ["drawn"]})
         began = time.perf_counter()
         put = await self.ask(
             "put", "PUT", f"/v1/stickers/{name}",

@@ -5,11 +5,16 @@
 
 The peer is thirty lines (``peer``): FastAPI, all-MiniLM-L6-v2 on torch by sentence-transformers, a
 flat FAISS index; a thread of its pool for each request, as FastAPI does by itself. Both read as
-many tokens. Galleries are generated unit vectors of each system's width, of stickers that have a
-name and an intention. Each service is a process of its own, and the clients are another: they keep
-their connections, ask the test split's conversations in turn, and wait for each answer. The turns
-of both services alternate. A request costs at least one pass of the text tower over its tokens, and
-of the gallery's product or reading, whichever takes longer; both rates are measured here.
+many tokens. Galleries are generated unit vectors of each system's width; of a sticker there is an
+id, a name and an intention, in memory: reading the texts of stickers that were not asked for lately
+comes on top of ours (``benchmarks.load`` has it) and of whatever the peer would keep them in.
+
+Each service is a process of its own, and the clients are another: they keep their connections, ask
+the test split's conversations in turn, and wait for each answer. They are forty lines of asyncio,
+as oha and wrk come in no Python package and a client of locust takes more of the cores that it
+shares with the services. The turns of both services alternate. A request costs at least one pass of
+the text tower over its tokens, and of the gallery's product or reading, whichever takes longer;
+both rates are measured here.
 """
 
 import argparse
@@ -80,7 +85,6 @@ def ours(workdir: Path, size: int) -> Any:
 def peer(workdir: Path, size: int) -> Any:
     """Returns the peer's application over generated vectors."""
     import faiss
-    import torch
     from fastapi import FastAPI
     from pydantic import BaseModel
     from sentence_transformers import SentenceTransformer
@@ -88,7 +92,6 @@ def peer(workdir: Path, size: int) -> Any:
     from int_ra_jax.common.config import load
     from int_ra_jax.common.model_directory import resolve_directory
 
-    torch.set_num_threads(2)
     model = SentenceTransformer(str(resolve_directory(MODEL)), device="cpu", local_files_only=True)
     model.max_seq_length = load(workdir).text.context_tokens
     index = faiss.IndexFlatIP(model.get_embedding_dimension())

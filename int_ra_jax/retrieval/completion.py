@@ -70,7 +70,7 @@ def completed(
     given = sticker.attributes_given
     if given is None:
         given = ATTRIBUTES if any(map(str.strip, sticker.attributes.values())) else ()
-    found = derived_attributes(sticker.emoji, sticker.name, words, names)
+    found = derived_attributes(sticker.emoji, sticker.name, words, names, sticker.tags)
     found |= {name: sticker.attributes.get(name, "") for name in given}
     return dataclasses.replace(
         sticker,
@@ -127,7 +127,9 @@ def given_attributes(
     """
     if sticker.attributes_given is not None:
         return sticker.attributes_given
-    found = derived_attributes(sticker.emoji, sticker.name, sticker.words or "", names)
+    found = derived_attributes(
+        sticker.emoji, sticker.name, sticker.words or "", names, sticker.tags
+    )
     return () if dict(sticker.attributes) == found else ATTRIBUTES
 
 
@@ -158,20 +160,24 @@ def derived_attributes(
     name: str = "",
     words: str = "",
     names: emoji_names.EmojiNames | None = None,
+    tags: Iterable[str] = (),
 ) -> dict[str, str]:
-    """Returns the four attributes as the emoji, the name and the words of a sticker tell them.
+    """Returns the four attributes as emoji, name, words and tags of a sticker tell them.
 
     An emoji of a hand is a gesture, one of a person a posture, one of a face facial; any other is
-    said, as the name and the words are.
+    said, as the name, the words and those tags are that are no emoji of the sticker.
 
     Args:
       emoji: each one emoji.
       name: of the sticker.
       words: on the sticker.
       names: in which language emoji are named.
+      tags: of the sticker.
     """
+    emoji = [*emoji]
     found: dict[str, list[str]] = {attribute: [] for attribute in ATTRIBUTES}
     found["verbal"] += [name.strip(), words.strip()]
+    found["verbal"] += [one.strip() for one in tags if one not in emoji]
     for one in emoji:
         english = emoji_names.in_language(emoji_language.DEFAULT)  # kept, once read
         told = english.to_words(one).strip()

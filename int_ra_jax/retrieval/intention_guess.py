@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+GUESS_VERSION = 2  # counted up where guesses change: a gallery never mixes two ways
 # Tried on the run's own stickers: widths of the kernel and temperatures of the names, in cosines,
 # and the weight of the frequencies, in mean weights of a sticker.
 _WIDTHS = (0.02, 0.05, 0.1, 0.2, 0.5)

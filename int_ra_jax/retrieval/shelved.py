@@ -48,6 +48,9 @@ class Shelved:
         """Whether stickers can be put; a run's own gallery only answers."""
         return False
 
+    def warm(self) -> None:
+        """Compiles what a put of one sticker needs."""
+
     @property
     def version(self) -> int:
         """A number that grows with every change."""

@@ -25,7 +25,7 @@ from int_ra_jax.data.text import encode_attributes
 from int_ra_jax.models.interface import Params
 from int_ra_jax.retrieval import words
 from int_ra_jax.retrieval.gallery_rows import called
-from int_ra_jax.retrieval.intention_guess import IntentionGuess
+from int_ra_jax.retrieval.intention_guess import GUESS_VERSION, IntentionGuess
 from int_ra_jax.retrieval.stickers import GallerySticker
 from int_ra_jax.run.array_store import digest
 from int_ra_jax.run.encode import Encoder
@@ -193,6 +193,15 @@ class StickerEncoder:
         bank = self._bank([GallerySticker("")], np.zeros((1, *self._pixels), np.uint8), 1)
         self._encoder.newcomers_maps(self.params, jax.device_put(bank))
 
+    def warm(self) -> None:
+        """Compiles and loads what ``encode`` needs for one sticker, whatever is said of it."""
+        self._encoder.warm_text_means(self.params)
+        self._guess([""])
+        bank = self._bank(
+            [GallerySticker("")] * _FEW, np.zeros((_FEW, *self._pixels), np.uint8), _FEW
+        )
+        self._encoder.newcomers(self.params, jax.device_put(bank))
+
     def said(self, stickers: Sequence[GallerySticker]) -> Float32[np.ndarray, "N Dt"]:
         """Returns what stickers are called, as the text tower reads it; see ``Encoded``."""
         texts = [words.described(**called(one), languages=self._languages) for one in stickers]
@@ -217,12 +226,14 @@ class StickerEncoder:
                 if name in self.run.dataset.intention_ids:
                     found[row, self.run.dataset.intention_ids[name]] = probability
         if told:
-            texts = [_said(stickers[row].attributes) for row in told]
-            found[told] = self._guess(self._encoder.text_means(self.params, texts))
+            found[told] = self._guess([_said(stickers[row].attributes) for row in told])
         return found
 
+    def _guess(self, texts: Sequence[str]) -> Float[np.ndarray, "N K"]:
+        return self._known(self._encoder.text_means(self.params, texts))
+
     @cached_property
-    def _guess(self) -> IntentionGuess:
+    def _known(self) -> IntentionGuess:
         return IntentionGuess(*self.described(), self.named())
 
     def described(self) -> tuple[Float32[np.ndarray, "M Dt"], Bool[np.ndarray, "M K"]]:
@@ -276,10 +287,11 @@ class StickerEncoder:
 
 
 def checksum(run: Run, params: Params) -> str:
-    """Returns the hash of what decides an embedding: config, data and parameters."""
+    """Returns the hash of what decides an embedding: config, data, parameters, how it guesses."""
 
     def sources() -> Iterator[str | np.ndarray]:
         yield json.dumps(run.fingerprint, sort_keys=True, default=list)
+        yield f"intentions guessed in way {GUESS_VERSION}"
         for path, leaf in sorted(flatten(params).items()):
             yield path
             yield np.asarray(leaf)

@@ -70,6 +70,10 @@ class StoredShelf(Shelved):
         """What embeds new stickers."""
         return self._encoder
 
+    def warm(self) -> None:
+        """Compiles what a put of one sticker needs."""
+        self._encoder.warm()
+
     @property
     def intentions(self) -> tuple[str, ...]:
         """Names of the intentions that the run knows."""

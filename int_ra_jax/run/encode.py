@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -25,7 +26,7 @@ from int_ra_jax.run.workdir import Run
 
 # Rooms whose code decides how a gallery is encoded, and what of it how a text tower computes.
 _ENCODING = ("common", "data", "models", "run")
-_TOKENS = 8  # short texts are padded to a multiple of so many
+_TOKENS = 8  # short texts are padded to a power of two of tokens, so many at least
 _TOWER = ("models/layers.py", "models/towers")
 
 
@@ -199,7 +200,7 @@ class Encoder:
                 if leaf is not None:
                     yield name
                     yield leaf
-            yield f"{run.facts.special_ids}"
+            yield f"{run.facts.special_ids} {run.facts.text}"
             trained = run.trainable
             kept, dtype = run.config.train.cache_dtype, run.config.model.dtype
             precision = dtype if kept == "same" else f"{dtype} as {kept}"
@@ -239,7 +240,8 @@ class Encoder:
         width = self._run.config.text.context_tokens
         tokens = encode_names(self._run.tokenizer, texts, width)
         # Few texts, and short ones, are not padded to many and long ones.
-        longest = -(-int(tokens.mask.sum(axis=1).max()) // _TOKENS) * _TOKENS
+        needed = int(tokens.mask.sum(axis=1).max())
+        longest = next(length for length in self._lengths if length >= needed)
         tokens = jax.tree.map(lambda leaf: leaf[:, :longest], tokens)
         most = self._run.config.eval.sticker_batch_size
         size = self._divisible(min(most, 1 << (len(texts) - 1).bit_length()))
@@ -249,6 +251,19 @@ class Encoder:
             return self._means(params, self._everywhere(some), None)
 
         return np.asarray(joined(map(means, chunk_rows(len(texts), size)), len(texts)))
+
+    def warm_text_means(self, params: Params) -> None:
+        """Compiles ``text_means`` of one text, however long it is."""
+        for length in self._lengths:
+            ids, mask = np.zeros((1, length), np.int32), np.ones((1, length), bool)
+            self._means(params, self._everywhere(Tokens(ids, mask, ids)), None)
+
+    @property
+    def _lengths(self) -> tuple[int, ...]:
+        """Which a short text is padded to, in order."""
+        most = self._run.config.text.context_tokens
+        powers = itertools.takewhile(lambda one: one < most, (_TOKENS << n for n in range(most)))
+        return (*powers, most)
 
     def _compute_hidden(self, params: Params, split: str) -> np.ndarray | None:
         run = self._run

@@ -102,6 +102,7 @@ class Service:
             *replies,
             retriever.warm_typed,
             retriever.warm_attention,
+            self.gallery.warm,
             # Drawing one loads what draws.
             partial(
                 looks, GallerySticker("", attributes={"": ""}), {"": np.ones((1, 1), np.float32)}

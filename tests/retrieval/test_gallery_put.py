@@ -137,6 +137,12 @@ def test_other_formats_and_animations_are_kept_byte_for_byte(gallery, form, fram
         ({"emoji": ("🎉",), "name": "party"}, {"verbal": "party, party popper"}),
         ({"emoji": ("no emoji", "🫥🫥")}, {"facial": "dotted line face"}),
         ({"words": "早安"}, {"verbal": "早安"}),
+        ({"tags": ("猫", "cat")}, {"verbal": "猫, cat"}),
+        # A pack's tags repeat its emoji and the sticker's name.
+        (
+            {"tags": ("👋", "hello", "cat"), "emoji": ("👋",), "name": "hello"},
+            {"gesture": "waving hand", "verbal": "hello, cat"},
+        ),
         ({"attributes": {"facial": "a grin"}, "emoji": ("👋",)}, {"facial": "a grin"}),
         ({}, {}),
     ],
@@ -230,12 +236,12 @@ def test_what_was_found_out_of_a_sticker_is_found_anew_and_what_was_given_stays(
     waving = gallery.change("s1", emoji=("👋",))
     assert waving.attributes == empty | {"gesture": "waving hand", "verbal": "cat"}
     renamed = gallery.change("s1", name="dog", tags=("x",), words="早安")
-    assert renamed.attributes == empty | {"gesture": "waving hand", "verbal": "dog, 早安"}
+    assert renamed.attributes == empty | {"gesture": "waving hand", "verbal": "dog, 早安, x"}
     assert renamed.language == "zh"
     gallery.put([sticker(1, emoji=("💃",))])
     assert gallery.get("s1").attributes == empty | {
         "posture": "woman dancing",
-        "verbal": "dog, 早安",
+        "verbal": "dog, 早安, x",
     }
     assert gallery.matches("waving", 9) == [] and gallery.matches("dancing", 9) == ["s1"]
     given = gallery.change("s2", emoji=("👋",), name="bird").attributes
@@ -279,3 +285,16 @@ def test_words_that_were_read_are_read_again_from_another_picture(encoder, tmp_p
     )  # fmt: skip
     assert gallery.change("s1", picture=drawn(3)).attributes["verbal"] == ""
     assert gallery.change("s2", picture=drawn(3)).words == "given"
+
+
+def test_after_warming_no_put_of_one_sticker_compiles(gallery, monkeypatch):
+    encoder = gallery.encoder
+    encoder.warm()
+    sizes = {
+        "texts": encoder._encoder._means._cache_size(),
+        "rows": encoder._encoder._encode_rows._cache_size(),
+    }
+    for number, name in enumerate(("", "a", "a b c d e f g h i j k l m n", "word " * 60)):
+        gallery.put([sticker(number, name=name, emoji=("👋",))])
+    assert encoder._encoder._means._cache_size() == sizes["texts"] > 0
+    assert encoder._encoder._encode_rows._cache_size() == sizes["rows"] > 0

@@ -97,6 +97,9 @@ class ToyGallery(Gallery):
     def __contains__(self, id):
         return id in self.held
 
+    def warm(self):
+        self.warmed = True
+
     version = property(lambda self: self.changes)
     checksum = property(lambda self: "00ff")
     writable = property(lambda self: self.may_write)
