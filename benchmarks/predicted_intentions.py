@@ -3,10 +3,11 @@
     python -m benchmarks.predicted_intentions --workdir=RUN [--folds=5] [--repeats=20] [--out=FILE]
 
 Of a run's own stickers each part in turn counts as new, the others say what is known
-(``retrieval/intention_guess.py``); nothing is trained. Beside it a row that reads nothing: how
-often each intention occurs among the others. ``first`` is how often the likeliest intention is one
-of the sticker's, in percent, ``nats`` the cross-entropy against its intentions alike. Which
-stickers stand together is drawn anew for each repeat; intervals resample stickers.
+(``retrieval/intention_guess.py``); nothing is trained. Beside it a row that reads nothing, how
+often each intention occurs among the others, and one of the intentions' names alone. ``first`` is
+how often the likeliest intention is one of the sticker's, in percent, ``nats`` the cross-entropy
+against its intentions alike. Which stickers stand together is drawn anew for each repeat; intervals
+resample stickers.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from benchmarks import command
 
 _DRAWS = 2000
 _LEAST = 1e-12
+_TEMPERATURES = (0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0)
 
 
 def guesses(
@@ -43,8 +45,27 @@ def guesses(
     guess = IntentionGuess(features[others], annotated[others], names)
     return {
         "nothing": np.broadcast_to(counts / counts.sum(), (len(new), len(counts))),
+        "names alone": by_names(features, annotated, names, others)[new],
         "attributes": guess(features[new]),
     }
+
+
+def by_names(
+    features: np.ndarray, annotated: np.ndarray, names: np.ndarray, others: np.ndarray
+) -> np.ndarray:
+    """Returns probabilities [M, K] by the cosines with the names, less the others' mean cosine."""
+    one, other = (f / np.linalg.norm(f, axis=1, keepdims=True) for f in (features, names))
+    cosines = one @ other.T
+    cosines -= cosines[others].mean(0)
+    each = [softmax(cosines / temperature) for temperature in _TEMPERATURES]
+    return min(each, key=lambda guess: judged(guess[others], annotated[others])["nats"].mean())
+
+
+def softmax(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
+    """Returns each row's probabilities."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return found
 
 
 def judged(

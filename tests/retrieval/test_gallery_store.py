@@ -10,6 +10,7 @@ from int_ra_jax.retrieval import gallery_store, words
 from int_ra_jax.retrieval.completion import given_attributes
 from int_ra_jax.retrieval.gallery_rows import digest_of
 from int_ra_jax.retrieval.gallery_store import GalleryStore
+from int_ra_jax.retrieval.on_disk import OnDisk
 from int_ra_jax.retrieval.sticker_encoder import Encoded
 from int_ra_jax.retrieval.stickers import GallerySticker
 
@@ -94,3 +95,32 @@ def test_packages_that_are_missing_are_named_before_anything_is_made(tmp_path, m
     with pytest.raises(ValueError, match=r"a gallery needs jieba: pip install -e '\.\[gallery\]'"):
         GalleryStore(tmp_path / "g")
     assert not (tmp_path / "g").exists()
+
+
+def test_the_index_proposes_what_is_near_and_exact_products_decide(tmp_path):
+    rng, size, width = np.random.default_rng(0), 5000, 32
+    directions = rng.standard_normal((8, width))
+    rows = rng.standard_normal((size, 8)) @ directions
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    digests = [f"{number:064x}" for number in range(size)]
+    store = GalleryStore(tmp_path / "g")
+    with store.writing():
+        store.add_vectors("c", digests, Encoded(rows, rows[:, :2], rows[:, :3]))
+    assert not store.vectors("c").list_indices()
+    store.index("c")
+    assert any("rows" in one.columns for one in store.vectors("c").list_indices())
+    names = {digest: f"s{number}" for number, digest in enumerate(digests)}
+    places = {f"s{number}": number for number in range(size)}
+    search = OnDisk(store, "c", {digest: {name} for digest, name in names.items()}, places)
+    allowed, found = rng.random(size) < 0.9, 0
+    for query in rows[:20]:
+        near = store.nearest("c", query, 64, 4, 20)
+        assert len(near.digests) == 64
+        numbers = [int(digest, 16) for digest in near.digests]
+        np.testing.assert_array_equal(near.rows, rows[numbers])
+        best = search.best(query, allowed, 10, lambda: pytest.fail("the index was not asked"))
+        assert all(allowed[places[one]] for one, _ in best) and len(best) == 10
+        assert [score for _, score in best] == sorted((s for _, s in best), reverse=True)
+        exact = np.argsort(-np.where(allowed, rows @ query, -2))[:10]
+        found += len({places[one] for one, _ in best} & {*exact.tolist()})
+    assert found > 0.95 * 20 * 10

@@ -29,7 +29,14 @@ def test_names_are_read_once_and_say_what_they_say_in_every_batch(trained, tmp_p
             dataclasses.replace(batch, labels=encoder.labels)
         )
     )
-    monkeypatch.setattr(encoder, "encode_context", lambda params, batch, _: anew(params, batch))
+    given = []
+
+    def noted(params, batch, labels):
+        given.append(labels.hidden)
+        return anew(params, batch)
+
+    monkeypatch.setattr(encoder, "encode_context", noted)
     np.testing.assert_allclose(encoder.contexts(params, "valid").query, read.query, atol=1e-5)
-    given = dataclasses.replace(encoder.labels, hidden=once.hidden)
-    assert Encoder(run, labels=given).labels_read(params) is given
+    assert given and all(hidden is not None for hidden in given)
+    known = dataclasses.replace(encoder.labels, hidden=once.hidden)
+    assert Encoder(run, labels=known).labels_read(params) is known
