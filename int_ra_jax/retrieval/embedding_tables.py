@@ -16,6 +16,8 @@ _EMBEDDED = ("digest", "rows", "said")
 _NONE = np.zeros((0, 1), np.float32)
 _ASKED = 500  # values in one condition
 KEPT = datetime.timedelta(hours=1)  # readers may still be at versions of this age
+_PART = 16  # numbers that the index codes together: rows are padded to a multiple of so many
+_WIDTH = b"width"  # of a row without its padding, in the metadata of its field
 _ANN = 4096  # rows from which on an index of embeddings is made; fewer are scanned
 
 
@@ -56,18 +58,17 @@ class EmbeddingTables(ABC):
         """Keeps embeddings, inside ``writing``."""
         import pyarrow as pa
 
-        parts = encoded._asdict()
-        vectors = [(name, pa.list_(pa.float32(), one.shape[1])) for name, one in parts.items()]
-        schema = pa.schema([("digest", pa.string()), *vectors])
         distinct = [*{one: place for place, one in enumerate(digests)}.values()]
-        columns: list[Any] = [pa.array([digests[place] for place in distinct])]
-        for array in encoded:
-            flat = pa.array(np.ascontiguousarray(array[distinct], np.float32).reshape(-1))
-            columns.append(pa.FixedSizeListArray.from_arrays(flat, array.shape[1]))
         table = self.vectors(checksum)
         if table is None:
-            table = self._db.create_table(f"{_VECTORS}{checksum}", schema=schema)
+            table = self._db.create_table(f"{_VECTORS}{checksum}", schema=_schema(encoded))
             self._vectors[checksum] = table
+        schema = table.schema
+        columns: list[Any] = [pa.array([digests[place] for place in distinct])]
+        for name, array in encoded._asdict().items():
+            width = schema.field(name).type.list_size
+            padded = _padded(array[distinct].astype(np.float32), width)
+            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(padded.reshape(-1)), width))
         merge = table.merge_insert("digest").when_not_matched_insert_all()
         merge.execute(pa.Table.from_arrays(columns, schema=schema))
 
@@ -89,7 +90,7 @@ class EmbeddingTables(ABC):
         for some in conditions("digest", digests) if table is not None else ():
             for batch in table.search().where(some).select([*_EMBEDDED]).to_batches():
                 names += batch["digest"].to_pylist()
-                rows.append(_matrix(batch["rows"]))
+                rows.append(_rows(batch))
                 said.append(_matrix(batch["said"]))
         return Embeddings(names, _joined(rows), _joined(said))
 
@@ -155,12 +156,14 @@ class EmbeddingTables(ABC):
           refine: of how many times as many the distance is computed exactly.
           probes: how many of the index's lists are read.
         """
-        search = self.vectors(checksum).search(query, "rows").distance_type("dot").limit(number)
+        table = self.vectors(checksum)
+        query = _padded(query, table.schema.field("rows").type.list_size)
+        search = table.search(query, "rows").distance_type("dot").limit(number)
         search = search.refine_factor(refine).nprobes(probes)
         search = search.select([*_EMBEDDED[:2], "_distance"])
         found = search.to_arrow().combine_chunks()
-        rows = _matrix(found["rows"].combine_chunks()) if len(found) else _NONE
-        return Embeddings(found["digest"].to_pylist(), rows, _NONE)
+        parts = [_rows(one) for one in found.to_batches()]
+        return Embeddings(found["digest"].to_pylist(), _joined([_NONE, *parts]), _NONE)
 
     def all_embeddings(self, checksum: str, rows: bool = True) -> "Embeddings":
         """Returns all embeddings of a checkpoint.
@@ -174,14 +177,14 @@ class EmbeddingTables(ABC):
         for batch in self.batches(checksum, _EMBEDDED if rows else _EMBEDDED[:1]):
             names += batch["digest"].to_pylist()
             if rows:
-                vectors.append(_matrix(batch["rows"]))
+                vectors.append(_rows(batch))
                 said.append(_matrix(batch["said"]))
         return Embeddings(names, _joined(vectors), _joined(said))
 
     def each_embedding(self, checksum: str) -> Iterator["Embeddings"]:
         """Yields all embeddings of a checkpoint, in batches."""
         for batch in self.batches(checksum, _EMBEDDED[:2]):
-            yield Embeddings(batch["digest"].to_pylist(), _matrix(batch["rows"]), _NONE)
+            yield Embeddings(batch["digest"].to_pylist(), _rows(batch), _NONE)
 
     def batches(self, checksum: str, columns: Sequence[str]) -> Iterator[Any]:
         """Yields columns of a checkpoint's embeddings, nothing where there are none."""
@@ -226,6 +229,31 @@ def opened(db: Any, name: str) -> Any:
         if "not found" in str(error):
             return None
         raise
+
+
+def _schema(encoded: Encoded) -> Any:
+    """Returns the columns of a table of embeddings."""
+    import pyarrow as pa
+
+    fields = [pa.field("digest", pa.string())]
+    for name, array in encoded._asdict().items():
+        width = array.shape[1]
+        size = -(-width // _PART) * _PART if name == "rows" else width
+        fields.append(pa.field(name, pa.list_(pa.float32(), size), metadata={_WIDTH: str(width)}))
+    return pa.schema(fields)
+
+
+def _padded(array: Float32[np.ndarray, "*N W"], width: int) -> Float32[np.ndarray, "*N P"]:
+    """Returns rows with zeros behind them, which no dot product sees."""
+    missing = [(0, 0)] * (array.ndim - 1) + [(0, width - array.shape[-1])]
+    return np.pad(array, missing)
+
+
+def _rows(batch: Any) -> Float32[np.ndarray, "N W"]:
+    """Returns the rows of a batch without their padding."""
+    metadata = batch.schema.field("rows").metadata or {}  # none in tables from before there was any
+    width = metadata.get(_WIDTH)
+    return _matrix(batch["rows"])[:, : int(width) if width else None]
 
 
 def _matrix(column: Any) -> Float32[np.ndarray, "N W"]:
