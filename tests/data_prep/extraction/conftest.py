@@ -5,6 +5,7 @@ import os
 
 import pytest
 import transformers
+from fixtures.chat_server import Server
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -276,3 +277,18 @@ VISION_SHAPES = {
         "num_position_embeddings": 16,
     },
 }
+
+
+@pytest.fixture
+def serve():
+    """Starts servers that answer as they are told."""
+    servers = []
+
+    def start(answer):
+        servers.append(Server(answer))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -12,7 +12,6 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -36,64 +35,6 @@ from int_ra_jax.data.validation import read_prepared
 KNOWLEDGE = load_prompt("knowledge", {"ask": str})
 DESCRIBE = load_prompt("attributes", {"questions": dict})
 GOOD = json.dumps({relation: [f"a {relation} phrase", "none"] for relation in RELATIONS})
-
-
-class Server(ThreadingHTTPServer):
-    """Speaks the protocol over real sockets, answers as told, and remembers every request."""
-
-    daemon_threads = True
-
-    def __init__(self, answer):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answer, self.bodies, self.keys, self.active, self.most = answer, [], set(), 0, 0
-        self.lock = threading.Lock()
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def handle_error(self, request, client_address):
-        """Says nothing of requests that are given up."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One request: counted, answered."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        server = self.server
-        with server.lock:
-            server.bodies.append(body.decode())
-            server.keys.add(self.headers["Authorization"])
-            number = len(server.bodies)
-            server.active += 1
-            server.most = max(server.most, server.active)
-        status, text = server.answer(number, json.loads(body))
-        content = text if isinstance(text, bytes) else completion(text)
-        with server.lock:
-            server.active -= 1
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(answer):
-        servers.append(Server(answer))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture(scope="module")
