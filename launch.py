@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     process_flags.connect(alone=mode == "table")
     memory.keep_freed()
     ours = {"train": _train, "eval": _eval, "search": _search, "table": _table}
-    ours |= serving.modes(modes.read_pack, modes.words_reader) | modes.MODES
+    ours |= serving.modes(modes.read_pack, modes.words_reader, modes.describer) | modes.MODES
     ours[mode](Path(_WORKDIR.value), *argv[1:])
 
 

@@ -3,7 +3,7 @@
 Nothing heavy is imported before a mode is chosen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from absl import flags
@@ -16,9 +16,16 @@ _OVERLAP = flags.DEFINE_float("overlap", None, "annotate: share of conversations
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "annotate, serve: address to listen on.")
 _PORT = flags.DEFINE_integer("port", 8080, "annotate, serve: port to listen on.", 1, 65535)
 GALLERY = flags.DEFINE_string("gallery", None, "search, gallery, serve, mcp, export: open gallery.")
+_DESCRIBER = flags.DEFINE_string(
+    "describer", None, "gallery add, serve: MODEL@URL of an endpoint that sees; describes stickers."
+)
+_LANGUAGE = flags.DEFINE_string(
+    "describer_language", None, "gallery add, serve: of what it says, by name: Chinese."
+)
 # flag -> the modes that read it
 READ_BY = {
     "gallery": ("search", "gallery", "serve", "mcp", "export"),
+    **dict.fromkeys(("describer", "describer_language"), ("gallery", "serve")),
     "prepared_dir": ("annotate", "stats"),
     **dict.fromkeys(("annotator", "overlap"), ("annotate",)),
     **dict.fromkeys(("host", "port"), ("annotate", "serve")),
@@ -78,6 +85,21 @@ def words_reader() -> Callable[[bytes], str] | None:
     return open_gallery.words_reader()
 
 
+def describer() -> Callable[[bytes], Mapping[str, str]] | None:
+    """Returns what describes pictures, if anything is named; see ``open_gallery``.
+
+    Raises:
+      ValueError: if it is named wrongly, or its language alone.
+    """
+    if not _DESCRIBER.value:
+        if _LANGUAGE.value:
+            raise ValueError("--describer_language needs --describer=MODEL@URL.")
+        return None
+    from data_prep import open_gallery
+
+    return open_gallery.describer(_DESCRIBER.value, _LANGUAGE.value or "")
+
+
 def _prepared_dir(mode: str) -> Path:
     if not _PREPARED.value:
         raise ValueError(f"--mode={mode} needs --prepared_dir=DIR, a prepared directory.")
@@ -98,7 +120,7 @@ def gallery(workdir: Path, *words: str) -> None:
         raise ValueError("--mode=gallery needs --gallery=DIR, a folder or a URI.")
     from data_prep.open_gallery import act
 
-    for line in act(GALLERY.value, workdir, words):
+    for line in act(GALLERY.value, workdir, words, describer()):
         print(line, flush=True)
 
 

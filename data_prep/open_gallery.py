@@ -26,7 +26,7 @@ from int_ra_jax.common.log import progress
 from int_ra_jax.common.nearest import nearest
 from int_ra_jax.data import schema
 from int_ra_jax.data.schema import StickerEntry
-from int_ra_jax.retrieval.gallery import Gallery, Given
+from int_ra_jax.retrieval.gallery import Describe, Gallery, Given
 from int_ra_jax.retrieval.stickers import GallerySticker, stated, stated_by_pack
 
 _AT_ONCE = 256  # stickers that are read into memory
@@ -35,13 +35,16 @@ Found = tuple[StickerEntry, Callable[[], bytes]]
 """A sticker, and what reads its picture."""
 
 
-def act(path: str, workdir: Path, words: Sequence[str]) -> Iterator[str]:
+def act(
+    path: str, workdir: Path, words: Sequence[str], describe: Describe | None = None
+) -> Iterator[str]:
     """Does what a command line says, and yields the lines of its answer.
 
     Args:
       path: of the gallery.
       workdir: of the run that embeds stickers.
       words: what to do, and with what.
+      describe: describes stickers that are added; see ``Gallery.open``.
 
     Raises:
       ValueError: if that is not known or something is missing; or, when all else is done, if a
@@ -55,6 +58,8 @@ def act(path: str, workdir: Path, words: Sequence[str]) -> Iterator[str]:
         raise ValueError(f"--mode=gallery takes one of {', '.join(_ACTIONS)} behind it.{hint}")
     if action in _NAMED and not names:
         raise ValueError(f"{action} needs {'a PACK' if action == 'add' else 'an id or a pack'}.")
+    if action != "add" and describe is not None:
+        raise ValueError(f"--describer is read by add alone; {action} describes nothing.")
     if action == "add" and (gone := [name for name in names if not Path(name).exists()]):
         raise FileNotFoundError(f"there is no {', '.join(gone)}; nothing was added.")
     with _bar("embed", shown=action == "rebuild") as moved:
@@ -65,16 +70,36 @@ def act(path: str, workdir: Path, words: Sequence[str]) -> Iterator[str]:
             rebuild=action == "rebuild",
             progress=moved,
             read_words=words_reader() if action == "add" else None,
+            describe=describe,
         )
     yield from _ACTIONS[action](gallery, names)
 
 
 def words_reader() -> Callable[[bytes], str] | None:
     """Returns what reads the words on a picture; None where no OCR is installed."""
-    if not all(map(find_spec, ("rapidocr", "onnxruntime"))):
+    if not _reads_words():
         logging.info("words on stickers are not read: pip install -e '.[extract]'")
         return None
     return _read_words
+
+
+def describer(named: str, language: str) -> Describe:
+    """Returns what describes pictures; it reads their words, too, where no OCR is installed.
+
+    Args:
+      named: see ``StickerDescriber``.
+      language: likewise.
+
+    Raises:
+      ValueError: likewise.
+    """
+    from data_prep.extraction.sticker_describer import StickerDescriber
+
+    return StickerDescriber(named, language, words=not _reads_words())
+
+
+def _reads_words() -> bool:
+    return all(map(find_spec, ("rapidocr", "onnxruntime")))
 
 
 def _read_words(content: bytes) -> str:

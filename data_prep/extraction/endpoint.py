@@ -63,7 +63,7 @@ class Endpoint:
 
 
 class EndpointChat:
-    """Answers sessions by requests to an endpoint."""
+    """Answers sessions by requests to an endpoint; several threads may run theirs at once."""
 
     def __init__(self, endpoint: Endpoint, proven: bool = False) -> None:
         """Prepares the client; connects with the first request.
@@ -173,9 +173,11 @@ class EndpointChat:
             return  # another request has been told before
         refuses = "max_tokens" in refusal and _NOT_TAKEN.search(refusal)
         if "max_tokens" in sent and (refuses or "max_completion_tokens" in refusal):
-            self._options["max_completion_tokens"] = self._options.pop("max_tokens")
+            # Without what is there alone: several threads may be told at once.
+            self._options["max_completion_tokens"] = sent["max_tokens"]
+            self._options.pop("max_tokens", None)
         elif "temperature" in sent and "temperature" in refusal and _NOT_TAKEN.search(refusal):
-            del self._options["temperature"]
+            self._options.pop("temperature", None)
             logging.warning(
                 "%s takes no temperature: its answers are not the likeliest ones, and another run "
                 "may get others",

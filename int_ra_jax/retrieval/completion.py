@@ -6,10 +6,11 @@ What cannot be taken is left out with a reason, so that a broken sticker never s
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from int_ra_jax.common.ledger import LeftOut
+from int_ra_jax.common.nearest import nearest
 from int_ra_jax.common.types import ATTRIBUTES
 from int_ra_jax.data import emoji_language, emoji_names, images
 from int_ra_jax.data.copies import Fingerprint
@@ -18,6 +19,8 @@ from int_ra_jax.retrieval.stickers import GallerySticker
 MAX_ID = 200  # characters
 MAX_TEXT = 1000  # characters of a name, a tag, an attribute, of the words on a sticker
 MAX_TEXTS = 100  # tags, emoji
+_WHENCE = ("attributes_given", "attributes_described")
+DERIVED = ("id", *_WHENCE, "intentions_given", "media_type", "looks")  # nobody changes these
 
 # Words of CLDR's English names that tell what an emoji shows; checked from hands to faces, since
 # "person facepalming" is a gesture before it is a person.
@@ -38,11 +41,45 @@ _SHOWN = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Finders:
+    """What finds out what a sticker lacks; ``completed`` says what each of them does."""
+
+    read_words: Callable[[bytes], str] | None
+    names: emoji_names.EmojiNames | None
+    intentions: Sequence[str]
+    describe: Callable[[bytes], Mapping[str, str] | None] | None
+
+    def completed(
+        self,
+        sticker: GallerySticker,
+        before: GallerySticker | None,
+        given: Callable[[GallerySticker], Iterable[str]],
+    ) -> GallerySticker | LeftOut:
+        """Returns a sticker as it will be stored, or why it is left out.
+
+        Args:
+          sticker: that is put.
+          before: what is stored under its id, if anything is.
+          given: names of the fields of ``sticker`` that replace those, besides its picture; is
+            asked of one that was checked.
+        """
+        known, words, names = self.intentions, self.read_words, self.names
+        try:
+            if before is not None:
+                check(sticker, frozenset(known))
+                sticker = renewed(before, _replaced(sticker, given(sticker)), words, names)
+            return completed(sticker, words, names, known, self.describe)
+        except LeftOut as reason:
+            return reason
+
+
 def completed(
     sticker: GallerySticker,
     read_words: Callable[[bytes], str] | None = None,
     names: emoji_names.EmojiNames | None = None,
     intentions: Iterable[str] = (),
+    describe: Callable[[bytes], Mapping[str, str] | None] | None = None,
 ) -> GallerySticker:
     """Returns a sticker with everything that a gallery stores, but its predicted intentions.
 
@@ -51,6 +88,8 @@ def completed(
       read_words: reads what is written on a picture; None leaves the words empty.
       names: of emoji, in the language that the run's text tower reads; English by default.
       intentions: names that the run knows.
+      describe: returns what is seen in the picture of a sticker that was not described, attribute
+        -> text and none of them empty, or None; it is asked where an attribute is not given.
 
     Raises:
       LeftOut: with the reason, if something of it cannot be taken.
@@ -71,13 +110,20 @@ def completed(
     if given is None:
         given = ATTRIBUTES if any(map(str.strip, sticker.attributes.values())) else ()
     found = derived_attributes(sticker.emoji, sticker.name, words, names, sticker.tags)
-    found |= {name: sticker.attributes.get(name, "") for name in given}
+    described, texts = sticker.attributes_described, dict(sticker.attributes)
+    if described is None and describe and {*given} != {*ATTRIBUTES}:
+        seen = describe(sticker.picture)
+        described = None if seen is None else tuple(seen)
+        texts |= {name: text for name, text in (seen or {}).items() if name not in given}
+    found |= {name: texts.get(name, "") for name in (*(described or ()), *given)}
     return dataclasses.replace(
         sticker,
         words=words,
         language=language,
         attributes=found,
         attributes_given=tuple(given),
+        attributes_described=described
+        and tuple(name for name in ATTRIBUTES if name in described and name not in given),
         tags=tuple(dict.fromkeys(sticker.tags)),
         emoji=tuple(dict.fromkeys(sticker.emoji)),
         intentions_given=sticker.intentions is not None,
@@ -95,7 +141,7 @@ def renewed(
     """Returns a complete sticker with some fields anew, to be completed again.
 
     What nobody gave, but a gallery found out of other fields, does not outlast these: it is empty,
-    so that it is found again.
+    so that it is found again. What was described stays as long as the picture does.
 
     Args:
       before: with its picture.
@@ -110,6 +156,8 @@ def renewed(
         after = dataclasses.replace(after, words=None)
     if "language" not in fields and after.words != before.words:
         after = dataclasses.replace(after, language=None)
+    if after.picture != before.picture:
+        after = dataclasses.replace(after, attributes_described=None)
     if "attributes" not in fields:
         after = dataclasses.replace(after, attributes_given=given_attributes(before, names))
     return after
@@ -142,17 +190,26 @@ def renamed_attributes(
 
     Args:
       sticker: complete.
-      named: attributes; those that it does not name stay as they are, given or derived. Four empty
-        ones give nothing: all are derived.
+      named: attributes; those that it does not name stay as they are, given or found. Four empty
+        ones give nothing: all are found again.
       names: as ``completed``.
     """
     given = {*given_attributes(sticker, names), *named}
-    if named.keys() >= {*ATTRIBUTES} and not any(map(str.strip, named.values())):
-        given = set()
+    described = sticker.attributes_described
+    if give_nothing(named):
+        given, described = set(), None
     return {
         "attributes": {**sticker.attributes, **named},
         "attributes_given": tuple(name for name in ATTRIBUTES if name in given),
+        "attributes_described": described,
     }
+
+
+def give_nothing(named: object) -> bool:
+    """Tells whether attributes are the four empty ones."""
+    if not isinstance(named, Mapping) or not named.keys() >= {*ATTRIBUTES}:
+        return False
+    return not any(str(text).strip() for text in named.values())
 
 
 def derived_attributes(
@@ -248,6 +305,28 @@ def check(sticker: GallerySticker, intentions: frozenset[str]) -> None:
         raise LeftOut("picture that is too large")
 
 
+def check_changeable(names: Iterable[str]) -> None:
+    """Checks names of fields that are to be changed.
+
+    Args:
+      names: of fields of ``GallerySticker``, so one hopes.
+
+    Raises:
+      ValueError: with all that are none, or that are computed.
+    """
+    known = [one.name for one in dataclasses.fields(GallerySticker) if one.name not in DERIVED]
+    if wrong := [name for name in names if name not in known]:
+        near = {name: nearest(name, known, cutoff=0.6) for name in wrong}
+        told = (f"{one} (did you mean {near[one]}?)" if near[one] else one for one in wrong)
+        raise ValueError(f"cannot change {', '.join(told)}. Fields are {', '.join(known)}.")
+
+
+def _replaced(sticker: GallerySticker, given: Iterable[str]) -> dict[str, Any]:
+    fields = {"picture", *given} - {*DERIVED}
+    fields |= {*_WHENCE} if "attributes" in fields else set()
+    return {name: getattr(sticker, name) for name in fields}
+
+
 def _text_problem(where: str, text: object) -> str | None:
     kind = where.partition(" ")[0]
     if not isinstance(text, str):
@@ -279,6 +358,10 @@ def _intention_problems(given: object, known: frozenset[str]) -> list[str]:
 
 def _read(read_words: Callable[[bytes], str], picture: bytes) -> str:
     """Returns the words on a picture, within bounds."""
-    text = read_words(picture)
-    plain = text.encode("utf-8", "ignore").decode("utf-8", "ignore").replace("\0", "")
-    return " ".join(plain.split())[:MAX_TEXT]
+    return plain(read_words(picture))
+
+
+def plain(text: str) -> str:
+    """Returns a text that a model read or wrote as a gallery can keep it, in one line."""
+    sound = text.encode("utf-8", "ignore").decode("utf-8", "ignore").replace("\0", "")
+    return " ".join(sound.split())[:MAX_TEXT]

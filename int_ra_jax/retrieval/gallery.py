@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from int_ra_jax.common.ledger import Ledger, LeftOut
-from int_ra_jax.common.nearest import nearest
 from int_ra_jax.common.types import Sticker
-from int_ra_jax.data.emoji_names import EmojiNames
 from int_ra_jax.retrieval.completion import (
-    check,
-    completed,
+    Finders,
+    check_changeable,
+    give_nothing,
     id_problem,
     problems,
     renamed_attributes,
-    renewed,
 )
+from int_ra_jax.retrieval.description import Describe as Describe
+from int_ra_jax.retrieval.description import Descriptions
 from int_ra_jax.retrieval.gallery_rows import Stored, digest_of
 from int_ra_jax.retrieval.gallery_store import GalleryStore
 from int_ra_jax.retrieval.rebuild import Rebuild, embed_missing, encode_sound
@@ -37,7 +37,6 @@ from int_ra_jax.retrieval.stored_shelf import StoredShelf
 EXACT = 2**20  # stickers up to which a matrix in memory is searched
 _BATCH = 64  # stickers that are embedded and written at once
 _PAIRS = 2**28  # numbers of stickers that are compared in pairs: 1 GiB
-_DERIVED = ("id", "attributes_given", "intentions_given", "media_type", "looks")
 _FLAGS = frozenset(("adult", "approved", "hidden"))
 _AGAIN = "replaced by a later sticker of the same id"
 
@@ -63,6 +62,7 @@ class Gallery(StoredShelf):
         encoder: StickerEncoder,
         read_words: Callable[[bytes], str] | None = None,
         exact_up_to: int = EXACT,
+        describe: Describe | None = None,
     ) -> None:
         """Reads what is stored; ``open`` is how it is called.
 
@@ -71,9 +71,10 @@ class Gallery(StoredShelf):
           encoder: embeds new stickers.
           read_words: see ``open``.
           exact_up_to: likewise.
+          describe: likewise.
         """
         super().__init__(store, encoder, exact_up_to)
-        self._read_words = read_words
+        self._read_words, self._describe = read_words, describe
 
     @classmethod
     def open(
@@ -86,6 +87,7 @@ class Gallery(StoredShelf):
         progress: Progress | None = None,
         read_words: Callable[[bytes], str] | None = None,
         exact_up_to: int = EXACT,
+        describe: Describe | None = None,
     ) -> "Gallery":
         """Opens a gallery, or makes an empty one.
 
@@ -99,6 +101,9 @@ class Gallery(StoredShelf):
           read_words: reads what is written on a picture, "" for nothing; None reads nothing.
           exact_up_to: more stickers than these are searched by LanceDB's index with exact
             re-ranking, fewer by an exact matrix product in memory.
+          describe: says what a picture shows along the attributes, several at a time; is asked of
+            a put sticker that gives none, once for each picture. What it leaves empty, and all
+            where it raises, is derived. None describes nothing.
 
         Raises:
           FileNotFoundError: if there is no gallery and ``create`` is False, or no run.
@@ -116,7 +121,7 @@ class Gallery(StoredShelf):
                 f"checkpoint in {encoder.run.workdir}. Make them: launch.py --mode=gallery "
                 f"--workdir={encoder.run.workdir} --gallery={path} rebuild"
             )
-        gallery = cls(store, encoder, read_words, exact_up_to)
+        gallery = cls(store, encoder, read_words, exact_up_to, describe)
         if not gallery.in_memory:
             store.index(encoder.checksum)
         return gallery
@@ -183,25 +188,17 @@ class Gallery(StoredShelf):
           KeyError: if there is none of this id.
           ValueError: for a field that is not known, or a value that does not fit, all at once.
         """
-        known = [one.name for one in dataclasses.fields(GallerySticker) if one.name not in _DERIVED]
-        wrong = [name for name in fields if name not in known]
-        if wrong:
-            near = {name: nearest(name, known, cutoff=0.6) for name in wrong}
-            told = (f"{one} (did you mean {near[one]}?)" if near[one] else one for one in wrong)
-            raise ValueError(f"cannot change {', '.join(told)}. Fields are {', '.join(known)}.")
+        check_changeable(fields)
         fields = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+        asks = "picture" in fields or give_nothing(fields.get("attributes"))
+        seen = Descriptions(self._describe if asks else None)
+        if asks and self._describe is not None:
+            self._store.refresh()
+            self._changed(id, fields, seen)  # nobody waits for the describer in a lock
+            seen.report()
         with self._writing():
-            before = self._store.read([id], pictures=True)[id].sticker
-            after = dataclasses.replace(before, **fields)
-            if found := problems(after, frozenset(self._encoder.run.dataset.intentions)):
-                raise ValueError(f"sticker {id!r}: {'; '.join(found)}")
-            if "attributes" in fields:
-                fields |= renamed_attributes(before, fields["attributes"], self._emoji_names)
-                after = dataclasses.replace(before, **fields)
-            if not {*fields} <= _FLAGS:
-                made = self._completed(after, before, lambda _: {*fields})
-                if isinstance(made, LeftOut):
-                    raise ValueError(f"sticker {id!r}: {made}")
+            made = self._changed(id, fields, seen)
+            if made is not None:
                 self._write([made], self._encoder.encode([made]))
             elif fields:
                 self._mark([id], **fields)
@@ -296,32 +293,28 @@ class Gallery(StoredShelf):
             if could and not self.in_memory:
                 self._store.index(self.checksum)
 
-    @property
-    def _emoji_names(self) -> EmojiNames | None:
-        return self._encoder.run.tokenizer.emoji
+    def _finders(self, seen: Descriptions) -> Finders:
+        run = self._encoder.run
+        return Finders(self._read_words, run.tokenizer.emoji, run.dataset.intentions, seen.of)
 
-    def _completed(
-        self, sticker: GallerySticker, before: GallerySticker | None, given: Given
-    ) -> GallerySticker | LeftOut:
-        """Returns a sticker as it will be stored, or why it is left out.
-
-        Args:
-          sticker: that is put.
-          before: what is stored under its id, if anything is.
-          given: what of ``sticker`` replaces that, besides the picture.
-        """
-        read_words, names = self._read_words, self._emoji_names
-        intentions = self._encoder.run.dataset.intentions
-        try:
-            if before is not None:
-                check(sticker, frozenset(intentions))
-                fields = {"picture", *given(sticker)} - {*_DERIVED}
-                fields |= {"attributes_given"} if "attributes" in fields else set()
-                values = {name: getattr(sticker, name) for name in fields}
-                sticker = renewed(before, values, read_words, names)
-            return completed(sticker, read_words, names, intentions)
-        except LeftOut as reason:
-            return reason
+    def _changed(
+        self, id: str, fields: Mapping[str, Any], seen: Descriptions
+    ) -> GallerySticker | None:
+        """Returns a sticker with some fields anew, complete; None where they are flags alone."""
+        finders = self._finders(seen)
+        before = self._store.read([id], pictures=True)[id].sticker
+        after = dataclasses.replace(before, **fields)
+        if found := problems(after, frozenset(finders.intentions)):
+            raise ValueError(f"sticker {id!r}: {'; '.join(found)}")
+        if {*fields} <= _FLAGS:
+            return None
+        if "attributes" in fields:
+            fields = {**fields, **renamed_attributes(before, fields["attributes"], finders.names)}
+            after = dataclasses.replace(before, **fields)
+        made = finders.completed(after, before, lambda _: fields)
+        if isinstance(made, LeftOut):
+            raise ValueError(f"sticker {id!r}: {made}")
+        return made
 
     def _keep(
         self, batch: Sequence[GallerySticker], given: Given
@@ -329,22 +322,28 @@ class Gallery(StoredShelf):
         """Embeds and writes a batch; returns what became of each."""
         known = [one.id for one in batch if not id_problem(one.id)]
         before, encoder = self._store.read(known, pictures=True), self._encoder
-        made, encoded = self._made(batch, before, given)
+        seen = Descriptions(self._describe)
+        made, encoded = self._made(batch, before, given, self._finders(seen))
+        seen.report()
         with self._writing():
             now = self._store.read(known, pictures=True)
             if encoder is not self._encoder or now != before:  # somebody else was at it since
-                made, encoded = self._made(batch, now, given)
+                made, encoded = self._made(batch, now, given, self._finders(seen))
             self._write([one for one in made if isinstance(one, GallerySticker)], encoded)
         return made
 
     def _made(
-        self, batch: Sequence[GallerySticker], before: Mapping[str, Stored], given: Given
+        self,
+        batch: Sequence[GallerySticker],
+        before: Mapping[str, Stored],
+        given: Given,
+        finders: Finders,
     ) -> tuple[list[GallerySticker | LeftOut], Encoded]:
         """Returns each as it will be stored, or why it is not, and what those are encoded to."""
 
         def complete(one: GallerySticker) -> GallerySticker | LeftOut:
             there = before.get(str(one.id))
-            return self._completed(one, there.sticker if there else None, given)
+            return finders.completed(one, there.sticker if there else None, given)
 
         with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
             made = [*pool.map(complete, batch)]

@@ -11,6 +11,7 @@ from int_ra_jax.run.array_store import digest
 
 _TEXTS = ("pack", "name", *ATTRIBUTES, "words", "language", "media_type", "digest")
 _LISTS = ("tags", "emoji")
+_WHENCE = ("attributes_given", "attributes_described")
 _FLAGS = ("adult", "approved", "hidden")
 
 
@@ -49,6 +50,7 @@ def sticker_schema() -> Any:
             *((name, pa.bool_()) for name in _FLAGS),
             ("intentions", pa.string()),  # JSON of given ones, or null
             ("attributes_given", pa.list_(pa.string())),  # null where an older version wrote it
+            ("attributes_described", pa.list_(pa.string())),  # null where nobody described it
             ("looks", pa.binary()),
             ("changed", pa.int64()),
             (words.COLUMN, pa.string()),
@@ -73,6 +75,7 @@ def to_row(sticker: GallerySticker, name: str, changed: int) -> dict[str, Any]:
         "digest": name,
         "intentions": None if given is None else json.dumps(dict(given)),
         "attributes_given": sticker.attributes_given,
+        "attributes_described": sticker.attributes_described,
         "changed": changed,
         words.COLUMN: words.terms_of(**called(sticker)),
         "picture": sticker.picture,
@@ -88,14 +91,14 @@ def called(sticker: GallerySticker) -> dict[str, Any]:
 
 def stored(row: Mapping[str, Any]) -> Stored:
     """Returns a row as what it says; inverse of ``to_row``, the picture may be left out."""
-    given, attributes_given = row["intentions"], row["attributes_given"]
+    given = row["intentions"]
     plain = ("id", "pack", "name", "words", "language", "media_type", *_FLAGS, "looks")
     columns: dict[str, Any] = {key: row[key] for key in plain}
     columns |= {key: tuple(row[key] or ()) for key in _LISTS}
+    columns |= {key: None if row[key] is None else tuple(row[key]) for key in _WHENCE}
     sticker = GallerySticker(
         **columns,
         attributes={key: row[key] for key in ATTRIBUTES},
-        attributes_given=None if attributes_given is None else tuple(attributes_given),
         intentions=None if given is None else json.loads(given),
         intentions_given=given is not None,
         picture=row.get("picture", b""),

@@ -21,8 +21,11 @@ class GallerySticker:
       pack: name of the pack that it belongs to, or "".
       name: what its makers call it, or "".
       attributes: the text of each of the four attributes, "" for an absent one.
-      attributes_given: names of those that somebody gave; the others are derived from its emoji,
-        its name and the words on it. None for all four where one is not empty, else for none.
+      attributes_given: names of those that somebody gave; the others are described, or derived
+        from its emoji, its name and the words on it. None for all four where one is not empty,
+        else for none.
+      attributes_described: names of those that a gallery's describer saw in the picture, none of
+        them given; None where it was not described.
       tags: free words, read by searches for words.
       emoji: what its makers say that it stands for.
       words: what is written on it; None lets the gallery read it where OCR is installed.
@@ -45,6 +48,7 @@ class GallerySticker:
     name: str = ""
     attributes: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(ATTRIBUTES, ""))
     attributes_given: tuple[str, ...] | None = None
+    attributes_described: tuple[str, ...] | None = None
     tags: tuple[str, ...] = ()
     emoji: tuple[str, ...] = ()
     words: str | None = None

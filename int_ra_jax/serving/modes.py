@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 if TYPE_CHECKING:
+    from int_ra_jax.retrieval.gallery import Describe
     from int_ra_jax.retrieval.whether import Whether
     from int_ra_jax.serving.service import Service
     from int_ra_jax.serving.uploads import PackReader
@@ -30,15 +31,19 @@ READ_BY = {
     "to": ("export",),
 }
 WordsReader = Callable[[], Callable[[bytes], str] | None]
+DescriberOf = Callable[[], "Describe | None"]
 
 
-def serve(workdir: Path, read_pack: "PackReader", words_reader: WordsReader) -> None:
+def serve(
+    workdir: Path, read_pack: "PackReader", words_reader: WordsReader, describer: DescriberOf
+) -> None:
     """Serves a run and its gallery over HTTP, with the page, until it is interrupted.
 
     Args:
       workdir: of the run.
       read_pack: reads packs as people exchange them.
       words_reader: returns what reads the words on a new sticker, or None.
+      describer: returns what describes one, or None.
 
     Raises:
       ValueError: if a package is missing, the settings are not safe, or the gallery does not fit.
@@ -57,7 +62,7 @@ def serve(workdir: Path, read_pack: "PackReader", words_reader: WordsReader) -> 
         names=_NAMES.value,
     )
     may_write = settings.key is not None  # a mistyped gallery is not made by who can fill none
-    service = _service(workdir, read_pack, words_reader(), create=may_write)
+    service = _service(workdir, read_pack, words_reader(), describer(), create=may_write)
     built = app.build(service, settings)
     page.attach(built, service, settings)
     server.run(built, settings)
@@ -100,6 +105,7 @@ def _service(
     workdir: Path,
     read_pack: "PackReader | None" = None,
     read_words: Callable[[bytes], str] | None = None,
+    describe: "Describe | None" = None,
     create: bool = False,
 ) -> "Service":
     from int_ra_jax.retrieval.gallery import Gallery
@@ -107,8 +113,13 @@ def _service(
     from int_ra_jax.serving.service import Service
     from int_ra_jax.serving.settings import Limits
 
-    path = flags.FLAGS.gallery
-    gallery = Gallery.open(path, workdir, create=create, read_words=read_words) if path else None
+    gallery = None
+    if path := flags.FLAGS.gallery:
+        gallery = Gallery.open(
+            path, workdir, create=create, read_words=read_words, describe=describe
+        )
+    elif describe is not None:
+        raise ValueError("--describer needs --gallery: a run's own stickers are not changed.")
     retriever, limits = Retriever.from_workdir(workdir, gallery), Limits()
     return Service(retriever, limits, read_pack, _whether(workdir))
 
@@ -137,12 +148,15 @@ _PACKAGES = {
 MODES = ("serve", "mcp", "export")
 
 
-def modes(read_pack: "PackReader", words_reader: WordsReader) -> dict[str, Callable[[Path], None]]:
+def modes(
+    read_pack: "PackReader", words_reader: WordsReader, describer: DescriberOf
+) -> dict[str, Callable[[Path], None]]:
     """Returns the modes, which take a workdir.
 
     Args:
       read_pack: reads packs as people exchange them.
       words_reader: returns what reads the words on a new sticker, or None.
+      describer: returns what describes one, or None.
     """
-    served = partial(serve, read_pack=read_pack, words_reader=words_reader)
+    served = partial(serve, read_pack=read_pack, words_reader=words_reader, describer=describer)
     return {"serve": served, "mcp": mcp, "export": export}

@@ -32,15 +32,15 @@ def test_packages_that_words_need_are_missed_at_once_and_with_their_extras(mode,
 def test_a_gallery_is_made_by_a_service_that_can_fill_it_alone(key, flagged, tmp_path, monkeypatch):
     asked = []
 
-    def opened(path, workdir, *, create, read_words):
-        asked.append(create)
+    def opened(path, workdir, *, create, read_words, describe):
+        asked.append((create, read_words, describe))
         raise FileNotFoundError("no run")
 
     monkeypatch.setattr(Gallery, "open", opened)
     monkeypatch.setenv("INT_RA_JAX_KEY", key)
     flagged[data_modes.GALLERY.name].value = str(tmp_path / "g")
     with pytest.raises(FileNotFoundError, match="no run"):
-        modes.serve(tmp_path, None, lambda: None)
+        modes.serve(tmp_path, None, lambda: str, lambda: dict)
     with pytest.raises(FileNotFoundError, match="no run"):
         modes.mcp(tmp_path)
-    assert asked == [bool(key), False]
+    assert asked == [(bool(key), str, dict), (False, None, None)]
