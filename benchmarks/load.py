@@ -1,15 +1,16 @@
 """A service under everything at once: errors, memory, and how soon a sticker is found.
 
     python -m benchmarks.load --workdir=runs/demo [--gallery=runs/gallery] [--minutes=10]
-        [--clients=8] [--out=FILE]
+        [--readers=8] [--editors=1] [--out=FILE]
 
 ``launch.py --mode=serve`` runs as it is, limits included, on a copy of a gallery; each client has
 an address of its own on the loopback, so that the limits of one address are not those of all, and
-asks no more often than one address may. A client does one thing after the other, drawn by
-``SHARES``: it asks for replies to the test split's conversations, types words, asks for similar
-stickers and for packs, puts a drawn sticker, changes one of its own, removes one; it keeps ``KEPT``
-of its own at most, so that the gallery does not grow. After each put it asks for a reply from its
-own pack until the new sticker is in it.
+asks no more often than one address may. Readers do one thing after the other, drawn by ``READS``:
+they ask for replies to the test split's conversations, type words, ask for similar stickers and for
+packs. An editor, with a second's pause after each (``EDITS``), puts a drawn sticker, changes one of
+its own, removes one; it keeps ``KEPT`` of its own at most, so that the gallery does not grow. After
+each put it asks for a reply from its own pack until the new sticker is in it: "put until found" is
+from the request's beginning, and "found after" from its answer.
 
 An error is whatever is not answered with 2xx. Memory is the process's resident set, every five
 seconds; its slope is that of a line through all but the first fifth.
@@ -23,7 +24,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,13 @@ from benchmarks.service_process import served
 
 KEY = "the-key-of-a-benchmark"
 KEPT = 20  # stickers of a client's own
-SHARES = {
-    "reply": 0.60, "search": 0.12, "similar": 0.08, "packs": 0.05, "put": 0.08, "change": 0.04,
-    "remove": 0.03,
-}  # fmt: skip
+READS = {"reply": 0.70, "search": 0.14, "similar": 0.10, "packs": 0.06}
+EDITS = {"put": 0.60, "change": 0.25, "remove": 0.15}
+_PAUSE = 1.0  # seconds after an edit
 WORDS = ("crying cat", "猫 挥手", "thumbs up", "laugh", "开心", "good night", "heart", "生气")
 EMOJI = ("😭", "👋", "🎉", "🤷", "😂", "🙏")
 _SAMPLE_SECONDS = 5.0
-_FOUND_SECONDS = 10.0  # after which a sticker counts as not found
+_FOUND_SECONDS = 10.0  # after its put was answered; then a sticker counts as not found
 _LEAST_SECONDS = 1 / 40  # between two requests of a client: an address may ask 50 times a second
 _PICTURES = 400  # drawn ones, which are put again under other ids
 
@@ -71,10 +71,17 @@ class Client:
         self.seconds: dict[str, list[float]] = collections.defaultdict(list)
         self.errors: collections.Counter[str] = collections.Counter()
 
-    async def work(self, end: float) -> None:
-        """Does one thing after the other until a time of ``time.monotonic``."""
+    async def work(self, end: float, shares: Mapping[str, float], pause: float = 0.0) -> None:
+        """Does one thing after the other.
+
+        Args:
+          end: time of ``time.monotonic``.
+          shares: how often it does what.
+          pause: seconds after each.
+        """
         while time.monotonic() < end:
-            await self.step(str(self.rng.choice([*SHARES], p=[*SHARES.values()])))
+            await self.step(str(self.rng.choice([*shares], p=[*shares.values()])))
+            await asyncio.sleep(pause)
 
     async def step(self, what: str) -> None:
         """Does one thing; where it has no sticker for it yet, it puts one."""
@@ -146,10 +153,12 @@ class Client:
             return
         self.own.append(name)
         asked = {**self.conversations[0], "packs": [self.pack], "top_k": 2 * KEPT}
-        while time.perf_counter() - began < _FOUND_SECONDS:
+        answered = time.perf_counter()
+        while time.perf_counter() - answered < _FOUND_SECONDS:
             answer = await self.ask("reply from a pack", "POST", "/v1/reply", json=asked)
             if any(one["sticker"]["id"] == name for one in (answer or {}).get("stickers", ())):
                 self.seconds["put until found"].append(time.perf_counter() - began)
+                self.seconds["found after"].append(time.perf_counter() - answered)
                 return
         self.errors["a sticker that was put is not found"] += 1
 
@@ -187,15 +196,16 @@ def slope(samples: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
 
 
 async def load(
-    port: int, process: int, conversations: Sequence[Any], clients: int, seconds: float
+    port: int, process: int, asked: Sequence[Any], readers: int, editors: int, seconds: float
 ) -> tuple[list[Client], list[tuple[float, float]]]:
     """Lets clients work on a service; returns them and the samples of its memory.
 
     Args:
       port: where it listens.
       process: whose memory is looked at.
-      conversations: bodies of replies.
-      clients: how many work at once.
+      asked: bodies of replies.
+      readers: how many ask at once.
+      editors: how many change the gallery at once.
       seconds: how long.
     """
     drawn, samples = pictures(_PICTURES), []
@@ -214,11 +224,11 @@ async def load(
             headers={"Authorization": f"Bearer {KEY}"},
             timeout=30.0,
         ) as http:
-            one = Client(number, http, conversations, drawn)
-            await one.work(end)
+            one = Client(number, http, asked, drawn)
+            await (one.work(end, READS) if number < readers else one.work(end, EDITS, _PAUSE))
             return one
 
-    found = await asyncio.gather(*map(client, range(clients)), watch())
+    found = await asyncio.gather(*map(client, range(readers + editors)), watch())
     return [one for one in found if one is not None], samples
 
 
@@ -265,7 +275,8 @@ def main() -> None:
         key.write_text(KEY)
         line = [sys.executable, "launch.py", "--mode=serve", f"--workdir={arguments.workdir}"]
         with served([*line, f"--gallery={gallery}", f"--key_file={key}"]) as service:
-            working = load(service.port, service.process, asked, arguments.clients, seconds)
+            numbers = arguments.readers, arguments.editors
+            working = load(service.port, service.process, asked, *numbers, seconds)
             clients, samples = asyncio.run(working)
     errors = sum((one.errors for one in clients), collections.Counter())
     rise, error, last = slope(samples)
@@ -284,7 +295,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--workdir", type=Path, required=True, help="of a trained run")
     parser.add_argument("--gallery", type=Path, default=Path("runs/gallery"), help="is copied")
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--readers", type=int, default=8)
+    parser.add_argument("--editors", type=int, default=1)
     return parser.parse_args()
 
 

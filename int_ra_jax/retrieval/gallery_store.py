@@ -8,6 +8,7 @@ in between, or after the writer was killed in between, sees the old sticker with
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ _PACKAGES = ("lancedb", "filelock", "jieba")  # the extra ``gallery``
 _STICKERS = "stickers"
 _COMPACT = 128  # versions after which small files are joined, whoever wrote them
 _INDEXED = 20_000  # rows from which on ids are found by an index
+_INDEX_CACHE, _METADATA_CACHE = 2**30, 64 * 2**20  # bytes: the codes of some 40 million rows
 _ABOUT = -2  # columns behind this one are what is searched and the picture
 _OLDEST = -1  # version before all
 
@@ -51,7 +53,7 @@ class GalleryStore(EmbeddingTables):
             raise _no_gallery(self.uri)
         if local:
             Path(self.uri).mkdir(parents=True, exist_ok=True)
-        super().__init__(lancedb.connect(self.uri))
+        super().__init__(lancedb.connect(self.uri, session=_session()))
         # Of object storage LanceDB itself refuses the second of two writes at once.
         self._lock: Any = FileLock(Path(self.uri) / ".writer.lock") if local else None
         self._thread_lock = threading.RLock()
@@ -196,6 +198,17 @@ class GalleryStore(EmbeddingTables):
             known = table.search().select(["digest"]).to_arrow()["digest"].to_pylist()
             for some in conditions("digest", [one for one in known if one not in used]):
                 table.delete(some)
+
+
+@cache
+def _session() -> Any:
+    """Returns what bounds LanceDB's caches, for all galleries of the process.
+
+    By itself it keeps a gigabyte of what describes versions, of which each write makes one.
+    """
+    import lancedb
+
+    return lancedb.Session(_INDEX_CACHE, _METADATA_CACHE)
 
 
 def _is_indexed(table: Any) -> bool:

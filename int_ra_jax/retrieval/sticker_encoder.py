@@ -32,7 +32,7 @@ from int_ra_jax.run.encode import Encoder
 from int_ra_jax.run.row_chunks import chunk_rows
 from int_ra_jax.run.workdir import Run, open_run
 
-_FEW = 8  # stickers that are encoded by the smaller of two programs
+_FEW = (1, 8)  # stickers that are encoded by programs of their own
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ class StickerEncoder:
             return Encoded(none[:, : self.layout.width], self.intentions([]), none[:, :width])
         known = self.intentions(stickers)
         pixels = np.stack([self._load(one.picture) for one in stickers])
-        size = _FEW if count <= _FEW else self.run.config.eval.sticker_batch_size
+        sizes = (*_FEW, self.run.config.eval.sticker_batch_size)
+        size = next((size for size in sizes if count <= size), sizes[-1])
         parts = []
         for chunk in chunk_rows(count, size):
             bank = self._bank([stickers[row] for row in chunk], pixels[chunk], size)
@@ -197,9 +198,7 @@ class StickerEncoder:
         """Compiles and loads what ``encode`` needs for one sticker, whatever is said of it."""
         self._encoder.warm_text_means(self.params)
         self._guess([""])
-        bank = self._bank(
-            [GallerySticker("")] * _FEW, np.zeros((_FEW, *self._pixels), np.uint8), _FEW
-        )
+        bank = self._bank([GallerySticker("")], np.zeros((1, *self._pixels), np.uint8), 1)
         self._encoder.newcomers(self.params, jax.device_put(bank))
 
     def said(self, stickers: Sequence[GallerySticker]) -> Float32[np.ndarray, "N Dt"]:

@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import os
+import time
 
 import httpx
 import pytest
@@ -39,10 +40,25 @@ def worked(steps, key=KEY):
 
 
 def test_a_client_does_everything_without_an_error():
-    client, gallery = worked([*load.SHARES] * 2)
+    everything = [*load.READS, *load.EDITS]
+    client, gallery = worked(everything * 2)
     assert not client.errors
-    assert {*load.SHARES, "put until found"} <= client.seconds.keys()
+    assert {*everything, "put until found", "found after"} <= client.seconds.keys()
     assert gallery.packs().get("load 0", 0) == len(client.own) == client.made - 2
+
+
+@pytest.mark.parametrize("shares", [load.READS, load.EDITS])
+def test_what_is_drawn_adds_up_and_is_done_until_the_end(shares):
+    assert sum(shares.values()) == pytest.approx(1.0)
+    done = []
+    client = load.Client(0, None, [ASKED], [])
+
+    async def step(what):
+        done.append(what)
+
+    client.step = step
+    asyncio.run(client.work(time.monotonic() + 0.2, shares, 0.01))
+    assert {*done} <= shares.keys() and len(done) > 3
 
 
 def test_it_keeps_no_more_stickers_than_it_may():
