@@ -28,7 +28,7 @@ from benchmarks.search import unit_vectors
 
 TOP = 5
 _AT_ONCE = 100_000  # rows written to LanceDB at once
-_CANDIDATES, _REFINE, _PROBES, _PART = 64, 4, 20, 16  # as on_disk and embedding_tables
+_CANDIDATES, _REFINE, _PROBES, _PART = 64, 4, 64, 16  # as on_disk and embedding_tables
 
 
 def pictures(count: int) -> list[bytes]:

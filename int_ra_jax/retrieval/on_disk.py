@@ -11,7 +11,7 @@ from int_ra_jax.retrieval.gallery_store import GalleryStore
 _FIRST = 64  # candidates that are asked for first, or four times those that are wanted
 _MORE, _ROUNDS = 8, 3  # times as many in the next round, and how many rounds there are
 _REFINE = 4  # of how many times as many candidates the index computes the distance exactly
-_PROBES = 20  # lists of the index that are read
+_PROBES = 64  # lists of the index that are read (docs/gallery.md has what fewer find)
 _SELECTED = 4096  # stickers that pass a filter, up to which each of them is read
 
 
