@@ -89,6 +89,32 @@ def lance_table(folder: Path, vectors: np.ndarray, passes: np.ndarray) -> Any:
     return table
 
 
+def lance_searches(
+    folder: Path, vectors: np.ndarray, mask: np.ndarray, query: np.ndarray, index: bool
+) -> tuple[dict[str, Callable[[], Any]], dict[str, float]]:
+    """Returns LanceDB's searches, and the seconds that its index took; see ``searches``."""
+    behind = (0, -len(query) % _PART)
+    table = lance_table(folder, np.pad(vectors, ((0, 0), behind)), mask)
+    asked = np.pad(query, behind)
+
+    def by_scan() -> Any:
+        search = table.search(asked).distance_type("dot").where("passes", prefilter=True).limit(TOP)
+        return search.bypass_vector_index().select(["row", "_distance"]).to_arrow()
+
+    def by_index() -> Any:
+        search = table.search(asked).distance_type("dot").limit(_CANDIDATES)
+        search = search.refine_factor(_REFINE).nprobes(_PROBES)
+        near = search.select(["row", "_distance"]).to_arrow()["row"].to_numpy()
+        return near[mask[near]][:TOP]
+
+    if not index:
+        return {"LanceDB, scan": by_scan}, {}
+    from lancedb.index import IvfPq
+
+    made = _seconds(lambda: table.create_index("vector", config=IvfPq(distance_type="dot")))
+    return {"LanceDB, scan": by_scan, "LanceDB, index": by_index}, {"index": made}
+
+
 def searches(
     workdir: Path, folder: Path, size: int, index: bool
 ) -> tuple[dict[str, Callable[[], Any]], dict[str, float]]:
@@ -128,34 +154,13 @@ def searches(
         some = np.argpartition(-scores, TOP)[:TOP]
         return some[np.argsort(-scores[some])]
 
-    behind = (0, -width % _PART)
-    table = lance_table(folder / f"lance-{size}", np.pad(vectors, ((0, 0), behind)), mask)
-    asked = np.pad(query, behind)
-
-    def by_scan() -> Any:
-        search = table.search(asked).distance_type("dot").where("passes", prefilter=True).limit(TOP)
-        return search.bypass_vector_index().select(["row", "_distance"]).to_arrow()
-
-    def by_index() -> Any:
-        search = table.search(asked).distance_type("dot").limit(_CANDIDATES)
-        search = search.refine_factor(_REFINE).nprobes(_PROBES)
-        near = search.select(["row", "_distance"]).to_arrow()["row"].to_numpy()
-        return near[mask[near]][:TOP]
-
+    lance, prepared = lance_searches(folder / f"lance-{size}", vectors, mask, query, index)
     found: dict[str, Callable[[], Any]] = {
         "reply": lambda: engine.rank(tokens, Sticker(matrix), [passed], TOP),
         "ours": lambda: jax.device_get(best(matrix, query, passed)),
         "numpy": by_numpy,
-        "LanceDB, scan": by_scan,
+        **lance,
     }
-    prepared = {}
-    if index:
-        from lancedb.index import IvfPq
-
-        prepared["index"] = _seconds(
-            lambda: table.create_index("vector", config=IvfPq(distance_type="dot"))
-        )
-        found["LanceDB, index"] = by_index
     rows = jax.device_get(best(matrix, query, passed))[1]
     if rows.tolist() != by_numpy().tolist():
         raise AssertionError(f"ours finds {rows.tolist()}, numpy {by_numpy().tolist()}")

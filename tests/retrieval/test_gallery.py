@@ -21,9 +21,11 @@ from int_ra_jax.retrieval.stickers import Filters, GallerySticker, Habits
 def test_change_takes_fields_and_names_everything_that_is_wrong_at_once(gallery):
     gallery.put([sticker(1, tags=("old",), words="早"), sticker(2)])
     before = gallery.row("s1")
-    after = gallery.change("s1", tags=["new"], adult=True)
-    assert (after.tags, after.adult, after.words) == (("new",), True, "早")
-    np.testing.assert_allclose(gallery.row("s1"), before, atol=1e-6)  # no model reads tags
+    after = gallery.change("s1", adult=True, pack="others")
+    assert (after.tags, after.adult, after.words) == (("old",), True, "早")
+    np.testing.assert_allclose(gallery.row("s1"), before, atol=1e-6)  # no model reads either
+    assert gallery.change("s1", tags=["new"]).attributes["verbal"] == "早, new"
+    assert np.abs(gallery.row("s1") - before).max() > 0
     version = gallery.version
     assert gallery.change("s1", attributes={"facial": "a grin"}).attributes["facial"] == "a grin"
     assert np.abs(gallery.row("s1") - before).max() > 0 and gallery.version > version
