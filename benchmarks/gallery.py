@@ -58,7 +58,7 @@ def put_seconds(workdir: Path, folder: Path, count: int) -> dict[str, float]:
     encoder, found = StickerEncoder.from_workdir(workdir), {}
     gallery = Gallery.open(folder / "put", encoder)
     drawn = pictures(2 * count + 1)
-    for place, name in enumerate(("first put, with compiling", "put")):
+    for place, name in enumerate((f"first put, of {count}, with compiling", f"put of {count}")):
         some = [
             GallerySticker(f"s{number}", drawn[number], emoji=("😭",))
             for number in range(place * count, (place + 1) * count)
@@ -209,7 +209,7 @@ def main() -> None:
             found, took = searches(arguments.workdir, folder, size, size >= arguments.index)
             measured[size], prepared[size] = rounds(found, arguments.rounds), took
             del found  # a million vectors, twice
-    lines = [{"": f"{name}, {arguments.put}", "s": f"{s:.2f}"} for name, s in puts.items()]
+    lines = [{"": name, "s": f"{s:.2f}"} for name, s in puts.items()]
     report = f"{command.table(lines)}\n\n{command.table(rows_of(measured))}"
     command.publish(arguments, report, puts=puts, searches=measured, prepared=prepared)
 

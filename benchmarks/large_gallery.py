@@ -7,12 +7,11 @@ Embeddings are generated, and stored in half precision: unit vectors that vary i
 directions and a little in all others, as those of pictures do; points drawn uniformly from a sphere
 are all equally far from each other, and no index finds anything among them. Queries are further
 ones. ``ours`` is the gallery's own table, index and re-ranking (``retrieval/embedding_tables.py``,
-``on_disk.py``), of which LanceDB keeps all on disk, in single precision as a gallery does: it made
-the index of half precision six times more slowly. FAISS gets as many bytes a code, lists and
-candidates, keeps its codes in memory, and reads the candidates' vectors from a mapped file for the
-exact products that ours does too. ``exact`` reads all of that file. Each builds, and then searches,
-in a process of its own; the searches take turns. Recall is of the ten largest products of the
-stored vectors.
+``on_disk.py``), of which LanceDB keeps all on disk, in single precision as a gallery does. FAISS
+gets as many bytes a code, lists and candidates, keeps its codes in memory, and reads the
+candidates' vectors from a mapped file for the exact products that ours does too. ``exact`` reads
+all of that file. Each builds, and then searches, in a process of its own; the searches take turns.
+Recall is of the ten largest products of the stored vectors.
 
 DIR needs some 17 GB at ten million; it is made, and stays.
 """

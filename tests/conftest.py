@@ -48,7 +48,7 @@ hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "explore")
 
-pytest_plugins = ["fixtures.browser", "fixtures.prepared", "fixtures.trained"]
+pytest_plugins = ["fixtures.browser", "fixtures.flagged", "fixtures.prepared", "fixtures.trained"]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -22,8 +22,8 @@ class GallerySticker:
       name: what its makers call it, or "".
       attributes: the text of each of the four attributes, "" for an absent one.
       attributes_given: names of those that somebody gave; the others are described, or derived
-        from its emoji, its name and the words on it. None for all four where one is not empty,
-        else for none.
+        from its emoji, its name, its tags and the words on it. None for all four where one is not
+        empty, else for none.
       attributes_described: names of those that a gallery's describer saw in the picture, none of
         them given; None where it was not described.
       tags: free words, read by searches for words.

@@ -1,23 +1,10 @@
 """What the modes that answer others refuse before they load anything heavy."""
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from data_prep import modes as data_modes
 from int_ra_jax.retrieval.gallery import Gallery
 from int_ra_jax.serving import modes
-
-
-@pytest.fixture
-def flagged():
-    """Flags as a command line without any leaves them."""
-    parsed = flags.FLAGS.is_parsed()
-    flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver():
-        yield flags.FLAGS
-    if not parsed:
-        flags.FLAGS.unparse_flags()
 
 
 @pytest.mark.parametrize("mode", ["serve", "mcp"])

@@ -5,8 +5,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from fixtures.pictures import drawn
 
 pytest.importorskip("openai", reason="the describer needs the openai package")
@@ -44,17 +42,6 @@ def named(server, model="org/m@1"):
 def at_once(monkeypatch):
     """Repeats no request, which takes the client half a second."""
     monkeypatch.setattr(sticker_describer, "RETRIES", 0)
-
-
-@pytest.fixture
-def flagged():
-    """Flags as a command line without any leaves them."""
-    parsed = flags.FLAGS.is_parsed()
-    flags.FLAGS.mark_as_parsed()
-    with flagsaver.flagsaver():
-        yield flags.FLAGS
-    if not parsed:
-        flags.FLAGS.unparse_flags()
 
 
 def test_a_picture_is_shown_once_with_the_key_and_each_attribute_asked_for(serve, monkeypatch):
