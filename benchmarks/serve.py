@@ -11,7 +11,7 @@ comes on top of ours (``benchmarks.load`` has it) and of whatever the peer would
 
 Each service is a process of its own, and the clients are another: they keep their connections, ask
 the test split's conversations in turn, and wait for each answer. They are forty lines of asyncio,
-as oha and wrk come in no Python package and a client of locust takes more of the cores that it
+since oha and wrk come in no Python package, and what asks should do little else on cores that it
 shares with the services. The turns of both services alternate. A request costs at least one pass of
 the text tower over its tokens, and of the gallery's product or reading, whichever takes longer;
 both rates are measured here.
