@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from benchmarks import command
+from int_ra_jax.data.ngrams import Texts
 from int_ra_jax.evaluation import metrics, significance, sticker_reference
 from int_ra_jax.retrieval import habits
 
@@ -227,9 +228,9 @@ def _gold(choices: Sequence[Choice]) -> Int[np.ndarray, " Q"]:
     return np.array([one.sticker for one in choices])
 
 
-def _texts(choices: Sequence[Choice]) -> sticker_reference.Texts:
+def _texts(choices: Sequence[Choice]) -> Texts:
     whole = ["\n".join(one.turns) for one in choices]
-    return sticker_reference.Texts([one.turns[-1] for one in choices], whole)
+    return Texts([one.turns[-1] for one in choices], whole)
 
 
 if __name__ == "__main__":

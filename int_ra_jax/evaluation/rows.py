@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
+from int_ra_jax.data.ngrams import Texts
 from int_ra_jax.data.schema import Conversation
 from int_ra_jax.evaluation import reference, sticker_reference
 from int_ra_jax.evaluation.judge import Judged
@@ -113,8 +114,8 @@ def _linear(
     run: Run, train: Sequence[Conversation], gold: np.ndarray, judged: Mapping[str, Judged]
 ) -> dict[str, Float[np.ndarray, "Q N"]]:
     stickers = len(run.dataset.stickers)
-    known = sticker_reference.texts(train)
-    asked = {split: sticker_reference.texts(one.conversations) for split, one in judged.items()}
+    known = Texts.of(train)
+    asked = {split: Texts.of(one.conversations) for split, one in judged.items()}
 
     def compute() -> dict[str, np.ndarray]:
         found = sticker_reference.linear_scores(known, gold, list(asked.values()), stickers)

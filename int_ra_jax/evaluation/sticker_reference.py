@@ -6,35 +6,21 @@ from train alone; both are log-probabilities, smoothed by one use of every stick
 that train never used are tied below all others.
 """
 
-import re
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-import scipy.sparse
 import sklearn
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import cosine_similarity
-from sklearn.pipeline import Pipeline, make_pipeline, make_union
-from sklearn.preprocessing import Normalizer
 
-from int_ra_jax.data.schema import Conversation, StickerEntry
+from int_ra_jax.data.ngrams import PARTS, Ngrams, Texts
+from int_ra_jax.data.schema import StickerEntry
 from int_ra_jax.evaluation.checks import check_ids
 
-# Words, of scripts that part them: a "word" of a script that does not is a whole phrase, which
-# tells one post from another and nothing else. The range begins with the radicals of Chinese.
-_WORD = r"[^\W\u2e80-\U0010ffff]+"
-# Part of a conversation -> its weight, and what is counted in it: analyzer, longest n-gram, most
-# features. A part has unit length over both: one word among characters would be half of it else.
-_PARTS = {
-    "newest": (1.0, (("char", 3, 20_000), ("word", 2, 10_000))),
-    "whole": (0.5, (("char", 2, 5_000), ("word", 1, 5_000))),
-}
 # Of some inverse penalties and weights of the whole conversation, those with the lowest
 # cross-entropy on the validation conversations of the Chinese choices (docs/evaluation.md has the
 # figures). Fixed, so that the row is the same everywhere.
@@ -42,28 +28,9 @@ _INVERSE_PENALTY = 1.0
 _PASSES = 10
 # What a kept linear row depends on besides texts and stickers.
 SETTINGS = (
-    f"linear onto stickers: {_PARTS}, C={_INVERSE_PENALTY}, {_PASSES} passes, "
+    f"linear onto stickers: {PARTS}, C={_INVERSE_PENALTY}, {_PASSES} passes, "
     f"scikit-learn {sklearn.__version__}"
 )
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Conversations as the linear row reads them; neither speakers nor knowledge.
-
-    Attributes:
-      newest: the text of the newest turn, the replier's own words where there are any.
-      whole: all turns, one a line.
-    """
-
-    newest: Sequence[str]
-    whole: Sequence[str]
-
-
-def texts(conversations: Sequence[Conversation]) -> Texts:
-    """Returns conversations as the linear row reads them."""
-    turns = [[turn.text for turn in conversation.turns] for conversation in conversations]
-    return Texts([one[-1] for one in turns], ["\n".join(one) for one in turns])
 
 
 def sticker_text(sticker: StickerEntry) -> str:
@@ -96,9 +63,8 @@ def linear_scores(
 ) -> list[Float[np.ndarray, "Q N"]]:
     """Ranks stickers by a logistic regression on the n-grams of what was said.
 
-    Characters and words of the newest turn and of the whole conversation, each weighted by TF-IDF:
-    characters also serve scripts without spaces. The solver's order is seeded, so that the same
-    texts give the same scores.
+    What is counted is in ``data.ngrams``. The solver's order is seeded, so that the same texts give
+    the same scores.
 
     Args:
       train: M conversations.
@@ -117,26 +83,16 @@ def linear_scores(
     gold = check_ids("train_gold", np.asarray(train_gold), len(train.whole), stickers)
     if len(np.unique(gold)) < 2:
         raise ValueError("The linear reference needs at least two stickers in train.")
-    features, fitted = {}, []
-    for part, (weight, kinds) in _PARTS.items():
-        said = getattr(train, part)
-        features[part] = _features(kinds, words=any(re.search(_WORD, text) for text in said))
-        fitted.append(weight * features[part].fit_transform(said))
+    ngrams = Ngrams.learn(train)
     model = LogisticRegression(C=_INVERSE_PENALTY, solver="saga", max_iter=_PASSES, random_state=0)
     with warnings.catch_warnings():
         # The passes are bounded on purpose.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(scipy.sparse.hstack(fitted, format="csr", dtype=np.float32), gold)
+        model.fit(ngrams.matrix(train), gold)
     scored = []
     for texts in queries:
-        asked = [
-            weight * features[part].transform(getattr(texts, part))
-            for part, (weight, _) in _PARTS.items()
-        ]
         p = np.zeros((len(texts.whole), stickers))
-        p[:, model.classes_] = model.predict_proba(
-            scipy.sparse.hstack(asked, format="csr", dtype=np.float32)
-        )
+        p[:, model.classes_] = model.predict_proba(ngrams.matrix(texts))
         scored.append(np.log((len(gold) * p + 1) / (len(gold) + stickers)))
     return scored
 
@@ -146,21 +102,3 @@ def cosines(
 ) -> Float[np.ndarray, "Q N"]:
     """Returns the cosines of two sets of vectors; 0 for a vector of zeros."""
     return cosine_similarity(conversations, stickers)
-
-
-def _features(kinds: Iterable[tuple[str, int, int]], words: bool) -> Pipeline:
-    """Builds what counts one part of a conversation; without words where a text has none."""
-    counted = [
-        TfidfVectorizer(
-            analyzer=analyzer,
-            ngram_range=(1, longest),
-            token_pattern=_WORD if analyzer == "word" else None,
-            sublinear_tf=True,
-            norm=None,
-            max_features=most,
-            dtype=np.float32,  # half of the time
-        )
-        for analyzer, longest, most in kinds
-        if words or analyzer != "word"
-    ]
-    return make_pipeline(make_union(*counted), Normalizer())

@@ -6,14 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from int_ra_jax.common.types import ATTRIBUTES
+from int_ra_jax.data.ngrams import Texts
 from int_ra_jax.data.schema import Conversation, StickerEntry, Turn
 from int_ra_jax.evaluation.sticker_reference import (
-    Texts,
     cosines,
     linear_scores,
     popular_scores,
     sticker_text,
-    texts,
 )
 
 CUES = ("wonderful 太开心了", "terrible 难过死了", "really 怎么可能")
@@ -91,7 +90,7 @@ def test_texts_are_those_of_the_turns_alone():
     turns = (Turn("ann", "I passed"), Turn("bo", "I knew it"))
     told = {"xIntent": ("secret",)}
     conversation = Conversation("c", "test", turns, "bo", "s", "joy", told)
-    found = texts([conversation])
+    found = Texts.of([conversation])
     assert found.newest == ["I knew it"]
     assert found.whole == ["I passed\nI knew it"]
 
