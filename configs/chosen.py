@@ -63,6 +63,14 @@ _CHOSEN: dict[str, dict[str, dict[str, Any]]] = {
             "optim.lr": 0.001, "model.dropout": 0.5, "model.attributes": "on",
             "loss.match": "label",
         },
+        "lgur": {
+            "optim.lr": 0.0005, "model.dropout": 0.5, "model.attributes": "on",
+            "loss.match_label": "sticker",
+        },
+        "srs": {
+            "optim.lr": 0.002, "loss.retrieval": "own", "model.newest_turn": False,
+            "model.attributes": "on", "loss.negatives_from": "any_other_sticker",
+        },
         "mod": {
             "optim.lr": 0.004, "model.dropout": 0.5, "model.newest_turn": False,
             "model.text_pool": "last",
